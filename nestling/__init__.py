@@ -1,0 +1,27 @@
+"""nestling: small vision networks on small machines.
+
+The public verbs, each a function of the name of its command. They are imported when they are first asked for: a printer of
+.tflite must not bring torch along.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_VERBS = {
+    "fit": "nestling.training.fit",
+    "export": "nestling.targets.export",
+    "evaluate": "nestling.report.answers",  # `eval` on the command line; the name is Python's own
+    "agree": "nestling.report.answers",
+    "predict": "nestling.report.answers",
+    "bench": "nestling.report.bench",
+    "demo": "nestling.demo",
+}
+__all__ = ["__version__", *_VERBS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VERBS:
+        raise AttributeError(f"nestling has no {name!r}; it has {', '.join(_VERBS)}")
+    return getattr(import_module(_VERBS[name]), name)

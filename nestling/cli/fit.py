@@ -1,0 +1,51 @@
+"""nestling fit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nestling.cli import show
+
+
+def command(
+    data: Annotated[
+        Path, typer.Argument(help="Folder with a folder of photographs for each class (or train/ val/ test/ with such).")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")] = Path("my.nest"),
+    backbone: Annotated[str, typer.Option(help="A timm name; `nestling backbones` lists good ones.")] = "tf_efficientnet_lite0",
+    weights: Annotated[
+        str | None, typer.Option(help="package, hub, none, or a .safetensors or .pth file.", show_default="package if there is one")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the input in pixels.", show_default="the backbone's")] = None,
+    seed: Annotated[int, typer.Option(help="Of the division into train, val and test.")] = 0,
+    views: Annotated[
+        str, typer.Option(help="Learn from mirrored photographs too: none, mirror (left-right), flips (both ways).")
+    ] = "none",
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Each class weighs the same, however many photographs it has.")
+    ] = False,
+    classes: Annotated[str | None, typer.Option(help="Only these classes, separated by commas.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Teach a network your own classes: its backbone stays as it is, a new head is learned on what it sees.
+
+    Example:  nestling fit photos -o parts.nest
+    """
+    from nestling.bundle import save
+    from nestling.training.fit import FitConfig, fit
+
+    chosen = tuple(name.strip() for name in classes.split(",")) if classes else None
+    config = FitConfig(backbone, weights, size, seed, views, balanced, chosen, strict)
+    fitted = fit(data, config, show.bars)
+    save(fitted.bundle, output)
+    show.left_out(fitted.left_out)
+    if json:
+        result = {"bundle": str(output), "images": fitted.images, "top1": fitted.test.top1, "interval": fitted.test.interval}
+        show.as_json(result | {"seconds": fitted.seconds})
+        return
+    show.evaluation_tables(fitted.test)
+    counts = ", ".join(f"{count} {part.replace('_', ' ')}" for part, count in fitted.images.items())
+    show.out().print(f"images      {counts}\ntest top-1  {show.top1(fitted.test)}\nseconds     {show.seconds(fitted.seconds)}")
+    show.out().print(f"written     {output}\nnext:  nestling export {show.path_hint(output)} --to pte --precision int8 -o out/")

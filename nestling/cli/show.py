@@ -1,0 +1,135 @@
+"""What every command prints with: progress and warnings on stderr, results on stdout, JSON alone where it was asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from nestling.data.folders import LeftOut
+from nestling.progress import Advance
+from nestling.report.evaluate import Evaluation
+
+MOST_LEFT_OUT = 20  # files named one by one
+
+
+@cache
+def err() -> Console:
+    """stderr by a handle of its own: a runtime that writes into the common one is hushed without hushing the bar."""
+    return Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w"), highlight=False) if _real() else Console(stderr=True)
+
+
+def _real() -> bool:
+    try:
+        return sys.stderr.fileno() >= 0
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def bars(what: str, total: int) -> Iterator[Advance]:
+    """A progress bar on stderr; one plain line where stderr is not a terminal. See nestling.progress."""
+    if not err().is_terminal:
+        err().print(f"{what} ({total})" if total > 1 else what)
+        yield lambda _steps: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err(), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda steps: progress.advance(task, steps)
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    err().print(text, markup=False, soft_wrap=True)
+
+
+def left_out(entries: Sequence[LeftOut]) -> None:
+    """Names every file that was not used, with the reason."""
+    if not entries:
+        return
+    say(f"{len(entries)} files left out:")
+    for entry in entries[:MOST_LEFT_OUT]:
+        say(f"  {entry.path}: {entry.reason}")
+    if len(entries) > MOST_LEFT_OUT:
+        say(f"  and {len(entries) - MOST_LEFT_OUT} more")
+
+
+def as_json(value: object) -> None:
+    """One JSON value on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table on stdout; the first column left, the others right."""
+    shown = Table(title=title or None, title_justify="left")
+    for i, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    out().print(shown)
+
+
+def out() -> Console:
+    """stdout; wide where it is not a terminal, so that a file holds whole lines."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
+
+
+def share(value: float) -> str:
+    """0.8571 -> 85.7%."""
+    return f"{value * 100:.1f}%"
+
+
+def top1(evaluation: Evaluation) -> str:
+    """85.7% [82.5, 88.4]."""
+    low, high = evaluation.interval
+    return f"{share(evaluation.top1)} [{low * 100:.1f}, {high * 100:.1f}]"
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that suits them (1 MB = 10^6 bytes)."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def evaluation_plain(evaluation: Evaluation) -> dict[str, object]:
+    """As --json prints it."""
+    return {
+        "top1": evaluation.top1,
+        "interval": list(evaluation.interval),
+        "images": evaluation.images,
+        "labels": list(evaluation.labels),
+        "confusion": evaluation.confusion.tolist(),
+        "per_class": [asdict(row) for row in evaluation.per_class],
+        "mistakes": [asdict(mistake) | {"path": str(mistake.path)} for mistake in evaluation.mistakes],
+    }
+
+
+def evaluation_tables(evaluation: Evaluation) -> None:
+    """Per class, confusions, the most confident mistakes."""
+    rows = [[row.label, share(row.precision), share(row.recall), str(row.images)] for row in evaluation.per_class]
+    table(["class", "precision", "recall", "images"], rows)
+    if len(evaluation.labels) <= 12:
+        counts = [[label, *map(str, row)] for label, row in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)]
+        table(["true \\ answered", *evaluation.labels], counts, "confusions")
+    if evaluation.mistakes:
+        wrong = [[str(m.path), m.label, m.answer, share(m.probability)] for m in evaluation.mistakes]
+        table(["file", "is", "answered", "sure"], wrong, "the most confident mistakes")
+
+
+def seconds(phases: Mapping[str, float]) -> str:
+    """scan 0.3 s, embeddings 12.1 s."""
+    return ", ".join(f"{name} {value:.1f} s" for name, value in phases.items())
+
+
+def path_hint(path: Path) -> str:
+    """The path as one would type it."""
+    return f"'{path}'" if " " in str(path) else str(path)

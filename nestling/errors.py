@@ -1,0 +1,33 @@
+"""What nestling says when something cannot be done: one line of what, one of what to type next."""
+
+
+class NestlingError(Exception):
+    """An error that a person can act on. The command line prints it without a traceback and exits with 1.
+
+    message: what was expected and what was found, naming the file.
+    hint: what to type or do next, or "" where there is nothing to add.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class UnusableData(NestlingError):
+    """A folder of images, a list or an image that cannot serve."""
+
+
+class UnusableFile(NestlingError):
+    """A bundle, a graph or an artifact that is damaged, hostile or of another version."""
+
+
+class GateFailed(NestlingError):
+    """An export whose answers are not those of the network it was printed from."""
+
+
+class UnsupportedOp(NestlingError):
+    """An operation that the Graph does not hold; names the op, the layer and the targets that still work."""

@@ -1,0 +1,103 @@
+"""The verbs that ask a network: eval, agree, predict. A bundle or any artifact will do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.data.choose import Chosen, for_evaluation, scan_for
+from nestling.data.folders import Item, LeftOut
+from nestling.data.stream import stream
+from nestling.errors import NestlingError, UnusableData
+from nestling.preprocess import load as load_image
+from nestling.progress import Progress, silent
+from nestling.report.agree import Agreement, compare
+from nestling.report.evaluate import Evaluation, judge, softmax
+from nestling.targets import known_split, load
+from nestling.targets.runner import Runner
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """said: which photographs were used. left_out: those that could not be read."""
+
+    evaluation: Evaluation
+    said: str
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """probability: of `label`; top: the most probable labels, best first."""
+
+    image: str
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+def evaluate(model: Path, data: Path, progress: Progress = silent) -> Evaluated:
+    """How good a bundle or artifact is on a folder's test part (on all of it where the parts cannot be told)."""
+    runner = load(model)
+    dataset = scan_for(runner.labels, data)
+    chosen = for_evaluation(dataset, known_split(runner, dataset))
+    items, logits, left_out = answers([runner], chosen.items, progress)
+    evaluation = judge(logits[0], np.array([item.label for item in items]), [item.path for item in items], runner.labels)
+    return Evaluated(evaluation, chosen.said, dataset.left_out + left_out)
+
+
+def agree(a: Path, b: Path, data: Path, progress: Progress = silent) -> tuple[Agreement, Chosen]:
+    """How often b answers as a does, on a folder's photographs that neither has learned from where that can be told."""
+    first, second = load(a), load(b)
+    if first.labels != second.labels:
+        raise NestlingError(f"{a} and {b} know different classes: {list(first.labels)} and {list(second.labels)}.")
+    dataset = scan_for(first.labels, data)
+    split = known_split(first, dataset) or known_split(second, dataset)
+    chosen = for_evaluation(dataset, split)
+    _, logits, _ = answers([first, second], chosen.items, progress)
+    return compare(logits[0], logits[1]), chosen
+
+
+def predict(model: Path, images: Sequence[Path], top: int = 3) -> tuple[Prediction, ...]:
+    """What each image shows. Raises UnusableData naming the first file that can't be read."""
+    runner = load(model)
+    found = []
+    for path in images:
+        probabilities = softmax(runner(load_image(runner.preprocess, path)[None]))[0]
+        best = [(runner.labels[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:top]]
+        found.append(Prediction(str(path), *best[0], top=tuple(best)))
+    return tuple(found)
+
+
+def answers(
+    runners: Sequence[Runner], items: Sequence[Item], progress: Progress = silent
+) -> tuple[tuple[Item, ...], list[NDArray[np.float32]], tuple[LeftOut, ...]]:
+    """Every runner's logits, float32 [N, classes] each, for the items that can be read; and those that can't.
+
+    Raises UnusableData where none can.
+    """
+    used: list[Item] = []
+    left_out: list[LeftOut] = []
+    logits: list[list[NDArray[np.float32]]] = [[] for _ in runners]
+    # runners of one network take the same image; those that differ in preprocessing each get their own
+    streams = [stream(items, preprocess, workers=2) for preprocess in dict.fromkeys(runner.preprocess for runner in runners)]
+    place = {preprocess: i for i, preprocess in enumerate(dict.fromkeys(runner.preprocess for runner in runners))}
+    with progress("asking", len(items)) as advance:
+        for row in zip(*streams, strict=True):
+            index, first = row[0]
+            advance(1)
+            if isinstance(first, LeftOut):
+                left_out.append(first)
+                continue
+            used.append(items[index])
+            for runner, own in zip(runners, logits, strict=True):
+                image = row[place[runner.preprocess]][1]
+                assert not isinstance(image, LeftOut)
+                own.append(runner(image[None])[0])
+    if not used:
+        raise UnusableData("none of the images can be read.")
+    return tuple(used), [np.stack(own) for own in logits], tuple(left_out)

@@ -1,0 +1,82 @@
+"""How good a network is, from its answers: top-1 with an interval, each class, confusions, the worst mistakes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """precision: of those called so, how many are; recall: of those that are, how many are called so; 0 where undefined."""
+
+    label: str
+    precision: float
+    recall: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A photograph whose wrong answer the network was sure of."""
+
+    path: Path
+    label: str
+    answer: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """confusion: int64 [labels, labels], row the true class, column the answer. interval: Wilson, 95%."""
+
+    top1: float
+    interval: tuple[float, float]
+    images: int
+    labels: tuple[str, ...]
+    confusion: NDArray[np.int64]
+    per_class: tuple[PerClass, ...]
+    mistakes: tuple[Mistake, ...]
+
+
+def judge(logits: NDArray[np.float32], truth: NDArray[np.int64], paths: Sequence[Path], labels: tuple[str, ...]) -> Evaluation:
+    """logits: float32 [N, classes]; truth: int64 [N], indices of labels; paths: N files, for the ten most confident mistakes."""
+    answers = logits.argmax(axis=1)
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(confusion, (truth, answers), 1)
+    hits = np.diagonal(confusion)
+    per_class = tuple(
+        PerClass(label, _share(hits[i], confusion[:, i].sum()), _share(hits[i], confusion[i].sum()), int(confusion[i].sum()))
+        for i, label in enumerate(labels)
+    )
+    probability = softmax(logits).max(axis=1)
+    wrong = sorted((int(i) for i in np.flatnonzero(answers != truth)), key=lambda i: -probability[i])[:10]
+    mistakes = tuple(Mistake(paths[i], labels[truth[i]], labels[answers[i]], float(probability[i])) for i in wrong)
+    right, total = int(hits.sum()), len(truth)
+    return Evaluation(_share(right, total), wilson(right, total), total, labels, confusion, per_class, mistakes)
+
+
+def wilson(right: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """95% interval of a share. Source: Wilson 1927, "Probable inference", score interval without continuity correction."""
+    if total == 0:
+        return 0.0, 1.0
+    share, half = right / total, z * z / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    low, high = ((share + half + sign * spread) / (1 + z * z / total) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities along the last axis, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def _share(part: int, whole: int) -> float:
+    return float(part) / float(whole) if whole else 0.0

@@ -1,0 +1,52 @@
+"""Targets: printers of a network, and loaders of what they printed. One line each in the table below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from nestling import bundle as bundles
+from nestling.bundle import Bundle, Split
+from nestling.data.choose import split_again
+from nestling.data.folders import Dataset
+from nestling.errors import UnusableFile
+from nestling.targets.about import About
+from nestling.targets.runner import Runner
+
+
+def _load_pte(path: Path, threads: int | None) -> Runner:
+    from nestling.targets import executorch
+
+    return executorch.load(path, threads)
+
+
+def _load_bundle(path: Path, threads: int | None) -> Runner:
+    from nestling.models.runner import float_runner
+
+    return float_runner(bundles.load(path), threads)
+
+
+LOADERS: Mapping[str, Callable[[Path, int | None], Runner]] = {
+    ".nest": _load_bundle,
+    ".pte": _load_pte,
+}
+
+
+def load(path: Path, threads: int | None = None) -> Runner:
+    """A bundle or an artifact, ready to answer. threads: None leaves the runtime's own choice.
+
+    Raises UnusableFile, naming the file and the reason.
+    """
+    if path.suffix not in LOADERS:
+        raise UnusableFile(f"{path} is none of {', '.join(LOADERS)}.", "make one:  nestling fit PHOTOS -o my.nest")
+    if not path.is_file():
+        raise UnusableFile(f"{path} does not exist.", "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest --to pte")
+    return LOADERS[path.suffix](path, threads)
+
+
+def known_split(runner: Runner, dataset: Dataset) -> Split | None:
+    """Which of the data set's photographs the runner's network has learned from; None where that cannot be told."""
+    bundle, about = getattr(runner, "bundle", None), getattr(runner, "about", None)
+    if isinstance(bundle, Bundle):
+        return bundle.split
+    return split_again(dataset, about.seed, about.data) if isinstance(about, About) else None

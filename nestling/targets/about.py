@@ -1,0 +1,51 @@
+"""What an artifact says of itself, as one JSON text inside it: labels, preprocessing, and which photographs it learned from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from nestling.bundle import Bundle
+from nestling.errors import UnusableFile
+from nestling.preprocess import Preprocess
+from nestling.preprocess import from_plain as preprocess_from_plain
+from nestling.preprocess import to_plain as preprocess_to_plain
+
+
+@dataclass(frozen=True)
+class About:
+    """seed, data: the split's seed and the data set's fingerprint, from which `eval` finds the test part; None, "" if unknown."""
+
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    seed: int | None = None
+    data: str = ""
+
+
+def about(bundle: Bundle) -> About:
+    """What is to be written into every artifact of this bundle."""
+    seed = bundle.split.seed if bundle.split else None
+    data = next((step.data for step in reversed(bundle.lineage) if step.data), "")
+    return About(bundle.labels, bundle.preprocess, seed, data)
+
+
+def to_json(what: About) -> str:
+    """One line of JSON, the same for the same values."""
+    plain = {
+        "nestling": 1,
+        "labels": list(what.labels),
+        "preprocess": preprocess_to_plain(what.preprocess),
+        "seed": what.seed,
+        "data": what.data,
+    }
+    return json.dumps(plain, ensure_ascii=False, sort_keys=True)
+
+
+def from_json(text: str, name: str) -> About:
+    """The inverse of to_json. Raises UnusableFile, naming the artifact."""
+    try:
+        plain = json.loads(text)
+        labels = tuple(str(label) for label in plain["labels"])
+        return About(labels, preprocess_from_plain(plain["preprocess"]), plain.get("seed"), str(plain.get("data", "")))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnusableFile(f"{name} does not say its labels and preprocessing in a way that nestling understands.") from error

@@ -1,0 +1,147 @@
+"""fit: from a folder of photographs to a bundle. The backbone stays as it is; the head is learned on its embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from nestling.bundle import PARTS, Bundle, Part, Split, Step
+from nestling.data.folders import LeftOut, fingerprint, require_enough, scan, without
+from nestling.data.split import split
+from nestling.errors import NestlingError, UnusableData
+from nestling.models.backbones import DEFAULT, build_backbone, create
+from nestling.models.weights import package_of
+from nestling.progress import Progress, silent
+from nestling.report.evaluate import Evaluation, judge
+from nestling.training.engine import engine_for
+from nestling.training.features import VIEWS, Features, embed
+from nestling.training.head import Embeddings, fit_head
+
+VIEW_SETS: Mapping[str, tuple[str, ...]] = {
+    "none": ("as-is",),
+    "mirror": ("as-is", "left-right"),
+    "flips": tuple(VIEWS),  # for what has no up and no down: parts from above, cells, slides
+}
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """backbone: a timm name. weights: package, hub, none or a file; None for package where there is one, else hub.
+
+    size: side of the input in pixels, None for the backbone's own. views: key of VIEW_SETS, the training photographs are also
+    learned from so mirrored. balanced: each class weighs the same. classes: only these. strict: a file that cannot be used is
+    an error.
+    """
+
+    backbone: str = DEFAULT
+    weights: str | None = None
+    size: int | None = None
+    seed: int = 0
+    views: str = "none"
+    balanced: bool = False
+    classes: tuple[str, ...] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """bundle; test: its answers on the test part; images: how many are in each part; seconds: of each phase."""
+
+    bundle: Bundle
+    test: Evaluation
+    images: Mapping[str, int]
+    left_out: tuple[LeftOut, ...]
+    computed: int
+    seconds: Mapping[str, float]
+
+
+def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent) -> Fitted:
+    """Learn the classes of a folder of photographs (see data.folders.scan for how it may be laid out).
+
+    Raises UnusableData for a folder that can't be learned from, NestlingError for a backbone or weights that can't be had.
+    """
+    config = config or FitConfig()
+    if config.views not in VIEW_SETS:
+        raise NestlingError(f"--views is one of {', '.join(VIEW_SETS)}; found {config.views!r}.")
+    start = perf_counter()
+    dataset = scan(data, config.classes)
+    parts = split(dataset, config.seed)
+    scanned = perf_counter()
+
+    weights = config.weights or ("package" if package_of(config.backbone) else "hub")
+    architecture, arrays, preprocess = create(config.backbone, weights, config.size, config.seed)
+    views = VIEW_SETS[config.views]
+    engine = engine_for(build_backbone(architecture, arrays), preprocess, count=len(dataset.items) * len(views))
+    side = parts.part_of()
+    first = {item.fingerprint: item for item in reversed(dataset.items)}
+    learned = [item for item in first.values() if side[item.fingerprint] == "train"]
+    judged = [item for item in first.values() if side[item.fingerprint] != "train"]
+    features = (embed(learned, preprocess, engine, views, progress), embed(judged, preprocess, engine, progress=progress))
+    embedded = perf_counter()
+
+    left_out = tuple(entry for some in features for entry in some.left_out)
+    used = without(dataset, left_out)
+    require_enough(used)
+    if config.strict and used.left_out:
+        raise UnusableData(
+            f"{len(used.left_out)} files in {data} cannot be used:\n" + "\n".join(f"  {e.path}: {e.reason}" for e in used.left_out),
+            "mend or remove them, or leave out --strict",
+        )
+    sources = {"train": features[0], "val": features[1], "test": features[1]}
+    train, val, test = (_embeddings(sources[part], side, part) for part in PARTS)
+    with progress("fitting the head", 1) as advance:
+        fitted = fit_head(train, val, len(dataset.labels), config.balanced)
+        advance(1)
+    paths = [item.path for item in features[1].items if side[item.fingerprint] == "test"]
+    evaluation = judge(test.x @ fitted.head.weight.T + fitted.head.bias, test.y, paths, dataset.labels)
+    done = perf_counter()
+
+    kept = {item.fingerprint for item in used.items}
+    whole = Split(parts.seed, *(tuple(print_ for print_ in getattr(parts, part) if print_ in kept) for part in PARTS))
+    settings = {name: value for name, value in asdict(config).items() if name != "strict"}
+    step = Step(
+        "fit",
+        settings | {"folder": str(data.resolve()), "weights": architecture.weights, "weight_decay": fitted.weight_decay},
+        fingerprint(dataset),
+        {"val_top1": round(fitted.val_top1, 6), "test_top1": round(evaluation.top1, 6)},
+    )
+    return Fitted(
+        Bundle(architecture, arrays, fitted.head, dataset.labels, preprocess, whole, (step,)),
+        evaluation,
+        {part: len(getattr(whole, part)) for part in PARTS} | {"left_out": len(used.left_out)},
+        used.left_out,
+        sum(some.computed for some in features),
+        {"scan": scanned - start, "embeddings": embedded - scanned, "head": done - embedded},
+    )
+
+
+def _embeddings(features: Features, side: Mapping[str, Part], part: Part) -> Embeddings:
+    """Every view of the part's photographs, one after the other."""
+    chosen = [i for i, item in enumerate(features.items) if side[item.fingerprint] == part]
+    x = features.x[:, chosen]
+    y = np.array([features.items[i].label for i in chosen], np.int64)
+    return Embeddings(x.reshape(len(x) * len(chosen), -1), np.tile(y, len(x)))
+
+
+def refitted(bundle: Bundle, features: Sequence[Features]) -> Bundle:
+    """The same bundle with its head learned again on other embeddings (those that a device will see), of train and of val."""
+    assert bundle.split is not None
+    side = bundle.split.part_of()
+    train, val = (_embeddings(some, side, part) for some, part in zip(features, PARTS, strict=False))
+    balanced = bool(fit_settings(bundle).get("balanced", False))
+    return replace(bundle, head=fit_head(train, val, len(bundle.labels), balanced).head)
+
+
+def fit_settings(bundle: Bundle) -> Mapping[str, Any]:
+    """The settings of the bundle's fit; empty where there was none."""
+    return next((step.settings for step in bundle.lineage if step.name == "fit"), {})
+
+
+def training_views(bundle: Bundle) -> tuple[str, ...]:
+    """The views of training photographs that the head learned from."""
+    return VIEW_SETS[fit_settings(bundle).get("views", "none")]
