@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "fit": "nestling.training.fit",
+    "quantize": "nestling.graph.quantize",
     "export": "nestling.targets.export",
     "evaluate": "nestling.report.answers",  # `eval` on the command line; the name is Python's own
     "agree": "nestling.report.answers",

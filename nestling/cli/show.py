@@ -22,10 +22,14 @@ from nestling.report.evaluate import Evaluation
 MOST_LEFT_OUT = 20  # files named one by one
 
 
-@cache
 def err() -> Console:
     """stderr by a handle of its own: a runtime that writes into the common one is hushed without hushing the bar."""
-    return Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w"), highlight=False) if _real() else Console(stderr=True)
+    return _stderr(_real())
+
+
+@cache
+def _stderr(real: bool) -> Console:
+    return Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w"), highlight=False) if real else Console(stderr=True)
 
 
 def _real() -> bool:

@@ -17,11 +17,11 @@ def quantized(backbone: nn.Module, calibration: Iterable[torch.Tensor]) -> nn.Mo
 
     calibration: normalised float32 [1, C, H, W], at least one. Raises NestlingError where a convolution stayed in float.
     """
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
     images = list(calibration)
     with quiet(), torch.no_grad():
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
         quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
         observed = prepare_pt2e(torch.export.export(backbone, (images[0],)).module(), quantizer)
         for image in images:

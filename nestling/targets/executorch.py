@@ -37,11 +37,11 @@ def print_program(module: nn.Module, what: About) -> Printed:
 
     Raises NestlingError where a convolution is left outside XNNPACK: such a program would crawl.
     """
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.devtools.backend_debug import get_delegation_info
-    from executorch.exir import to_edge_transform_and_lower
-
     with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.devtools.backend_debug import get_delegation_info
+        from executorch.exir import to_edge_transform_and_lower
+
         exported = torch.export.export(module, (blank(what.preprocess),))
         lowered = to_edge_transform_and_lower(
             exported, partitioner=[XnnpackPartitioner()], constant_methods={ABOUT_METHOD: to_json(what)}
@@ -68,6 +68,7 @@ class Program:
     about: About
     method: Any
     digest: str  # of the file's bytes
+    held: tuple[Any, ...]  # what the method points into: the program and its bytes must live as long as it does
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -102,14 +103,14 @@ def load(path: Path, threads: int | None = None) -> Program:
 
 def load_bytes(content: bytes, name: str, threads: int | None = None) -> Program:
     """As load, from memory."""
-    from executorch.extension.pybindings import portable_lib
-    from executorch.runtime import Runtime, Verification
-
     if content[4:8] not in (b"ET12", b"eh00"):
         raise UnusableFile(f"{name} is not an ExecuTorch program.", "make one:  nestling export my.nest --to pte")
     with quiet():
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime, Verification
+
         if threads is not None:
-            portable_lib._threadpool_set_num_threads(threads)  # the only door to it from Python
+            portable_lib._unsafe_reset_threadpool(threads)  # unsafe while a program runs; none is loaded yet here
         try:
             program = Runtime.get().load_program(content, verification=Verification.InternalConsistency)
             method, text = program.load_method("forward"), program.load_method(ABOUT_METHOD)
@@ -118,7 +119,7 @@ def load_bytes(content: bytes, name: str, threads: int | None = None) -> Program
             said = str(text.execute([])[0])
         except (RuntimeError, ValueError) as error:
             raise UnusableFile(f"{name} is not a whole ExecuTorch program ({_first_line(error)}).", "export it again") from error
-    return Program(name, from_json(said, name), method, hashlib.sha256(content).hexdigest()[:16])
+    return Program(name, from_json(said, name), method, hashlib.sha256(content).hexdigest()[:16], (program, content))
 
 
 def _first_line(error: Exception) -> str:

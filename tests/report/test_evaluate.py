@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
+
 from nestling.report.agree import compare
 from nestling.report.evaluate import judge, wilson
-from scipy.stats import binomtest
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (7, 10), (460, 525), (1, 1)])

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from nestling.training.head import Embeddings, fit_head
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+
+from nestling.training.head import Embeddings, fit_head
 
 
 def blobs(seed: int, counts: tuple[int, ...], width: int = 12, spread: float = 2.0) -> Embeddings:

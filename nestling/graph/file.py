@@ -1,0 +1,151 @@
+"""A Graph as plain JSON values and named arrays, for storage; and back, with everything checked, for a stored file may be hostile.
+
+{"schema": 1, "inputs": [...], "outputs": [...],
+ "tensors": [{"name", "shape", "dtype", "constant": bool, "quant": null | {"axis": null | int}}],
+ "nodes": [{"op", "inputs", "outputs", "attrs": {...}, "source"}]}
+
+The arrays of tensor number i are called "i" (its constant), "i.scale" and "i.zero_point".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, NoReturn
+
+import numpy as np
+
+from nestling.errors import UnusableFile
+from nestling.graph import spec
+from nestling.graph.ir import OPS, Array, Attrs, Graph, Node, Quant, Tensor, attrs_to_plain
+
+SCHEMA = 1
+MAX_TENSORS = 200_000
+MAX_LIST = 10_000
+
+
+def to_plain(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(JSON values, arrays by name) of a graph. Constants are not copied."""
+    arrays: dict[str, Array] = {}
+    tensors: list[dict[str, Any]] = []
+    for index, tensor in enumerate(graph.tensors.values()):
+        if tensor.data is not None:
+            arrays[f"{index}"] = np.ascontiguousarray(tensor.data).reshape(tensor.shape)
+        if tensor.quant is not None:
+            arrays[f"{index}.scale"], arrays[f"{index}.zero_point"] = tensor.quant.scale, tensor.quant.zero_point
+        quant = None if tensor.quant is None else {"axis": tensor.quant.axis}
+        constant = tensor.data is not None
+        tensors.append(
+            {"name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype, "constant": constant, "quant": quant}
+        )
+    nodes = [
+        {
+            "op": node.op,
+            "inputs": list(node.inputs),
+            "outputs": list(node.outputs),
+            "attrs": attrs_to_plain(node.attrs),
+            "source": node.source,
+        }
+        for node in graph.nodes
+    ]
+    ends = {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
+    return {"schema": SCHEMA, **ends, "tensors": tensors, "nodes": nodes}, arrays
+
+
+def from_plain(plain: object, arrays: Mapping[str, Array], where: str = "the stored graph") -> Graph:
+    """The checked graph. Raises UnusableFile, naming `where` and the place, for anything that to_plain does not write.
+
+    Nothing is allocated by a size that stands in `plain`: the arrays are those given.
+    """
+    record = _Record(plain, where)
+    record.only("schema", "inputs", "outputs", "tensors", "nodes")
+    if record.get("schema", int) != SCHEMA:
+        record.refuse(f"it has schema {record.get('schema', int)}, this nestling reads {SCHEMA}")
+    listed = record.records("tensors", MAX_TENSORS)
+    tensors = [_tensor(item, index, arrays) for index, item in enumerate(listed)]
+    nodes = tuple(_node(item) for item in record.records("nodes", spec.MAX_NODES))
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if len(by_name) < len(tensors):
+        record.refuse("two tensors have one name")
+    return spec.check(Graph(by_name, nodes, record.names("inputs"), record.names("outputs")), where)
+
+
+class _Record:
+    """A JSON object whose members are read with their types checked."""
+
+    def __init__(self, plain: object, where: str) -> None:
+        self.where = where
+        if not isinstance(plain, dict):
+            self.refuse("an object is expected here")
+        self.plain: dict[str, Any] = plain
+
+    def refuse(self, reason: str) -> NoReturn:
+        raise UnusableFile(f"{self.where}: {reason}")
+
+    def only(self, *names: str) -> None:
+        """Refuse members that are missing or unknown."""
+        if set(self.plain) != set(names):
+            self.refuse(f"members {sorted(map(str, self.plain))[:20]} are not {sorted(names)}")
+
+    def get(self, name: str, kind: type | tuple[type, ...]) -> Any:
+        """A member of exactly this type: JSON's true is no number here."""
+        value = self.plain[name]
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if type(value) not in kinds:
+            self.refuse(f"{name!r} is {str(value)[:40]!r}")
+        return value
+
+    def list_of(self, name: str, kind: type, most: int) -> tuple[Any, ...]:
+        """A list of values of exactly this type."""
+        values = self.get(name, list)
+        if len(values) > most or any(type(value) is not kind for value in values):
+            self.refuse(f"{name!r} must be a list of at most {most} of {kind.__name__}")
+        return tuple(values)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """A list of strings."""
+        return self.list_of(name, str, MAX_LIST)
+
+    def records(self, name: str, most: int) -> list[_Record]:
+        """A list of objects."""
+        return [_Record(item, f"{self.where}: {name}[{index}]") for index, item in enumerate(self.list_of(name, dict, most))]
+
+
+def _tensor(item: _Record, index: int, arrays: Mapping[str, Array]) -> Tensor:
+    item.only("name", "shape", "dtype", "constant", "quant")
+    shape = item.list_of("shape", int, spec.MAX_RANK)
+    data = _array(item, arrays, f"{index}") if item.get("constant", bool) else None
+    quant = None
+    if item.plain["quant"] is not None:
+        inner = _Record(item.plain["quant"], f"{item.where}: quant")
+        inner.only("axis")
+        axis = inner.get("axis", (int, type(None)))
+        quant = Quant(_array(item, arrays, f"{index}.scale"), _array(item, arrays, f"{index}.zero_point"), axis)  # type: ignore[arg-type]
+    return Tensor(item.get("name", str), shape, item.get("dtype", str), data, quant)
+
+
+def _array(item: _Record, arrays: Mapping[str, Array], name: str) -> Array:
+    """An array as given; spec.check holds its dtype and shape against the tensor."""
+    if name not in arrays:
+        item.refuse(f"array {name!r} is missing")
+    return arrays[name]
+
+
+def _node(item: _Record) -> Node:
+    item.only("op", "inputs", "outputs", "attrs", "source")
+    op = item.get("op", str)
+    if op not in OPS:
+        item.refuse(f"there is no op {op[:40]!r}")
+    attrs = _attrs(_Record(item.plain["attrs"], f"{item.where}: attrs"), OPS[op])
+    return Node(op, item.names("inputs"), item.names("outputs"), attrs, item.get("source", str))
+
+
+def _attrs(item: _Record, kind: type[Attrs]) -> Attrs:
+    """Lists become tuples; spec.check holds types and sizes against the op."""
+    item.only(*(field.name for field in fields(kind)))
+    values: dict[str, Any] = {}
+    for name, value in item.plain.items():
+        if isinstance(value, list):
+            value = item.list_of(name, int, 8)
+        values[name] = value
+    return kind(**values)

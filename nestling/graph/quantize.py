@@ -1,0 +1,236 @@
+"""quantize: from a fitted bundle to one that carries the int8 Graph, a head that was learned on its embeddings, and the yardstick.
+
+models/float_graph.py   the backbone as a float Graph
+calibrate.py            images -> statistics -> ranges
+equalize.py, bias_correction.py   the float Graph made easier to quantise; kept where they help
+integers.py             float Graph + ranges -> int8 Graph
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.bundle import Bundle, Head, Step, Yardstick
+from nestling.data.choose import part, training_data
+from nestling.data.folders import Dataset, Item, LeftOut, fingerprint
+from nestling.data.stream import stream
+from nestling.errors import NestlingError, UnusableData
+from nestling.graph import reference
+from nestling.graph.bias_correction import bias_corrected
+from nestling.graph.calibrate import Statistics, choose_ranges, observe
+from nestling.graph.equalize import equalized
+from nestling.graph.integers import Choice, QuantizeConfig, with_integers
+from nestling.graph.ir import Graph
+from nestling.models.backbones import build
+from nestling.models.float_graph import float_graph
+from nestling.preprocess import Preprocess
+from nestling.progress import Progress, silent
+from nestling.training.engine import engine_of
+from nestling.training.features import Features, embed
+from nestling.training.fit import refitted, training_views
+from nestling.training.integer_engine import integer_engine
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+YARDSTICK = 200  # validation images whose answers every later gate is judged on
+TRIAL_TRAIN, TRIAL_VAL = 400, 200  # images on which equalisation and bias correction are tried
+HELPS = 0.99  # of the cross-entropy without it: less of a gain is noise
+CHECKED = 2  # images on which LiteRT's reference kernels must give the reference's own bytes to stand in for it
+CHOICES: Mapping[Choice, tuple[bool, ...]] = {"off": (False,), "on": (True,), "auto": (False, True)}
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """bundle: as quantize returns it. float_graph: what the integers were made from, equalised or not, biases not corrected."""
+
+    bundle: Bundle
+    float_graph: Graph
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """One way of making the int8 graph."""
+
+    equalized: bool
+    corrected: bool
+    float_graph: Graph
+    integers: Graph
+
+
+def quantize(bundle: Bundle, data: Path | None = None, config: QuantizeConfig | None = None, progress: Progress = silent) -> Bundle:
+    """Give the bundle's network integers, learn its head again on what they answer, and measure the yardstick.
+
+    data: the folder that the bundle learned from; None for the one that its lineage names.
+    Returns the bundle with graph (int8: uint8 image -> int8 embedding), head, yardstick and a line of lineage more; its float network
+    stays what it was. yardstick: up to 200 validation images; the reference's embeddings and the float network's under the same
+    head, so that their difference is what quantisation did.
+    Raises UnusableData without training images, NestlingError for a bundle without head, UnsupportedOp for a network that holds what
+    the Graph does not.
+    Source: Jacob et al. 2018 (arithmetic); Nagel et al. 2019 (equalisation, bias correction).
+    """
+    return quantized(bundle, data, config, progress).bundle
+
+
+def quantized(
+    bundle: Bundle, data: Path | None = None, config: QuantizeConfig | None = None, progress: Progress = silent
+) -> Quantized:
+    """As quantize, with the float graph that the integers were made from: what explain compares with."""
+    config = config or QuantizeConfig()
+    if bundle.head is None:
+        raise NestlingError("only a fitted network is quantised: its head is learned again.", "nestling fit PHOTOS -o my.nest")
+    dataset = training_data(bundle, data)
+    images = images_of(part(dataset, bundle, "train", config.calibration), bundle.preprocess)
+    if not images:
+        raise UnusableData(f"no training photograph in {dataset.root} can be read.")
+    with progress("capturing", 1) as advance:
+        graph = float_graph(bundle)
+        advance(1)
+
+    plans = _plans(graph, images, config, progress)
+    trials = [_trial(bundle, plan.integers, dataset, progress) for plan in plans] if len(plans) > 1 else [0.0]
+    chosen = _chosen(plans, trials)
+
+    engine = integer_engine(chosen.integers)
+    train = embed(part(dataset, bundle, "train"), bundle.preprocess, engine, training_views(bundle), progress)
+    val = embed(part(dataset, bundle, "val"), bundle.preprocess, engine, progress=progress)
+    with progress("refitting the head", 1) as advance:
+        made = replace(refitted(bundle, (train, val)), graph=chosen.integers)
+        advance(1)
+    made = replace(made, yardstick=measured(made, dataset, progress))
+    assert made.yardstick is not None and made.head is not None
+    settings = asdict(config) | {"equalized": chosen.equalized, "bias_corrected": chosen.corrected}
+    truth = {item.fingerprint: item.label for item in dataset.items}
+    labels = np.array([truth[print_] for print_ in made.yardstick.fingerprints])
+    metrics = {
+        "val_top1": _top1(_logits(made.head, val.x[0]), _labels(val)),
+        "yardstick_top1": _top1(made.yardstick.logits, labels),
+        "yardstick_float_top1": _top1(made.yardstick.float_logits, labels),
+    }
+    step = Step("quantize", settings, fingerprint(dataset), metrics)
+    return Quantized(replace(made, lineage=(*bundle.lineage, step)), chosen.float_graph)
+
+
+# ---- the ways, and the choice among them ---------------------------------------------------------------------------------------
+
+
+def _plans(graph: Graph, images: Sequence[Image], config: QuantizeConfig, progress: Progress) -> list[_Plan]:
+    """The plainest first."""
+    plans: list[_Plan] = []
+    statistics = observe(graph, images, config.seed, progress)
+    for equalize in CHOICES[config.equalize]:
+        base, found = graph, statistics
+        if equalize:
+            base = equalized(graph, {name: some.channel_high for name, some in statistics.items()})
+            found = observe(base, images, config.seed, progress)
+        plain = _integers(base, found, config)
+        for correct in CHOICES[config.bias_correction]:
+            with progress("correcting biases" if correct else "quantising", 1) as advance:
+                corrected = bias_corrected(base, plain, images) if correct else base
+                integers = _integers(corrected, found, config) if correct else plain
+                advance(1)
+            plans.append(_Plan(equalize, correct, base, integers))
+    return plans
+
+
+def _integers(graph: Graph, statistics: Mapping[str, Statistics], config: QuantizeConfig) -> Graph:
+    return with_integers(graph, choose_ranges(statistics, config.range, config.bits_activations, config.symmetric), config)
+
+
+def _trial(bundle: Bundle, integers: Graph, dataset: Dataset, progress: Progress) -> float:
+    """Cross-entropy on some validation images, with a head learned on some training images' int8 embeddings.
+
+    Not top-1, which moves in steps of one image.
+    """
+    engine = integer_engine(integers)
+    train = embed(part(dataset, bundle, "train", TRIAL_TRAIN), bundle.preprocess, engine, progress=progress)
+    val = embed(part(dataset, bundle, "val", TRIAL_VAL), bundle.preprocess, engine, progress=progress)
+    head = refitted(bundle, (train, val)).head
+    assert head is not None
+    logits = _logits(head, val.x[0]).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    chances = logits[np.arange(len(logits)), _labels(val)] - np.log(np.exp(logits).sum(axis=1))
+    return -float(chances.mean())
+
+
+def _chosen(plans: Sequence[_Plan], trials: Sequence[float]) -> _Plan:
+    """The plan with the lowest cross-entropy; one that does more only where that helps."""
+    best = 0
+    for index, loss in enumerate(trials):
+        if loss < trials[best] * HELPS:
+            best = index
+    return plans[best]
+
+
+# ---- the yardstick -------------------------------------------------------------------------------------------------------------
+
+
+def measured(bundle: Bundle, dataset: Dataset, progress: Progress = silent) -> Yardstick:
+    """What the reference and the float network answer on up to 200 validation images, both under the bundle's head."""
+    assert bundle.graph is not None and bundle.head is not None
+    read = list(read_images(part(dataset, bundle, "val", YARDSTICK), bundle.preprocess))
+    items, images = [item for item, _ in read], [image for _, image in read]
+    embeddings = reference_embeddings(bundle.graph, images, progress)
+    count = len(dataset.items) * len(training_views(bundle))  # as fit counted, so that the cache knows the same engine's
+    shape = (*bundle.preprocess.size, bundle.preprocess.channels)
+    real = embed(items, bundle.preprocess, engine_of(build(replace(bundle, head=None)), shape, count), progress=progress).x[0]
+    prints = tuple(item.fingerprint for item in items)
+    return Yardstick(prints, _logits(bundle.head, embeddings), _logits(bundle.head, real))
+
+
+def reference_embeddings(graph: Graph, images: Sequence[Image], progress: Progress = silent) -> Floats:
+    """The real numbers of the int8 embeddings that reference.py gives, float32 [N, D].
+
+    LiteRT's reference kernels compute them, several times as fast, where on the first images they give the reference's own bytes;
+    else reference.py does.
+    """
+    engine = integer_engine(graph, "reference")
+    quick = engine(np.stack(images[:CHECKED])) if images else np.empty((0, engine.width), np.float32)
+    same = all(np.array_equal(row, _reference(graph, image)) for row, image in zip(quick, images, strict=False))
+    rows: list[Floats] = []
+    with progress("measuring the yardstick", len(images)) as advance:
+        for row in engine.embed(iter(images)) if same else (_reference(graph, image) for image in images):
+            rows.append(row)
+            advance(1)
+    return np.array(rows, np.float32).reshape(len(images), engine.width)
+
+
+def _reference(graph: Graph, image: Image) -> Floats:
+    embedding = graph.tensors[graph.outputs[0]]
+    assert embedding.quant is not None
+    steps = reference.run(graph, image[None])[embedding.name][0].astype(np.float32)
+    real: Floats = (steps - np.float32(embedding.quant.zero_point[0])) * embedding.quant.scale[0]
+    return real
+
+
+# ---- small things --------------------------------------------------------------------------------------------------------------
+
+
+def images_of(items: Sequence[Item], preprocess: Preprocess) -> list[Image]:
+    """The photographs that can be read, as the network takes them."""
+    return [image for _, image in read_images(items, preprocess)]
+
+
+def read_images(items: Sequence[Item], preprocess: Preprocess) -> Iterator[tuple[Item, Image]]:
+    """Those photographs that can be read, each with its image as the network takes it."""
+    for index, image in stream(items, preprocess, workers=2):
+        if not isinstance(image, LeftOut):
+            yield items[index], image
+
+
+def _logits(head: Head, x: Floats) -> Floats:
+    logits: Floats = x @ head.weight.T + head.bias
+    return logits
+
+
+def _labels(features: Features) -> NDArray[np.int64]:
+    return np.array([item.label for item in features.items], np.int64)
+
+
+def _top1(logits: Floats, truth: NDArray[np.int64]) -> float:
+    return round(float((logits.argmax(1) == truth).mean()), 6) if len(truth) else 0.0

@@ -1,0 +1,63 @@
+"""The int8 Graph in float arithmetic: a GraphModule whose values are rounded to the integers' grid.
+
+Within a step of the integers themselves (which add the roundings of fixed-point rescaling), several times as fast, and a layer may be
+left in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+import numpy as np
+import torch
+
+from nestling.graph.ir import Graph, Quant, Tensor
+from nestling.models.graph_module import GraphModule, Hook
+
+T = torch.Tensor
+Carry = Callable[[T], T]
+LIMITS = {"int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
+
+
+def simulated(graph: Graph, integers: Graph, off: Container[str] = ()) -> GraphModule:
+    """`graph` (float) computing as `integers` (with_integers of it) would.
+
+    off: names of activations and constants that stay in float.
+    """
+    module = GraphModule(with_carried_constants(graph, integers, off)).eval()
+    module.observe = carrying(integers, off)
+    return module
+
+
+def with_carried_constants(graph: Graph, integers: Graph, off: Container[str] = ()) -> Graph:
+    """The float graph with each constant as its integers carry it. Weights that layers share are carried as the first one's."""
+    tensors = {}
+    for name, tensor in graph.tensors.items():
+        twin = integers.tensors.get(name)
+        if tensor.data is not None and twin is not None and twin.quant is not None and name not in off:
+            tensor = Tensor(name, tensor.shape, "float32", real(twin))
+        tensors[name] = tensor
+    return Graph(tensors, graph.nodes, graph.inputs, graph.outputs)
+
+
+def real(tensor: Tensor) -> np.ndarray:
+    """The real numbers of an int8 or int32 constant, float32."""
+    assert tensor.data is not None and tensor.quant is not None
+    shape = [1] * len(tensor.shape)
+    if tensor.quant.axis is not None:
+        shape[tensor.quant.axis] = -1
+    steps = tensor.data.astype(np.float64) - tensor.quant.zero_point.reshape(shape)
+    return (steps * tensor.quant.scale.astype(np.float64).reshape(shape)).astype(np.float32)
+
+
+def carrying(integers: Graph, off: Container[str] = ()) -> Hook:
+    """A GraphModule.observe that brings activations to their integers' grid."""
+    quants = {name: t.quant for name, t in integers.tensors.items() if t.data is None and t.quant is not None and name not in off}
+    carries = {name: carry(quant) for name, quant in quants.items()}
+    return lambda name, value: carries[name](value) if name in carries else value
+
+
+def carry(quant: Quant) -> Carry:
+    """value -> the nearest one that int8 with this quant (per tensor) can hold."""
+    scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
+    return lambda value: torch.fake_quantize_per_tensor_affine(value, scale, zero, *LIMITS["int8"])

@@ -1,0 +1,243 @@
+"""A Graph under construction from the operators of a .tflite file: what the readers in tflite_operators.py build with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from nestling.errors import UnsupportedOp, UnusableFile
+from nestling.graph import ir, spec
+from nestling.graph.ir import Array, Attrs, Clamp, Dtype, Node, Quant, Sides, Tensor
+from nestling.graph.tflite_file import FileModel, FileOp, FileTensor
+from nestling.targets import tflite_metadata
+
+HINT = "the file still runs under LiteRT itself"
+CLAMPS: dict[int, Clamp] = {0: "none", 1: "relu", 3: "relu6"}
+CLAMP_NAMES = {2: "RELU_N1_TO_1", 4: "TANH", 5: "SIGN_BIT"}
+DTYPES: dict[str, Dtype] = {"float32": "float32", "int8": "int8", "uint8": "uint8", "int32": "int32"}
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """A function of an image's bytes, value by value: values[c, byte] for channel c. It becomes a `table`, or goes on growing.
+
+    whole: our own printer wrote it and says by a name that a float table ends here.
+    """
+
+    image: str
+    values: Array
+    name: str
+    whole: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """A tensor with padding around it that its reader takes over."""
+
+    tensor: str
+    padding: Sides
+    lowest: bool
+
+
+Value = str | Array | Lookup | Padded  # a Graph tensor's name; a constant of the file; the two above
+
+
+class Builder:
+    """Collects tensors and nodes while the operators of a file are gone through in order.
+
+    values: what stands behind a tensor index of the file once it is known; constants enter the Graph when a node reads them.
+    """
+
+    def __init__(self, model: FileModel, where: str, data: bytes) -> None:
+        self.model, self.where, self.data = model, where, data
+        self.tensors: dict[str, Tensor] = {}
+        self.nodes: list[Node] = []
+        self.values: dict[int, Value] = {i: t.data for i, t in enumerate(model.tensors) if t.data is not None and t.dtype}
+        self.entered: dict[int, str] = {}
+        self.names = _unique_names(model)
+        self.quants = [_quant(t) for t in model.tensors]
+        self.readers = [0] * len(model.tensors)
+        for index in (*model.outputs, *(index for op in model.ops for index in op.inputs if index >= 0)):
+            self.readers[index] += 1
+        self.op = FileOp("", (), ())
+
+    def input(self, index: int) -> str:
+        """A tensor that comes in. Raises UnusableFile where it is not one image (or vector) of a fixed size."""
+        tensor, name = self.model.tensors[index], self.names[index]
+        if any(axis > 0 for axis in tensor.open_sides) or tensor.shape[:1] != (1,):
+            raise UnusableFile(f"{self.where}: input {name!r} has shape {list(tensor.shape)}; one image of a fixed size is read")
+        self.tensors[name] = Tensor(name, tensor.shape, self._dtype(index), None, self.quants[index])
+        self.values[index] = name
+        return name
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise UnsupportedOp for the operator being read."""
+        at = repr(self.names[self.op.outputs[0]]) if self.op.outputs else "a place without output"
+        raise UnsupportedOp(f"{self.where}: operator {self.op.name} at {at}: {reason}", HINT)
+
+    # ---- what an operator reads -------------------------------------------------------------------------------------------------
+
+    def value(self, place: int) -> Value:
+        """What stands at an input. Raises UnusableFile where nothing has been written there."""
+        index = self.op.inputs[place] if place < len(self.op.inputs) else -1
+        if index >= 0 and self.model.tensors[index].dtype is None:
+            self.refuse(f"its input {self.names[index]!r} is {self.model.tensors[index].type_name}, which the Graph does not hold")
+        if index not in self.values:
+            what = f"{self.names[index]!r} before it is written" if index >= 0 else f"no input {place}"
+            raise UnusableFile(f"{self.where}: operator {self.op.name} reads {what}")
+        return self.values[index]
+
+    def has(self, place: int) -> bool:
+        """Whether an optional input is there."""
+        return place < len(self.op.inputs) and self.op.inputs[place] >= 0
+
+    def read_tensor(self, place: int) -> str:
+        """The Graph tensor at an input; a constant or a lookup enters the Graph here."""
+        self.value(place)
+        return self.activation(self.op.inputs[place])
+
+    def activation(self, index: int) -> str:
+        """The Graph tensor behind a tensor of the file."""
+        value = self.values.get(index)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, Lookup):
+            name = self.table(value, self.names[index], None)
+        elif isinstance(value, Padded):
+            name = self._explicit_pad(value, index)
+        elif value is None:
+            raise UnusableFile(f"{self.where}: {self.names[index]!r} is read before it is written")
+        else:
+            return self._constant(index, value)
+        self.values[index] = name
+        return name
+
+    def _constant(self, index: int, value: Array) -> str:
+        if index not in self.entered:
+            tensor = self.model.tensors[index]
+            quant = self.quants[index]
+            shifted = quant is not None and tensor.dtype == np.uint8
+            data = (value.view(np.uint8) ^ np.uint8(128)).view(np.int8) if shifted else np.array(value)
+            name = self.entered[index] = self.names[index]
+            if data.dtype.name not in DTYPES:
+                self.refuse(f"its constant {name!r} is {data.dtype}")
+            self.tensors[name] = Tensor(name, tuple(data.shape), DTYPES[data.dtype.name], data, quant)
+        return self.entered[index]
+
+    def integers(self, place: int) -> tuple[int, ...]:
+        """A constant list of integers: axes, paddings, a shape."""
+        value = self.value(place)
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "i" or value.size > 64:
+            self.refuse(f"its input {place} must be a constant list of integers")
+        return tuple(int(v) for v in value.reshape(-1))
+
+    def _dtype(self, index: int) -> Dtype:
+        tensor = self.model.tensors[index]
+        name = tensor.dtype.name if tensor.dtype is not None else tensor.type_name
+        if name == "uint8" and self.quants[index] is not None:
+            return "int8"
+        if name not in DTYPES:
+            raise UnsupportedOp(f"{self.where}: tensor {self.names[index]!r} is {name}, which the Graph does not hold", HINT)
+        return DTYPES[name]
+
+    def unsigned(self, place: int = 0) -> bool:
+        """Whether an input was quantised uint8 in the file."""
+        index = self.op.inputs[place]
+        return self.model.tensors[index].dtype == np.uint8 and self.quants[index] is not None
+
+    def clamp(self) -> Clamp:
+        """The fused activation. Raises UnsupportedOp by name for those that the Graph does not hold."""
+        code = int(self.op.options["FusedActivationFunction"])
+        if code not in CLAMPS:
+            self.refuse(f"its fused activation {CLAMP_NAMES.get(code, code)} is not held; NONE, RELU and RELU6 are")
+        return CLAMPS[code]
+
+    # ---- what an operator writes ------------------------------------------------------------------------------------------------
+
+    def node(self, op: str, attrs: Attrs, inputs: tuple[str, ...], shape: tuple[int, ...] | None = None) -> str:
+        """A node that writes the operator's output. shape: of a reshape; else it follows."""
+        out = self.op.outputs[0]
+        name = self.names[out]
+        self.values[out] = self.emit(op, attrs, inputs, name, self._dtype(out), self.quants[out], shape)
+        return name
+
+    def emit(
+        self, op: str, attrs: Attrs, inputs: tuple[str, ...], name: str, dtype: Dtype, quant: Quant | None,
+        shape: tuple[int, ...] | None = None,
+    ) -> str:  # fmt: skip
+        """A node that writes a tensor of this name."""
+        if shape is None:
+            try:
+                shape = spec.output_shape(op, attrs, *(self.tensors[i].shape for i in inputs))
+            except ValueError as error:
+                raise UnusableFile(f"{self.where}: operator {self.op.name} at {name!r}: {error}") from error
+        if name in self.tensors:
+            raise UnusableFile(f"{self.where}: {name!r} is written twice")
+        self.tensors[name] = Tensor(name, shape, dtype, None, quant)
+        self.nodes.append(Node(op, inputs, (name,), attrs))
+        return name
+
+    def constant(self, wanted: str, data: Array, quant: Quant | None = None) -> str:
+        """A constant of our own."""
+        name = self.fresh(wanted)
+        self.tensors[name] = Tensor(name, tuple(data.shape), DTYPES[data.dtype.name], data, quant)
+        return name
+
+    def fresh(self, wanted: str) -> str:
+        """`wanted`, or with a number where a tensor of the file or the Graph has the name."""
+        taken = self.tensors.keys() | set(self.names)
+        return next(name for i in range(len(taken) + 1) if (name := f"{wanted}_{i}" if i else wanted) not in taken)
+
+    def flattened(self, name: str) -> str:
+        """x as [1, n], for fully_connected."""
+        x = self.tensors[name]
+        if len(x.shape) == 2:
+            return name
+        flat = self.fresh(f"{self.names[self.op.outputs[0]]}:flat")
+        return self.emit("reshape", ir.Reshape(), (name,), flat, x.dtype, x.quant, (1, math.prod(x.shape)))
+
+    def table(self, lookup: Lookup, out: str, quant: Quant | None) -> str:
+        """A table node for a lookup."""
+        if lookup.values.dtype.name not in ("float32", "int8"):
+            self.refuse("bytes of an image become whole numbers that no table holds")
+        values = lookup.values
+        if values.dtype == np.float32:
+            values = tflite_metadata.exact_table(self.data, lookup.name, values.astype(np.float32))
+        table = lookup.name if lookup.name not in self.tensors else self.fresh(lookup.name)
+        self.tensors[table] = Tensor(table, tuple(values.shape), DTYPES[values.dtype.name], values, quant)
+        return self.emit("table", ir.Table(), (lookup.image, table), out, DTYPES[values.dtype.name], quant)
+
+    def _explicit_pad(self, padded: Padded, index: int) -> str:
+        x = self.tensors[padded.tensor]
+        if padded.lowest:
+            self.refuse("padding with the lowest value is read before MAX_POOL_2D only")
+        return self.emit("pad", ir.Pad(padded.padding), (x.name,), self.names[index], x.dtype, self.quants[index])
+
+
+def _unique_names(model: FileModel) -> list[str]:
+    """Names of all tensors, a number behind those that another tensor has."""
+    taken: set[str] = set()
+    names = []
+    for index, tensor in enumerate(model.tensors):
+        name = tensor.name or f"tensor_{index}"
+        if name in taken:
+            name = f"{name}_{index}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _quant(tensor: FileTensor) -> Quant | None:
+    """uint8 zero points move by 128 with the values. What a file says of the quantisation of floats means nothing."""
+    if tensor.quant is None or tensor.dtype not in (np.uint8, np.int8, np.int32):
+        return None
+    return Quant(
+        np.array(tensor.quant.scale, np.float32),
+        (tensor.quant.zero_point - (128 if tensor.dtype == np.uint8 else 0)).astype(np.int32),
+        tensor.quant.axis if len(tensor.quant.scale) > 1 else None,
+    )

@@ -1,0 +1,274 @@
+"""The raw content of a .tflite file as plain, checked values. Nothing here knows a Graph.
+
+The bytes may be hostile: every count, index and length is checked before anything of its size is made, constants stay views of the
+file, and what flatbuffers says of a damaged file becomes UnusableFile. Format: schema.fbs of TFLite, version 3.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from nestling.errors import UnusableFile
+from nestling.graph.ir import Array
+
+MAX_FILE = 2**28  # bytes
+MAX_CONSTANTS = 2**28  # bytes of all constants, those of shared buffers counted each time; 4-byte numbers after widening
+MAX_COUNT = 50_000  # tensors, operators, buffers
+MAX_LINKS = 500_000  # inputs and outputs of all operators
+MAX_NAME = 4_096
+MAX_RANK = 8
+MAX_ELEMENTS = 2**28
+
+DTYPES: Mapping[int, np.dtype[Any]] = {
+    schema.TensorType.FLOAT32: np.dtype(np.float32),
+    schema.TensorType.FLOAT16: np.dtype(np.float16),
+    schema.TensorType.INT32: np.dtype(np.int32),
+    schema.TensorType.INT64: np.dtype(np.int64),
+    schema.TensorType.UINT8: np.dtype(np.uint8),
+    schema.TensorType.INT8: np.dtype(np.int8),
+    schema.TensorType.BOOL: np.dtype(np.bool_),
+}
+OP_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+
+_WINDOW = ("Padding", "StrideH", "StrideW", "FusedActivationFunction")
+_SPREAD = ("DilationHFactor", "DilationWFactor")
+
+# which options of an operator are read: (the schema's class, its fields)
+OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "CONV_2D": ("Conv2DOptions", _WINDOW + _SPREAD),
+    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", _WINDOW + _SPREAD),
+    "AVERAGE_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
+    "MAX_POOL_2D": ("Pool2DOptions", (*_WINDOW, "FilterHeight", "FilterWidth")),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", ("FusedActivationFunction", "WeightsFormat", "KeepNumDims")),
+    "ADD": ("AddOptions", ("FusedActivationFunction",)),
+    "SUB": ("SubOptions", ("FusedActivationFunction",)),
+    "MUL": ("MulOptions", ("FusedActivationFunction",)),
+    "DIV": ("DivOptions", ("FusedActivationFunction",)),
+    "MEAN": ("ReducerOptions", ("KeepDims",)),
+    "CONCATENATION": ("ConcatenationOptions", ("Axis", "FusedActivationFunction")),
+    "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
+    "STRIDED_SLICE": ("StridedSliceOptions", ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask")),
+    "PACK": ("PackOptions", ("Axis",)),
+    "GATHER": ("GatherOptions", ("Axis", "BatchDims")),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FileQuant:
+    """scale float32 [n], zero_point int64 [n], n being 1 or the sides of the tensor along axis."""
+
+    scale: NDArray[np.float32]
+    zero_point: NDArray[np.int64]
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class FileTensor:
+    """A tensor as it stands in the file. dtype None: a type that is not read here, named by type_name."""
+
+    name: str
+    shape: tuple[int, ...]
+    open_sides: tuple[int, ...]
+    dtype: np.dtype[Any] | None
+    type_name: str
+    data: Array | None
+    quant: FileQuant | None
+
+
+@dataclass(frozen=True)
+class FileOp:
+    """An operator: name of the schema (CUSTOM:<code> for custom ones), tensor indices (-1: absent), the options of OPTIONS."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FileModel:
+    """The one subgraph of a file."""
+
+    tensors: tuple[FileTensor, ...]
+    ops: tuple[FileOp, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    description: str
+
+
+def parse(data: bytes, where: str) -> FileModel:
+    """The file's content. `where` names it in messages. Raises UnusableFile where it is not a sound .tflite of one subgraph."""
+    if len(data) > MAX_FILE:
+        raise UnusableFile(f"{where}: {len(data)} bytes are more than the {MAX_FILE} that are read")
+    if len(data) < 16 or data[4:8] != b"TFL3":
+        raise UnusableFile(f"{where} is not a .tflite file (the mark TFL3 is missing)")
+    try:
+        return _model(schema.Model.GetRootAs(data, 0))
+    except _Refused as refusal:
+        raise UnusableFile(f"{where}: {refusal}") from None
+    except (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise UnusableFile(f"{where} is damaged: {error}") from error
+
+
+class _Refused(Exception):
+    """What is wrong with the file; becomes UnusableFile in parse."""
+
+
+def _refuse(message: str) -> NoReturn:
+    raise _Refused(message)
+
+
+def _model(model: Any) -> FileModel:
+    if model.Version() != 3:
+        _refuse(f"schema version {model.Version()}, not 3")
+    if model.SubgraphsLength() != 1:
+        _refuse(f"{model.SubgraphsLength()} subgraphs; one is read")
+    graph = model.Subgraphs(0)
+    codes = [_code(model.OperatorCodes(i)) for i in range(_counted(model.OperatorCodesLength(), "operator codes"))]
+    buffers = _counted(model.BuffersLength(), "buffers")
+    tensors = tuple(_tensors(model, graph, buffers))
+    ops = tuple(_ops(graph, codes, len(tensors)))
+    inputs, outputs = (_indices(vector, len(tensors), "the graph", 0) for vector in (graph.InputsAsNumpy(), graph.OutputsAsNumpy()))
+    return FileModel(tensors, ops, inputs, outputs, _text(model, 10))
+
+
+def _tensors(model: Any, graph: Any, buffers: int) -> Iterator[FileTensor]:
+    total = 0
+    for index in range(_counted(graph.TensorsLength(), "tensors")):
+        tensor = graph.Tensors(index)
+        name = _text(tensor, 10)
+        label = f"tensor {index} {name!r}"
+        shape = tuple(int(side) for side in _vector(tensor.ShapeAsNumpy(), MAX_RANK, label))
+        signature = _vector(tensor.ShapeSignatureAsNumpy(), MAX_RANK, label)
+        if any(side < 0 for side in shape) or math.prod(shape) > MAX_ELEMENTS:
+            _refuse(f"{label} has the shape {list(shape)}")
+        if tensor.Sparsity() is not None:
+            _refuse(f"{label} is sparse, which is not read")
+        if tensor.IsVariable():
+            _refuse(f"{label} keeps a state between runs, which is not read")
+        dtype = DTYPES.get(tensor.Type())
+        data = _constant(model, tensor.Buffer(), buffers, shape, dtype, label)
+        total += 0 if data is None else data.size * max(4, data.itemsize)
+        if total > MAX_CONSTANTS:
+            _refuse(f"its constants are larger than {MAX_CONSTANTS} bytes")
+        open_sides = tuple(axis for axis, side in enumerate(signature) if side < 0)
+        type_name = TYPE_NAMES.get(tensor.Type(), str(tensor.Type()))
+        yield FileTensor(name, shape, open_sides, dtype, type_name, data, _quant(tensor.Quantization(), shape, label))
+
+
+def _constant(model: Any, buffer: int, buffers: int, shape: tuple[int, ...], dtype: Any, label: str) -> Array | None:
+    """The constant's values as a view of the file; None for an activation."""
+    if buffer >= buffers:
+        _refuse(f"{label} names buffer {buffer} of {buffers}")
+    if buffer == 0:
+        return None
+    content = model.Buffers(buffer)
+    if content.Offset() > 1 or content.Size() > 1:
+        _refuse(f"{label} lies outside the flatbuffer, which is not read")
+    values: Any = content.DataAsNumpy()
+    if isinstance(values, int) or values.size == 0:
+        return None
+    if dtype is None:
+        return np.asarray(values)  # bytes that nobody reads
+    if values.size != math.prod(shape) * dtype.itemsize:
+        _refuse(f"{label} needs {math.prod(shape) * dtype.itemsize} bytes, its buffer has {values.size}")
+    return np.frombuffer(values, dtype.newbyteorder("<")).reshape(shape)
+
+
+def _quant(quant: Any, shape: tuple[int, ...], label: str) -> FileQuant | None:
+    if quant is None or quant.ScaleLength() == 0:
+        return None
+    if quant.DetailsType():
+        _refuse(f"{label} has a quantisation that is not affine")
+    largest = max(shape, default=1)
+    scale = _vector(quant.ScaleAsNumpy(), largest, label).astype(np.float32)
+    zero = _vector(quant.ZeroPointAsNumpy(), largest, label).astype(np.int64)
+    axis = quant.QuantizedDimension()
+    if len(scale) > 1 and not (0 <= axis < len(shape) and shape[axis] == len(scale)):
+        _refuse(f"{label} has {len(scale)} scales along axis {axis} of {list(shape)}")
+    if len(zero) not in (0, 1, len(scale)):
+        _refuse(f"{label} has {len(scale)} scales and {len(zero)} zero points")
+    if not np.all(np.isfinite(scale) & (scale >= 0)) or np.any(np.abs(zero) > 2**31 - 1):
+        _refuse(f"{label} has a scale or zero point out of range")
+    if len(scale) == 1 and scale[0] == 0:
+        return None  # an old way to say: not quantised
+    return FileQuant(scale, np.broadcast_to(zero if len(zero) else np.zeros(1, np.int64), scale.shape), axis)
+
+
+def _ops(graph: Any, codes: list[str], tensors: int) -> Iterator[FileOp]:
+    links = 0
+    for index in range(_counted(graph.OperatorsLength(), "operators")):
+        op = graph.Operators(index)
+        if op.OpcodeIndex() >= len(codes):
+            _refuse(f"operator {index} has the code {op.OpcodeIndex()} of {len(codes)}")
+        name = codes[op.OpcodeIndex()]
+        label = f"operator {index} ({name})"
+        links += op.InputsLength() + op.OutputsLength()
+        if links > MAX_LINKS:
+            _refuse(f"its operators have more than {MAX_LINKS} inputs and outputs")
+        inputs = _indices(op.InputsAsNumpy(), tensors, label, -1)
+        outputs = _indices(op.OutputsAsNumpy(), tensors, label, 0)
+        yield FileOp(name, inputs, outputs, _options(op, name, label))
+
+
+def _options(op: Any, name: str, label: str) -> dict[str, int | float | bool]:
+    if name not in OPTIONS:
+        return {}
+    kind, fields = OPTIONS[name]
+    table = op.BuiltinOptions()
+    options = getattr(schema, kind)()
+    if table is None:  # left out: every option has its default
+        return dict.fromkeys(fields, 0)
+    if op.BuiltinOptionsType() != getattr(schema.BuiltinOptions, kind):
+        _refuse(f"{label} has the options of another operator")
+    options.Init(table.Bytes, table.Pos)
+    return {field: getattr(options, field)() for field in fields}
+
+
+def _code(code: Any) -> str:
+    """The larger of the two fields counts: codes under 127 once stood in the deprecated one."""
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    if number == schema.BuiltinOperator.CUSTOM:
+        return f"CUSTOM:{_text(code, 6)}"
+    return str(OP_NAMES.get(number, f"operator {number}"))
+
+
+def _text(table: Any, slot: int) -> str:
+    """A string field by its place in the vtable, at most MAX_NAME bytes of it: the generated accessors copy any length."""
+    offset = table._tab.Offset(slot)
+    if not offset:
+        return ""
+    start, length = table._tab.Vector(offset), table._tab.VectorLen(offset)
+    text: str = bytes(table._tab.Bytes[start : start + min(length, MAX_NAME)]).decode(errors="replace")
+    return text
+
+
+def _indices(vector: Any, count: int, label: str, lowest: int) -> tuple[int, ...]:
+    indices = tuple(int(index) for index in _vector(vector, MAX_LINKS, label))
+    if any(not lowest <= index < count for index in indices):
+        _refuse(f"{label} names a tensor that does not exist")
+    return indices
+
+
+def _vector(vector: Any, most: int, label: str) -> Any:
+    """An empty array for a vector that is absent (flatbuffers gives 0)."""
+    if isinstance(vector, int):
+        return np.zeros(0, np.int64)
+    if len(vector) > most:
+        _refuse(f"{label} has a list of {len(vector)}, at most {most} make sense")
+    return vector
+
+
+def _counted(count: int, what: str) -> int:
+    if count > MAX_COUNT:
+        _refuse(f"{count} {what} are more than {MAX_COUNT}")
+    return count

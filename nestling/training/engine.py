@@ -1,0 +1,192 @@
+"""The quickest way here from many images to their embeddings, in float32.
+
+OpenVINO runs these networks two to four times as fast as torch, but wants about a second to be ready: a handful of images goes
+through torch. The choice depends on how many images there are, never on a clock, and every image goes through alone: so the same
+image gives the same bytes at any place of any run.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from nestling.models.backbones import Network, Normalise
+from nestling.preprocess import Preprocess
+
+Image = NDArray[np.uint8]
+Vector = NDArray[np.float32]
+Embed = Callable[[Iterator[Image]], Iterator[Vector]]
+
+FEW = 64  # images that torch has done before OpenVINO would be ready (see benchmarks/features.py)
+SAME = 1e-4  # how far OpenVINO's embedding may be from torch's, relative to its largest number
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What turns images into embeddings.
+
+    name: everything that the numbers depend on besides image and preprocessing: runtime, version, precision, digest of the network.
+    width: D. embed: uint8 [H, W, C] each -> float32 [D] each, in the same order; it looks a few images ahead, so that whoever
+    decodes them works beside it.
+    """
+
+    name: str
+    width: int
+    embed: Embed
+
+    def __call__(self, images: Image) -> Vector:
+        """uint8 [N, H, W, C] -> float32 [N, D]."""
+        vectors = np.empty((len(images), self.width), np.float32)
+        for row, vector in zip(vectors, self.embed(iter(images)), strict=True):
+            row[:] = vector
+        return vectors
+
+
+def engine_for(backbone: nn.Module, preprocess: Preprocess, count: int) -> Engine:
+    """The engine for `count` images of a backbone that takes normalised float32 [N, C, H, W] (models.build_backbone).
+
+    count: all images of the task, whether or not a cache knows some of them: the choice must not depend on what ran before.
+    The backbone is copied: what is learned later doesn't change the engine. Where OpenVINO is missing or does not take the
+    network, torch does the work and a warning says so.
+    """
+    return engine_of(Network(Normalise(preprocess), backbone, None), (*preprocess.size, preprocess.channels), count)
+
+
+def engine_of(network: nn.Module, shape: tuple[int, int, int], count: int) -> Engine:
+    """As engine_for, for any network that takes uint8 [N, H, W, C] of `shape` (H, W, C) and gives float32 [N, D]."""
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    if count <= FEW:
+        return torch_engine(network, shape)
+    try:
+        return openvino_engine(network, shape)
+    except Exception as error:  # a missing package, an operation that it doesn't know, a machine that it doesn't run on
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(
+            f"OpenVINO can't run this network, so torch does, more slowly ({type(error).__name__}: {reason})", stacklevel=2
+        )
+        return torch_engine(network, shape)
+
+
+def torch_engine(network: nn.Module, shape: tuple[int, int, int]) -> Engine:
+    """torch itself, one image at a time, channels last: on few cores the quickest of its ways. Nothing to prepare."""
+    digest = _digest(network)
+    network = network.to(memory_format=torch.channels_last)
+
+    def embed_one(image: Image) -> Vector:
+        with torch.inference_mode():
+            vector: Vector = network(torch.from_numpy(np.ascontiguousarray(image)[None]))[0].numpy()
+        return vector
+
+    width = len(embed_one(np.zeros(shape, np.uint8)))
+    return Engine(f"torch-{torch.__version__} f32 {digest}", width, lambda images: map(embed_one, images))
+
+
+def openvino_engine(network: nn.Module, shape: tuple[int, int, int]) -> Engine:
+    """OpenVINO, one stream of one thread a core. Its embedding of one image of noise must be torch's, or RuntimeError is raised.
+
+    One thread a stream keeps the order of sums, and with it the bytes, the same on any number of cores.
+    """
+    openvino = _openvino()
+    cores = _cores()
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it
+        "EXECUTION_MODE_HINT": "ACCURACY",
+        "NUM_STREAMS": cores,
+        "INFERENCE_NUM_THREADS": cores,
+        "ENABLE_CPU_PINNING": False,  # the threads that decode want a place, too
+    }
+    traced = _traced(network, shape)
+    compiled = openvino.Core().compile_model(_converted(openvino, traced, shape), "CPU", settings)
+
+    def embed(images: Iterator[Image]) -> Iterator[Vector]:
+        queue = openvino.AsyncInferQueue(compiled, cores + 1)
+        done: dict[int, Vector] = {}
+        queue.set_callback(lambda request, index: done.update({index: request.get_output_tensor(0).data[0].copy()}))
+        given = taken = 0
+        try:
+            for image in images:
+                queue.start_async([np.ascontiguousarray(image)[None]], given)  # copies the image; waits while all are busy
+                given += 1
+                while taken in done:
+                    yield done.pop(taken)
+                    taken += 1
+        finally:
+            queue.wait_all()
+        for index in range(taken, given):
+            yield done.pop(index)
+
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(noise[None]))[0].numpy()
+    found = next(embed(iter([noise])))
+    if found.shape != wanted.shape or not np.abs(found - wanted).max() <= SAME * np.abs(wanted).max():
+        raise RuntimeError("its embedding of a test image differs from torch's")
+    version = openvino.__version__.partition("-")[0]
+    return Engine(f"openvino-{version} f32 {_digest(network)}", len(wanted), embed)
+
+
+def _openvino() -> Any:
+    """The package, imported without its telemetry: on import it would write into the home folder and report to a server.
+
+    It takes a stub where its telemetry package is absent, so absent it is while openvino is imported.
+    """
+    telemetry = "openvino_telemetry"
+    present = sys.modules.get(telemetry)
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # Python's own way of saying "can't be imported"
+    try:
+        importlib.import_module("openvino.frontend.pytorch.ts_decoder")
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[telemetry]
+        if present is not None:
+            sys.modules[telemetry] = present
+
+
+def _traced(network: nn.Module, shape: tuple[int, int, int]) -> Any:
+    """A TorchScript trace. torch.export would do, but with OpenVINO's decompositions it takes four times as long."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated; shapes become constants, as they should
+        blank = torch.zeros(1, *shape, dtype=torch.uint8)
+        return torch.jit.freeze(torch.jit.trace(network, blank, check_trace=False))  # type: ignore[no-untyped-call]
+
+
+def _converted(openvino: Any, traced: Any, shape: tuple[int, int, int]) -> Any:
+    """OpenVINO's model, from uint8 [1, H, W, C] to float32 [1, D].
+
+    By its front end rather than its convert_model, which reports to a server in its own right.
+    """
+    decoder_module = importlib.import_module("openvino.frontend.pytorch.ts_decoder")
+    front_end = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+    blank = torch.zeros(1, *shape, dtype=torch.uint8)
+    decoder = decoder_module.TorchScriptPythonDecoder(traced, example_input=blank)  # front_end.load doesn't keep it alive
+    model = front_end.load(decoder)
+    image = model.get_inputs()[0]
+    model.set_element_type(image, openvino.Type.u8)
+    model.set_partial_shape(image, openvino.PartialShape([1, *shape]))
+    return front_end.convert(model)
+
+
+def _digest(network: nn.Module) -> str:
+    """16 hex digits of SHA-256 of the network's layers and numbers."""
+    digest = hashlib.sha256(repr(network).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
