@@ -1,7 +1,7 @@
 # make demo and make test each do all the set-up on a fresh machine, then their job.
 PY := .venv/bin/python
 
-.PHONY: demo test lint bench setup
+.PHONY: demo test lint bench fuzz setup
 
 setup: .venv/ready
 
@@ -12,7 +12,7 @@ demo: setup
 	$(PY) -m nestling demo
 
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check .
@@ -21,3 +21,6 @@ lint: setup
 
 bench: setup
 	for script in benchmarks/*.py; do $(PY) $$script; done
+
+fuzz: setup
+	$(PY) tests/fuzz/fuzz_readers.py --seconds 300

@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "fit": "nestling.training.fit",
+    "import_model": "nestling.models.import_model",  # `import` on the command line
     "quantize": "nestling.graph.quantize",
+    "trace": "nestling.graph.trace",
     "export": "nestling.targets.export",
     "evaluate": "nestling.report.answers",  # `eval` on the command line; the name is Python's own
     "agree": "nestling.report.answers",

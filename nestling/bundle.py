@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -36,6 +38,7 @@ SCHEMA = 1
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 FloatArray = NDArray[np.float32]
+FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,14 @@ class Yardstick:
 class Bundle:
     """A network with all that is needed to go on with it.
 
-    architecture: a timm name with its weights in `arrays`, or a float Graph (imported, pruned, searched networks).
+    architecture: a timm name with its weights in `arrays`, or a float Graph, image -> embedding (imported, pruned, searched
+        networks); None where there is no float network (an imported integer one).
     arrays: the backbone's state dict as arrays, torch's names and layout; empty where the architecture is a Graph.
-    head: None where the network keeps its own end (an imported integer network).
+    head: None where the network keeps its own end (imported networks), or has none yet.
     graph: the int8 Graph, uint8 image -> int8 embedding (or -> logits where head is None); None until quantised.
     """
 
-    architecture: Timm | Graph
+    architecture: Timm | Graph | None
     arrays: Mapping[str, NDArray[Any]]
     head: Head | None
     labels: tuple[str, ...]
@@ -140,6 +144,8 @@ def to_bytes(bundle: Bundle) -> bytes:
         weights |= {"head.weight": bundle.head.weight, "head.bias": bundle.head.bias}
     if isinstance(bundle.architecture, Timm):
         plain["architecture"] = {"timm": bundle.architecture.name, "weights": bundle.architecture.weights}
+    elif bundle.architecture is None:
+        plain["architecture"] = None
     else:
         plain["architecture"], constants = _graph_members(bundle.architecture)
         members["architecture.safetensors"] = constants
@@ -164,7 +170,7 @@ def from_bytes(content: bytes, name: str) -> Bundle:
                 "make it again with `nestling fit`, or use the nestling version that wrote it",
             )
         weights = load_safetensors(members["weights.safetensors"])
-        return Bundle(
+        bundle = Bundle(
             architecture=_architecture(plain["architecture"], members),
             arrays={key.removeprefix("backbone."): a for key, a in weights.items() if key.startswith("backbone.")},
             head=_head(weights, name),
@@ -175,6 +181,8 @@ def from_bytes(content: bytes, name: str) -> Bundle:
             graph=_graph(json.loads(members["graph.json"]), members["graph.safetensors"]) if "graph.json" in members else None,
             yardstick=_yardstick(plain, weights),
         )
+        _require_consistent(bundle, name)
+        return bundle
     except NestlingError as error:
         if name in error.message:
             raise
@@ -184,7 +192,9 @@ def from_bytes(content: bytes, name: str) -> Bundle:
         ValueError,
         TypeError,
         AttributeError,
-        RecursionError,
+        RuntimeError,  # zipfile: encrypted, of a version to come; json: nested too deep
+        OverflowError,
+        struct.error,
         zipfile.BadZipFile,
         SafetensorError,
         EOFError,
@@ -192,7 +202,9 @@ def from_bytes(content: bytes, name: str) -> Bundle:
         raise UnusableFile(f"{name} is not a whole nestling bundle ({type(error).__name__}: {error}).", "make it again") from error
 
 
-def _architecture(plain: dict[str, Any], members: Mapping[str, bytes]) -> Timm | Graph:
+def _architecture(plain: dict[str, Any] | None, members: Mapping[str, bytes]) -> Timm | Graph | None:
+    if plain is None:
+        return None
     if "timm" in plain:
         return Timm(str(plain["timm"]), str(plain["weights"]))
     return _graph(plain, members["architecture.safetensors"])
@@ -214,11 +226,34 @@ def _labels(plain: list[Any], name: str) -> tuple[str, ...]:
     return labels
 
 
+def _require_consistent(bundle: Bundle, name: str) -> None:
+    """Each part may be sound and not fit the others: what goes in, what comes out, how many classes there are."""
+    if bundle.architecture is None and bundle.graph is None:
+        raise UnusableFile(f"{name} holds no network.")
+    for graph in (bundle.architecture, bundle.graph):
+        if isinstance(graph, Graph):
+            _require_fitting(graph, bundle, name)
+    if bundle.head is not None and len(bundle.head.bias) != len(bundle.labels):
+        raise UnusableFile(f"{name} has {len(bundle.labels)} labels and a head of {len(bundle.head.bias)} classes.")
+
+
+def _require_fitting(graph: Graph, bundle: Bundle, name: str) -> None:
+    image = graph.tensors[graph.inputs[0]]
+    wanted = (1, *bundle.preprocess.size, bundle.preprocess.channels)
+    dtypes = ("uint8",) if graph is bundle.graph else ("uint8", "float32")
+    if len(graph.inputs) != 1 or image.shape != wanted or image.dtype not in dtypes:
+        raise UnusableFile(f"{name}: its graph takes {image.dtype} {list(image.shape)}, not images {list(wanted)}.")
+    shape = graph.tensors[graph.outputs[0]].shape
+    numbers = bundle.head.weight.shape[1] if bundle.head is not None else len(bundle.labels) or shape[-1]
+    if len(graph.outputs) != 1 or math.prod(shape) != numbers:
+        raise UnusableFile(f"{name}: its graph gives {list(shape)}, {numbers} numbers are expected.")
+
+
 def _head(weights: Mapping[str, NDArray[Any]], name: str) -> Head | None:
     if "head.weight" not in weights:
         return None
     head = Head(weights["head.weight"], weights["head.bias"])
-    if head.weight.ndim != 2 or head.bias.shape != head.weight.shape[:1]:
+    if head.weight.ndim != 2 or head.bias.shape != head.weight.shape[:1] or {head.weight.dtype, head.bias.dtype} != {FLOAT32}:
         raise UnusableFile(f"{name} has a head of shapes {head.weight.shape} and {head.bias.shape}.")
     return head
 

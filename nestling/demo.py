@@ -23,12 +23,12 @@ from nestling.report.answers import answers
 from nestling.report.bench import bench
 from nestling.report.evaluate import judge
 from nestling.targets import known_split, load
-from nestling.targets.export import Precision, export
+from nestling.targets.export import INTEGERS, export, quantized_first
 from nestling.training.features import default_cache
 from nestling.training.fit import FitConfig, fit
 
 CONFIG = FitConfig()
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+FILES = (("pte", "fp32"), ("pte", "int8"), ("tflite", "fp32"), ("tflite", "int8"))
 Say = Callable[[str], None]
 
 
@@ -40,7 +40,7 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
     data = elpv(default_cache().parent)
     record = out / "demo.json"
     bundle = out / "elpv.nest"
-    programs = [out / f"elpv-{precision}.pte" for precision in PRECISIONS]
+    programs = [out / f"elpv-{precision}.{form}" for form, precision in FILES]
     networks = [bundle, *programs]
 
     def step(name: str, inputs: str, files: Sequence[Path], work: Callable[[], Any]) -> Any:
@@ -55,9 +55,11 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
     return [quality | timing for quality, timing in zip(judged, timed, strict=True)]
 
 
-def _export(bundle: Path, data: Path, progress: Progress) -> None:
-    for precision in PRECISIONS:
-        export(bundles.load(bundle), bundle.parent, bundle.stem, precision, data, progress=progress)
+def _export(path: Path, data: Path, progress: Progress) -> None:
+    bundle = bundles.load(path)
+    integers = quantized_first(bundle, path.with_name(f"{path.stem}-int8.nest"), data, progress)
+    for form, precision in FILES:
+        export(integers if precision == INTEGERS else bundle, path.parent, path.stem, form, precision, data, progress=progress)
 
 
 def _evaluate(networks: Sequence[Path], data: Path, progress: Progress) -> list[dict[str, Any]]:

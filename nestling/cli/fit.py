@@ -13,7 +13,9 @@ def command(
         Path, typer.Argument(help="Folder with a folder of photographs for each class (or train/ val/ test/ with such).")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")] = Path("my.nest"),
-    backbone: Annotated[str, typer.Option(help="A timm name; `nestling backbones` lists good ones.")] = "tf_efficientnet_lite0",
+    backbone: Annotated[
+        str, typer.Option(help="A timm name (`nestling backbones` lists good ones), or a bundle, NAME.nest.")
+    ] = "tf_efficientnet_lite0",
     weights: Annotated[
         str | None, typer.Option(help="package, hub, none, or a .safetensors or .pth file.", show_default="package if there is one")
     ] = None,

@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from nestling.cli import agree, backbones, bench, demo, eval, export, fit, predict, quantize, show
+from nestling.cli import agree, backbones, bench, demo, eval, export, fit, import_, predict, quantize, show, trace
 from nestling.errors import NestlingError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -23,11 +23,13 @@ app = typer.Typer(
 )
 app.command("demo")(demo.command)
 app.command("fit")(fit.command)
+app.command("import")(import_.command)
 app.command("quantize")(quantize.command)
 app.command("export")(export.command)
 app.command("eval")(eval.command)
 app.command("agree")(agree.command)
 app.command("predict")(predict.command)
+app.command("trace")(trace.command)
 app.command("bench")(bench.command)
 app.command("backbones")(backbones.command)
 

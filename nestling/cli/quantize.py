@@ -20,9 +20,7 @@ def command(
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Activations around zero too, as TensorRT wants.")] = False,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="One weight scale a layer, not one a channel.")] = False,
     modes: Annotated[str, typer.Option(help="Float precisions to print as well, noted for export: fp16, dynamic.")] = "",
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show which layers cost most; the picture goes beside OUTPUT.")
-    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show which layers cost most, with a picture beside OUTPUT.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Give a fitted network integers: smaller files, the same answers, every format printed from the same numbers.

@@ -89,7 +89,7 @@ def choose_ranges(statistics: Mapping[str, Statistics], method: RangeMethod, bit
 
 
 def choose_range(statistics: Statistics, method: RangeMethod, bits: int = 8, symmetric: bool = False) -> Range:
-    """The range by one of the METHODS, or with "auto" by the one whose integers keep the best signal-to-noise ratio on the sample."""
+    """The range by one of the METHODS, or with "auto" by the one whose integers keep the best SQNR on the sample."""
     names = tuple(METHODS) if method == "auto" else (method,)
     if not set(names) <= set(METHODS):
         raise NestlingError(f"a range is found by auto, {', '.join(METHODS)}; found {method!r}.")

@@ -11,7 +11,7 @@ by every layer that takes it, so that the adds go on adding like to like.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,7 @@ def equalized(graph: Graph, channel_highs: Mapping[str, NDArray[np.float32]] | N
     """
     highs = channel_highs or {}
     found = [group for group in groups(graph) if all(name in highs for name in group.bounded)]
-    arrays = {name: np.asarray(t.data, np.float64) for name, t in graph.tensors.items() if t.data is not None}
+    arrays = _arrays(graph)
     total = {group.tensors: np.ones(graph.tensors[group.tensors[0]].shape[-1]) for group in found}
     for _ in range(ROUNDS):
         largest = 0.0
@@ -64,10 +64,25 @@ def equalized(graph: Graph, channel_highs: Mapping[str, NDArray[np.float32]] | N
             largest = max(largest, float(np.abs(factors - 1).max()))
         if largest < STILL:
             break
-    layers = [layer for group in found for layer in group.writers + group.readers]
-    names = {name for layer in layers for name in layer.inputs[1:]}
-    changed = (Tensor(name, graph.tensors[name].shape, "float32", arrays[name].astype(np.float32)) for name in names)
-    return check(with_nodes(graph, graph.nodes, changed), "the equalised graph")
+    return _with_arrays(graph, found, arrays)
+
+
+def scaled(graph: Graph, group: Group, factors: Factors) -> Graph:
+    """The graph with a group's channels divided by `factors`, float64 [C], positive. The same answers unless relu6 bounds it."""
+    arrays = _arrays(graph)
+    _apply(group, factors, arrays)
+    return _with_arrays(graph, [group], arrays)
+
+
+def _arrays(graph: Graph) -> dict[str, NDArray[np.float64]]:
+    return {name: np.asarray(t.data, np.float64) for name, t in graph.tensors.items() if t.data is not None}
+
+
+def _with_arrays(graph: Graph, changed: Sequence[Group], arrays: Mapping[str, NDArray[np.float64]]) -> Graph:
+    layers = [layer for group in changed for layer in group.writers + group.readers]
+    names = dict.fromkeys(name for layer in layers for name in layer.inputs[1:])
+    tensors = (Tensor(name, graph.tensors[name].shape, "float32", arrays[name].astype(np.float32)) for name in names)
+    return check(with_nodes(graph, graph.nodes, tensors), "the equalised graph")
 
 
 def groups(graph: Graph) -> tuple[Group, ...]:

@@ -73,7 +73,7 @@ def integer_range(bits: int, symmetric: bool) -> tuple[int, int]:
 
 
 def quant_of(span: Range, bits: int, symmetric: bool) -> Quant:
-    """Scale and zero point per tensor for which 0 is exact (padding and relu depend on it); low and high are moved to include it."""
+    """Scale and zero point per tensor, with an exact 0 (padding and relu depend on it): low and high are moved to include it."""
     low, high = min(span.low, 0.0), max(span.high, 0.0)
     first, last = integer_range(bits, symmetric)
     if symmetric:

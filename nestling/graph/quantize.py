@@ -67,11 +67,11 @@ def quantize(bundle: Bundle, data: Path | None = None, config: QuantizeConfig | 
     """Give the bundle's network integers, learn its head again on what they answer, and measure the yardstick.
 
     data: the folder that the bundle learned from; None for the one that its lineage names.
-    Returns the bundle with graph (int8: uint8 image -> int8 embedding), head, yardstick and a line of lineage more; its float network
-    stays what it was. yardstick: up to 200 validation images; the reference's embeddings and the float network's under the same
-    head, so that their difference is what quantisation did.
-    Raises UnusableData without training images, NestlingError for a bundle without head, UnsupportedOp for a network that holds what
-    the Graph does not.
+    Returns the bundle with graph (int8: uint8 image -> int8 embedding), head, yardstick and a line of lineage more; its float
+    network stays what it was. yardstick: up to 200 validation images; the reference's embeddings and the float network's under the
+    same head, so that their difference is what quantisation did.
+    Raises UnusableData without training images, NestlingError for a bundle without head, UnsupportedOp for a network that holds
+    what the Graph does not.
     Source: Jacob et al. 2018 (arithmetic); Nagel et al. 2019 (equalisation, bias correction).
     """
     return quantized(bundle, data, config, progress).bundle

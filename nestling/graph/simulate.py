@@ -1,7 +1,7 @@
 """The int8 Graph in float arithmetic: a GraphModule whose values are rounded to the integers' grid.
 
-Within a step of the integers themselves (which add the roundings of fixed-point rescaling), several times as fast, and a layer may be
-left in float.
+Within a step of the integers themselves (which add the roundings of fixed-point rescaling), several times as fast, and a layer may
+be left in float.
 """
 
 from __future__ import annotations

@@ -100,6 +100,8 @@ def build(bundle: Bundle) -> nn.Module:
     normalise = Normalise(bundle.preprocess)
     if isinstance(bundle.architecture, Timm):
         return Network(normalise, build_backbone(bundle.architecture, bundle.arrays), bundle.head).eval()
+    if bundle.architecture is None:
+        raise NestlingError("this bundle's network is an integer one, made elsewhere: it has no float weights.")
     graph = bundle.architecture
     takes_bytes = graph.tensors[graph.inputs[0]].dtype == "uint8"
     return Network(nn.Identity() if takes_bytes else nn.Sequential(normalise, Nhwc()), GraphModule(graph), bundle.head).eval()

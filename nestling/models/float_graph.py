@@ -27,7 +27,7 @@ def float_graph(bundle: Bundle) -> Graph:
         backbone = build_backbone(bundle.architecture, bundle.arrays)
         return prepare(capture(backbone, (height, width, bundle.preprocess.channels), normalisation(bundle.preprocess)))
     graph = bundle.architecture
-    if any(tensor.dtype == "int8" for tensor in graph.tensors.values()):
+    if graph is None or any(tensor.dtype == "int8" for tensor in graph.tensors.values()):
         raise NestlingError("this bundle's network is an int8 one, made elsewhere; there are no float weights to go back to.")
     return prepare(_with_table(graph, bundle.preprocess))
 

@@ -81,6 +81,10 @@ class GraphModule(nn.Module):
             ):
                 raise UnsupportedOp(f"{node.op} {node.name!r} works on integers; only a float graph can be trained")
 
+    def extra_repr(self) -> str:
+        """The nodes: two modules with equal constants differ where these do."""
+        return "\n".join(f"{node.op}{node.inputs} -> {node.outputs}: {node.attrs}" for node in self.graph.nodes)
+
     def constant(self, name: str) -> T:
         """The parameter or buffer that holds the Graph's constant `name`."""
         return cast(T, getattr(self.constants, self._keys[name]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from nestling.report.agree import Agreement, compare
 from nestling.report.evaluate import Evaluation, judge, softmax
 from nestling.targets import known_split, load
 from nestling.targets.runner import Runner
+
+CHUNK = 64  # images held at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +87,19 @@ def answers(
     left_out: list[LeftOut] = []
     logits: list[list[NDArray[np.float32]]] = [[] for _ in runners]
     # runners of one network take the same image; those that differ in preprocessing each get their own
-    streams = [stream(items, preprocess, workers=2) for preprocess in dict.fromkeys(runner.preprocess for runner in runners)]
-    place = {preprocess: i for i, preprocess in enumerate(dict.fromkeys(runner.preprocess for runner in runners))}
+    kinds = list(dict.fromkeys(runner.preprocess for runner in runners))
+    decoded = zip(*(stream(items, preprocess, workers=2) for preprocess in kinds), strict=True)
     with progress("asking", len(items)) as advance:
-        for row in zip(*streams, strict=True):
-            index, first = row[0]
-            advance(1)
-            if isinstance(first, LeftOut):
-                left_out.append(first)
-                continue
-            used.append(items[index])
+        # a runner has a chunk to itself: runtimes whose idle threads wait by spinning slow each other down image by image
+        while chunk := list(islice(decoded, CHUNK)):
+            advance(len(chunk))
+            left_out += [row[0][1] for row in chunk if isinstance(row[0][1], LeftOut)]
+            whole = [row for row in chunk if not isinstance(row[0][1], LeftOut)]
+            used += [items[row[0][0]] for row in whole]
             for runner, own in zip(runners, logits, strict=True):
-                image = row[place[runner.preprocess]][1]
-                assert not isinstance(image, LeftOut)
-                own.append(runner(image[None])[0])
+                kind = kinds.index(runner.preprocess)
+                if whole:
+                    own.append(runner(np.stack([image for row in whole if not isinstance(image := row[kind][1], LeftOut)])))
     if not used:
         raise UnusableData("none of the images can be read.")
-    return tuple(used), [np.stack(own) for own in logits], tuple(left_out)
+    return tuple(used), [np.concatenate(own) for own in logits], tuple(left_out)

@@ -20,15 +20,27 @@ def _load_pte(path: Path, threads: int | None) -> Runner:
     return executorch.load(path, threads)
 
 
+def _load_tflite(path: Path, threads: int | None) -> Runner:
+    from nestling.targets import tflite
+
+    return tflite.load(path, threads=threads or 1)
+
+
 def _load_bundle(path: Path, threads: int | None) -> Runner:
+    bundle = bundles.load(path)
+    if bundle.graph is not None:
+        from nestling.models.integer_runner import integer_runner
+
+        return integer_runner(bundle, quick=True)
     from nestling.models.runner import float_runner
 
-    return float_runner(bundles.load(path), threads)
+    return float_runner(bundle, threads)
 
 
 LOADERS: Mapping[str, Callable[[Path, int | None], Runner]] = {
     ".nest": _load_bundle,
     ".pte": _load_pte,
+    ".tflite": _load_tflite,
 }
 
 

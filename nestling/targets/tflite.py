@@ -22,7 +22,10 @@ from numpy.typing import NDArray
 
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
+from nestling.preprocess import Preprocess
+from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.targets import tflite_metadata
+from nestling.targets.about import About
 from nestling.targets.tflite_flatbuffer import FileTensor, Listing, Operator, write
 from nestling.targets.tflite_metadata import AGAIN
 from nestling.targets.tflite_operators import CODE, PRINTERS
@@ -42,6 +45,7 @@ def print_graph(
     *,
     labels: Sequence[str] = (),
     preprocess: Mapping[str, object] | None = None,
+    learned_from: Mapping[str, object] | None = None,
     name: str = "nestling",
 ) -> bytes:
     """A Graph as the bytes of a .tflite file.
@@ -51,7 +55,7 @@ def print_graph(
     precision behind DEQUANTIZE) or "dynamic" (int8 weights, symmetric per output channel; activations stay float, the kernels
     quantise them as they come).
     A Graph that was read from an old uint8 network is printed as uint8 again: only those kernels read a weight's zero point.
-    labels, preprocess (plain JSON values), name: written into the file as metadata, see tflite_metadata.py.
+    labels, preprocess and learned_from (plain JSON values), name: written into the file as metadata, see tflite_metadata.py.
     Raises UnsupportedOp for batch_norm and for average_pool with padding that is neither SAME nor VALID; NestlingError where a
     Graph that is already int8 is asked for in another precision.
     """
@@ -64,7 +68,7 @@ def print_graph(
     listing = REWRITES[precision](Listing(tensors, operators, graph.inputs, graph.outputs))
     if any(_unsigned(node, graph) for node in graph.nodes):
         listing = as_uint8(listing)
-    entries = tflite_metadata.entries(graph, labels, preprocess, name)
+    entries = tflite_metadata.entries(graph, labels, preprocess, learned_from or {}, name)
     return tflite_metadata.with_labels_file(write(_only_used(listing), entries), labels)
 
 
@@ -221,15 +225,30 @@ def _invoke(interpreter: Any, inputs: Sequence[Array]) -> None:
 class TfliteRunner:
     """A loaded .tflite file: uint8 images in, float logits out. Not for two threads at once: the interpreter holds its tensors.
 
-    labels: () and preprocess: None where the file does not say.
+    about: what the file says of itself; None where it does not say how an image is made for it.
     """
 
     file: str
     interpreter: Any
     source: Mapping[str, Any]  # LiteRT's details of the input
     outputs: tuple[Mapping[str, Any], ...]  # and of each output
-    labels: tuple[str, ...]
-    preprocess: Mapping[str, Any] | None
+    about: About | None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self._said().labels
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What makes the input from an image file."""
+        return self._said().preprocess
+
+    def _said(self) -> About:
+        if self.about is None:
+            hint = f"let nestling read it:  nestling import {self.file} -o my.nest"
+            raise UnusableFile(f"{self.file} does not say how an image is made for it.", hint)
+        return self.about
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """images: uint8 [N, H, W, C], already resized -> logits, float32 [N, classes]."""
@@ -262,9 +281,14 @@ def load(path: Path, kernels: Kernels = "default", threads: int = 1) -> TfliteRu
         model = path.read_bytes()
     except OSError as error:
         raise UnusableFile(f"{path} cannot be read: {error.strerror}.") from error
+    return load_bytes(model, str(path), kernels, threads)
+
+
+def load_bytes(model: bytes, path: str, kernels: Kernels = "default", threads: int = 1) -> TfliteRunner:
+    """As load, from memory; path: its name in messages."""
     if model[4:8] != b"TFL3":
         raise UnusableFile(f"{path} is not a .tflite file.")
-    interpreter = open_interpreter(model, str(path), kernels, threads)
+    interpreter = open_interpreter(model, path, kernels, threads)
     try:
         sources, outputs = interpreter.get_input_details(), tuple(interpreter.get_output_details())
     except (ValueError, RuntimeError) as error:  # a tensor's name that is no text
@@ -274,8 +298,18 @@ def load(path: Path, kernels: Kernels = "default", threads: int = 1) -> TfliteRu
         takes = ", ".join(f"{dtype.__name__} {shape}" for dtype, shape in found)
         hint = f"let nestling read it:  nestling import {path} -o my.nest"
         raise UnusableFile(f"{path} takes {takes}, not one uint8 image.", hint)
-    about = tflite_metadata.about(model, str(path))
-    return TfliteRunner(str(path), interpreter, sources[0], outputs, about.labels, about.preprocess)
+    return TfliteRunner(path, interpreter, sources[0], outputs, _about(model, path))
+
+
+def _about(model: bytes, file: str) -> About | None:
+    said = tflite_metadata.about(model, file)
+    if said.preprocess is None:
+        return None
+    try:
+        seed, data = said.learned_from.get("seed"), str(said.learned_from.get("data", ""))
+        return About(said.labels, preprocess_from_plain(said.preprocess), seed if isinstance(seed, int) else None, data)
+    except UnusableFile as error:
+        raise UnusableFile(f"{file}: {error.message}", AGAIN) from error
 
 
 def _as_input(images: NDArray[np.uint8], dtype: type) -> Array:

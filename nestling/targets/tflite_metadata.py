@@ -4,7 +4,7 @@ These entries are written into the file's metadata:
 
     TFLITE_METADATA           the standard's ModelMetadata (metadata_schema.fbs of TFLite Support, identifier "M001"): an RGB or
                               grey image comes in, one score a label goes out; labels.txt hangs behind the file as a zip
-    nestling                  JSON {"schema", "labels", "preprocess"}
+    nestling                  JSON {"schema", "labels", "preprocess", "learned_from"}
     nestling_table:<tensor>   only where a float table was printed as arithmetic that is an ulp off: its float32 [C, 256] values
 
 The standard's NormalizationOptions say what an application still has to do to an image; here that is nothing (mean 0, std 1), for
@@ -46,15 +46,22 @@ MIN_PARSER_VERSION = "1.0.0"
 
 @dataclass(frozen=True)
 class About:
-    """What a file says about itself. labels: () and preprocess: None where it says nothing."""
+    """What a file says about itself. labels: (), preprocess: None and learned_from: {} where it says nothing."""
 
     labels: tuple[str, ...]
     preprocess: Mapping[str, Any] | None
+    learned_from: Mapping[str, Any]
 
 
-def entries(graph: Graph, labels: Sequence[str], preprocess: Mapping[str, object] | None, name: str) -> dict[str, bytes]:
+def entries(
+    graph: Graph,
+    labels: Sequence[str],
+    preprocess: Mapping[str, object] | None,
+    learned_from: Mapping[str, object],
+    name: str,
+) -> dict[str, bytes]:
     """The metadata entries of a printed Graph, by name."""
-    ours = {"schema": SCHEMA, "labels": list(labels), "preprocess": preprocess}
+    ours = {"schema": SCHEMA, "labels": list(labels), "preprocess": preprocess, "learned_from": dict(learned_from)}
     found = {OURS: json.dumps(ours, ensure_ascii=False, sort_keys=True).encode()}
     for node in graph.nodes:
         if node.op == "table":
@@ -103,15 +110,15 @@ def about(model: bytes, file: str) -> About:
     try:
         ours = read_entries(model).get(OURS)
         if ours is None:
-            return About(_labels_file(model), None)
+            return About(_labels_file(model), None, {})
         plain = json.loads(bytes(ours).decode())
     except (ValueError, RecursionError) as error:
         raise UnusableFile(f"{file} is damaged: {error}.", AGAIN) from error
     match plain:
-        case {"schema": 1, "labels": [*labels], "preprocess": dict() | None as preprocess} if all(
-            isinstance(x, str) for x in labels
+        case {"schema": 1, "labels": [*labels], "preprocess": dict() | None as preprocess, "learned_from": dict() as learned} if (
+            all(isinstance(x, str) for x in labels)
         ):
-            return About(tuple(labels), preprocess)
+            return About(tuple(labels), preprocess, learned)
     raise UnusableFile(f"{file}: its entry {OURS!r} is not of schema {SCHEMA}.", AGAIN)
 
 

@@ -29,7 +29,7 @@ Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
 Embed = Callable[[Iterator[Image]], Iterator[Vector]]
 
-FEW = 64  # images that torch has done before OpenVINO would be ready (see benchmarks/features.py)
+FEW = 16  # images that torch has done before OpenVINO would be ready (see benchmarks/features.py)
 SAME = 1e-4  # how far OpenVINO's embedding may be from torch's, relative to its largest number
 
 

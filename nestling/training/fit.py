@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from nestling.bundle import PARTS, Bundle, Part, Split, Step
+from nestling.bundle import PARTS, Bundle, Part, Split, Step, Timm
+from nestling.bundle import load as load_bundle
 from nestling.data.folders import LeftOut, fingerprint, require_enough, scan, without
 from nestling.data.split import split
 from nestling.errors import NestlingError, UnusableData
-from nestling.models.backbones import DEFAULT, build_backbone, create
+from nestling.models.backbones import DEFAULT, build, create
 from nestling.models.weights import package_of
 from nestling.progress import Progress, silent
 from nestling.report.evaluate import Evaluation, judge
-from nestling.training.engine import engine_for
+from nestling.training.engine import engine_of
 from nestling.training.features import VIEWS, Features, embed
 from nestling.training.head import Embeddings, fit_head
 
@@ -31,11 +32,11 @@ VIEW_SETS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class FitConfig:
-    """backbone: a timm name. weights: package, hub, none or a file; None for package where there is one, else hub.
+    """backbone: a timm name, or a bundle (NAME.nest), whose float network is taken with its weights and size.
 
-    size: side of the input in pixels, None for the backbone's own. views: key of VIEW_SETS, the training photographs are also
-    learned from so mirrored. balanced: each class weighs the same. classes: only these. strict: a file that cannot be used is
-    an error.
+    weights: package, hub, none or a file; None for package where there is one, else hub. size: side of the input in pixels, None
+    for the backbone's own. views: key of VIEW_SETS, the training photographs are also learned from so mirrored. balanced: each
+    class weighs the same. classes: only these. strict: a file that cannot be used is an error.
     """
 
     backbone: str = DEFAULT
@@ -73,10 +74,10 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     parts = split(dataset, config.seed)
     scanned = perf_counter()
 
-    weights = config.weights or ("package" if package_of(config.backbone) else "hub")
-    architecture, arrays, preprocess = create(config.backbone, weights, config.size, config.seed)
+    backbone, weights = _backbone(config)
+    preprocess = backbone.preprocess
     views = VIEW_SETS[config.views]
-    engine = engine_for(build_backbone(architecture, arrays), preprocess, count=len(dataset.items) * len(views))
+    engine = engine_of(build(backbone), (*preprocess.size, preprocess.channels), count=len(dataset.items) * len(views))
     side = parts.part_of()
     first = {item.fingerprint: item for item in reversed(dataset.items)}
     learned = [item for item in first.values() if side[item.fingerprint] == "train"]
@@ -106,18 +107,37 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     settings = {name: value for name, value in asdict(config).items() if name != "strict"}
     step = Step(
         "fit",
-        settings | {"folder": str(data.resolve()), "weights": architecture.weights, "weight_decay": fitted.weight_decay},
+        settings | {"folder": str(data.resolve()), "weights": weights, "weight_decay": fitted.weight_decay},
         fingerprint(dataset),
         {"val_top1": round(fitted.val_top1, 6), "test_top1": round(evaluation.top1, 6)},
     )
     return Fitted(
-        Bundle(architecture, arrays, fitted.head, dataset.labels, preprocess, whole, (step,)),
+        replace(backbone, head=fitted.head, labels=dataset.labels, split=whole, lineage=(*backbone.lineage, step)),
         evaluation,
         {part: len(getattr(whole, part)) for part in PARTS} | {"left_out": len(used.left_out)},
         used.left_out,
         sum(some.computed for some in features),
         {"scan": scanned - start, "embeddings": embedded - scanned, "head": done - embedded},
     )
+
+
+def _backbone(config: FitConfig) -> tuple[Bundle, str]:
+    """(a bundle without head and labels: the backbone and how it got here; where its weights are from)."""
+    if not config.backbone.endswith(".nest"):
+        wanted = config.weights or ("package" if package_of(config.backbone) else "hub")
+        architecture, arrays, preprocess = create(config.backbone, wanted, config.size, config.seed)
+        return Bundle(architecture, arrays, None, (), preprocess), architecture.weights
+    if config.weights is not None or config.size is not None:
+        raise NestlingError(f"{config.backbone} brings its own weights and its own size.", "leave out --weights and --size")
+    path = Path(config.backbone)
+    found = load_bundle(path)
+    if found.architecture is None:
+        raise NestlingError(
+            f"{path} holds an integer network: there are no float weights to learn on.", "import the float .tflite instead"
+        )
+    lineage = tuple(step for step in found.lineage if step.name not in ("fit", "quantize"))  # those were of its old classes
+    weights = found.architecture.weights if isinstance(found.architecture, Timm) else f"bundle:{path.name}"
+    return Bundle(found.architecture, found.arrays, None, (), found.preprocess, lineage=lineage), weights
 
 
 def _embeddings(features: Features, side: Mapping[str, Part], part: Part) -> Embeddings:

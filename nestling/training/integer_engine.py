@@ -1,7 +1,8 @@
 """The embeddings of an int8 Graph for thousands of images: its printed .tflite, run by LiteRT.
 
-The quick kernels answer within a few steps of the reference (on EfficientNet-Lite0 85% of an embedding's bytes are equal, and the rest
-add a sixth of the noise that quantisation made): good enough to learn a head on. The reference kernels give the reference's bytes.
+The quick kernels answer within a few steps of the reference (on EfficientNet-Lite0 85% of an embedding's bytes are equal, and the
+rest add a sixth of the noise that quantisation made): good enough to learn a head on. The reference kernels give the reference's
+own bytes.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from flatbuffers import number_types
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
 from nestling.graph import ir
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
+from nestling.preprocess import ImagePreprocess, to_plain
 from nestling.targets import tflite
 
 RNG = np.random.default_rng(0)
@@ -223,13 +224,14 @@ def test_tensor_names_are_kept() -> None:
 # ---- what the file says about itself ---------------------------------------------------------------------------------------------
 
 LABELS = ("good", "bad apple", "süß 果物")
-PREPROCESS = {"kind": "image", "size": [8, 8], "channels": 3, "mean": [0.485, 0.456, 0.406]}
+PREPROCESS = ImagePreprocess((8, 8), 3, 0.875, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_labels_and_preprocessing_come_back(printed: Callable[..., Path]) -> None:
-    runner = tflite.load(printed(network(), labels=LABELS, preprocess=PREPROCESS))
+    runner = tflite.load(printed(network(), labels=LABELS, preprocess=to_plain(PREPROCESS), learned_from={"seed": 3, "data": "ab"}))
     assert runner.labels == LABELS
     assert runner.preprocess == PREPROCESS
+    assert runner.about is not None and (runner.about.seed, runner.about.data) == (3, "ab")
 
 
 def test_labels_are_a_file_in_a_zip_behind_the_model(printed: Callable[..., Path]) -> None:
@@ -294,7 +296,7 @@ class Table:
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     """Cut anywhere, or with bytes turned: an error that names the file, or a file that still runs."""
-    whole, path = tflite.print_graph(network(), labels=LABELS, preprocess=PREPROCESS), tmp_path / "broken.tflite"
+    whole, path = tflite.print_graph(network(), labels=LABELS, preprocess=to_plain(PREPROCESS)), tmp_path / "broken.tflite"
     rng = np.random.default_rng(3)
     for content in (b"", b"TFL3", b"PK" + whole, whole[:100], whole[: len(whole) // 2]):
         path.write_bytes(content)
@@ -349,7 +351,9 @@ def test_padding_that_an_average_cannot_leave_out_is_refused() -> None:
 def test_a_file_of_others_runs_without_labels(shared_data: Callable[[str], Path]) -> None:
     """Published int8 files: image bytes less 128 go in, real numbers come out."""
     runner = tflite.load(shared_data("vww_96_int8.tflite"))
-    assert runner.labels == () and runner.preprocess is None
+    assert runner.about is None
+    with pytest.raises(NestlingError, match="does not say how an image is made"):
+        _ = runner.preprocess
     answers = runner(np.random.default_rng(4).integers(0, 256, (2, 96, 96, 3)).astype(np.uint8))
     assert answers.shape == (2, 2)
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=0.01)  # a softmax

@@ -1,0 +1,98 @@
+"""How good the frozen backbone's head is: mean test top-1 over split seeds, float and int8, and what each setting brings.
+
+    python benchmarks/accuracy.py [--seeds 5] [--int8] [--data FOLDER_OR_TAR_GZ] [--settings]
+
+Photographs: the demo's (ELPV, CC BY-NC-SA 4.0), or --data. --int8 exports an int8 .pte for each seed too (a minute each).
+--settings adds the larger input and the mirrored views. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from nestling.bundle import save
+from nestling.data.demo_set import elpv
+from nestling.report.answers import agree, evaluate
+from nestling.targets.export import export
+from nestling.training.features import default_cache
+from nestling.training.fit import FitConfig, fit
+
+SETTINGS = {
+    "as the demo (224 pixels)": {},
+    "224 pixels, flips": {"views": "flips"},
+    "300 pixels": {"size": 300},
+    "300 pixels, flips": {"size": 300, "views": "flips"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--settings", action="store_true")
+    parser.add_argument("--data", type=Path)
+    arguments = parser.parse_args()
+    with folder(arguments.data) as data:
+        print(f"{processor()}; torch {version('torch')}, executorch {version('executorch')}; {arguments.data or 'ELPV'}\n")
+        print("| setting | test top-1, mean | each seed | int8 .pte, mean | fp32 .pte agrees | seconds: embeddings, head |")
+        print("|---|---|---|---|---|---|")
+        for name, setting in SETTINGS.items() if arguments.settings else [("default", {})]:
+            print(row(name, data, setting, arguments.seeds, arguments.int8), flush=True)
+
+
+def row(name: str, data: Path, setting: dict[str, object], seeds: int, int8: bool) -> str:
+    tops, int8_tops, agreements, seconds = [], [], [], []
+    for seed in range(seeds):
+        fitted = fit(data, FitConfig(seed=seed, **setting))
+        tops.append(fitted.test.top1)
+        seconds.append(fitted.seconds)
+        if not int8:
+            continue
+        with tempfile.TemporaryDirectory() as out:
+            bundle = Path(out) / "b.nest"
+            save(fitted.bundle, bundle)
+            for precision in ("fp32", "int8"):
+                export(fitted.bundle, Path(out), "b", "pte", precision, data)
+            int8_tops.append(evaluate(Path(out) / "b-int8.pte", data).evaluation.top1)
+            agreements.append(agree(bundle, Path(out) / "b-fp32.pte", data)[0].agreement)
+    first = seconds[0]
+    cells = [
+        name,
+        f"{np.mean(tops):.2%}",
+        " ".join(f"{top * 100:.1f}" for top in tops),
+        f"{np.mean(int8_tops):.2%}" if int8_tops else "",
+        f"{min(agreements):.2%}" if agreements else "",
+        f"{first['embeddings']:.1f}, {first['head']:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@contextmanager
+def folder(data: Path | None) -> Iterator[Path]:
+    """The photographs' folder; an archive is unpacked for as long as it is needed."""
+    if data is None:
+        yield elpv(default_cache().parent)
+    elif data.is_dir():
+        yield data
+    else:
+        with tempfile.TemporaryDirectory() as place, tarfile.open(data) as archive:
+            archive.extractall(place, filter="data")
+            yield next(path for path in Path(place).iterdir() if path.is_dir())
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    main()

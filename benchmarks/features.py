@@ -1,0 +1,165 @@
+"""How many images a second become embeddings: nestling's way against torch eager, in one run, interleaved.
+
+    python benchmarks/features.py [--images 5000] [--torch-images 192] [--rounds 3] [--decoded] [--data FOLDER]
+
+Both sides read the same files through the same threaded loader (decoding and resizing included, beside the network). nestling's
+side also converts the network and writes its cache; both are in its seconds. With --decoded torch's images are decoded before its
+clock starts: all in torch's favour. Prints one Markdown table. Run it on an idle machine: torch's threads wait for each other by
+spinning, so that any other program beside them slows torch far more than nestling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nestling.data.folders import Item, LeftOut, scan
+from nestling.data.stream import stream
+from nestling.models.backbones import Network, Normalise, build_backbone, create
+from nestling.preprocess import ImagePreprocess
+from nestling.training import features
+from nestling.training.engine import engine_for
+
+NETWORKS = (("tf_efficientnet_lite0", "package"), ("mobilenetv2_100", "none"))
+BATCHES = (1, 8, 32)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One line of torch's: a batch size and a memory layout."""
+
+    batch: int
+    layout: str
+
+
+WAYS = tuple(Way(batch, layout) for batch in BATCHES for layout in LAYOUTS)
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        data = options.data or photographs(Path(folder) / "photos", options.images)
+        items = scan(data).items[: options.images]
+        sizes = sorted(Image.open(item.path).size for item in items[:: max(1, len(items) // 100)])
+        source = options.data or "JPEG, smooth noise from a seed"
+        print(f"{len(items)} images ({source}; {sizes[0]} to {sizes[-1]} pixels), decoded and resized by the same loader,")
+        print(
+            f"for torch {'before its clock starts (in its favour)' if options.decoded else 'beside the network, as for nestling'}."
+        )
+        print(f"torch eager: {options.torch_images} of them a line and round. {options.rounds} rounds in turn, medians.")
+        print(f"{cpu()}, {os.cpu_count()} cores; torch {torch.__version__} with {torch.get_num_threads()} threads.")
+        print(f"Load average at the start {os.getloadavg()[0]:.1f}\n")
+        print("| network | way | images/s | nestling is |")
+        print("|---|---|---|---|")
+        for name, weights in NETWORKS:
+            measure(name, weights, items, Path(folder) / "cache", options)
+        print(f"\nLoad average at the end {os.getloadavg()[0]:.1f} (2 is this program alone on two cores)")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--torch-images", type=int, default=192, help="images a line of torch's in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--decoded", action="store_true", help="torch gets decoded images; nestling goes on decoding")
+    parser.add_argument("--data", type=Path, help="a folder with a folder of photographs per class, instead of made-up ones")
+    return parser.parse_args()
+
+
+def measure(name: str, weights: str, items: tuple[Item, ...], cache: Path, options: argparse.Namespace) -> None:
+    """One network: in each round a share of the images our way, then a few hundred in each of torch's ways."""
+    architecture, arrays, preprocess = create(name, weights, options.size)
+    backbone = build_backbone(architecture, arrays)
+    start = time.perf_counter()
+    engine = engine_for(backbone, preprocess, len(items))
+    ready = time.perf_counter() - start
+    ours: list[float] = []
+    theirs: dict[Way, list[float]] = {way: [] for way in WAYS}
+    for turn in range(options.rounds):
+        share = items[turn :: options.rounds]
+        start = time.perf_counter()
+        found = features.embed(share, preprocess, engine, cache=cache)
+        ours.append((time.perf_counter() - start) / len(share))
+        assert found.computed == len(share), "some of these images were in the cache or could not be read"
+        for way in WAYS:
+            network = Network(Normalise(preprocess), build_backbone(architecture, arrays), None).eval()
+            theirs[way].append(eager(network, way, share[: options.torch_images], preprocess, options.decoded))
+    rate = 1 / (statistics.median(ours) + ready / len(items))
+    print(f"| {name} | nestling: {engine.name.rpartition(' ')[0]}, ready in {ready:.1f} s (included) | {rate:.1f} | |")
+    for way, seconds in theirs.items():
+        eagers = 1 / statistics.median(seconds)
+        print(
+            f"| {name} | torch eager, batch {way.batch}, {way.layout} | {eagers:.1f} | {rate / eagers:.1f} times as fast |",
+            flush=True,
+        )
+
+
+def eager(network: torch.nn.Module, way: Way, items: tuple[Item, ...], preprocess: ImagePreprocess, decoded: bool) -> float:
+    """Seconds an image of torch eager, after one batch that doesn't count."""
+    layout = LAYOUTS[way.layout]
+    network = network.to(memory_format=layout)
+
+    def run(batch: list[np.ndarray]) -> None:
+        normalised = network.normalise(torch.from_numpy(np.stack(batch)))
+        network.backbone(normalised.contiguous(memory_format=layout)).numpy()
+
+    with torch.inference_mode():
+        run([np.zeros((*preprocess.size, 3), np.uint8)] * way.batch)
+        ready = batches(items, preprocess, way.batch)
+        ready = iter(list(ready)) if decoded else ready
+        start = time.perf_counter()
+        for batch in ready:
+            run(batch)
+        return (time.perf_counter() - start) / len(items)
+
+
+def batches(items: tuple[Item, ...], preprocess: ImagePreprocess, size: int) -> Iterator[list[np.ndarray]]:
+    batch: list[np.ndarray] = []
+    for _, image in stream(items, preprocess, workers=os.cpu_count() or 1):
+        if isinstance(image, LeftOut):
+            raise SystemExit(f"{image.path}: {image.reason}")
+        batch.append(image)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """JPEG files of varied sizes, as soft as photographs are: small noise, enlarged. The same files from run to run."""
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+    for index in range(count):
+        width, height = (int(side) for side in rng.integers(240, 641, 2))
+        noise = rng.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
+        image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+        image.save(folder / "ab"[index % 2] / f"{index:05}.jpg", quality=90)
+    return folder
+
+
+def cpu() -> str:
+    """The processor's name, and the vector instructions that matter here."""
+    info = Path("/proc/cpuinfo")
+    lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.exists() else {}
+    fields = {key.strip(): value.strip() for key, value in lines.items()}
+    known = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_bf16") if flag in fields.get("flags", "").split()]
+    return f"{fields.get('model name', platform.processor() or platform.machine())} ({', '.join(known) or platform.machine()})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What quantisation costs in accuracy, with real weights and real photographs; and what equalisation and bias correction save.
+
+    python benchmarks/quantization.py --data cifar10_small.tar.gz [--seeds 5] [--backbone tf_efficientnet_lite0]
+
+--data: a folder (a folder a class, or train/ and test/ with those), or such a folder as .tar.gz. The ELPV set of the demo is
+measured as well where its package is installed. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from nestling.bundle import Bundle, Head
+from nestling.data.choose import part, training_data
+from nestling.data.demo_set import elpv
+from nestling.errors import NestlingError
+from nestling.graph.bias_correction import bias_corrected
+from nestling.graph.calibrate import choose_ranges, observe
+from nestling.graph.equalize import equalized, groups, scaled
+from nestling.graph.integers import QuantizeConfig, with_integers
+from nestling.graph.ir import Graph
+from nestling.graph.quantize import images_of, quantized
+from nestling.models.backbones import DEFAULT
+from nestling.models.float_graph import float_graph
+from nestling.models.graph_module import GraphModule
+from nestling.training.engine import engine_of
+from nestling.training.features import Features, default_cache, embed
+from nestling.training.fit import FitConfig, fit
+from nestling.training.integer_engine import integer_engine
+
+
+def unpacked(data: Path, folder: Path) -> Path:
+    if data.is_dir():
+        return data
+    with tarfile.open(data) as archive:
+        archive.extractall(folder, filter="data")
+    inside = list(folder.iterdir())
+    return inside[0] if len(inside) == 1 else folder
+
+
+def top1(head: Head, features: Features) -> float:
+    logits = features.x[0] @ head.weight.T + head.bias
+    return 100 * float((logits.argmax(1) == np.array([item.label for item in features.items])).mean())
+
+
+def accuracy(data: Path, backbone: str, seeds: Sequence[int]) -> tuple[Bundle, list[tuple[float, float, bool, bool, float]]]:
+    """For each split seed: float and int8 test top-1, whether equalisation and bias correction were kept, seconds of quantising."""
+    rows = []
+    for seed in seeds:
+        fitted = fit(data, FitConfig(backbone=backbone, seed=seed))
+        start = perf_counter()
+        bundle = quantized(fitted.bundle).bundle
+        seconds = perf_counter() - start
+        assert bundle.graph is not None and bundle.head is not None
+        test = part(training_data(bundle, None), bundle, "test")
+        after = top1(bundle.head, embed(test, bundle.preprocess, integer_engine(bundle.graph)))
+        settings = bundle.lineage[-1].settings
+        rows.append((100 * fitted.test.top1, after, settings["equalized"], settings["bias_corrected"], seconds))
+        say(f"{data.name} seed {seed}: {rows[-1]}")
+    return fitted.bundle, rows
+
+
+def disease(bundle: Bundle, spread: float = 3.0, most: int = 1000) -> list[tuple[str, float]]:
+    """Test top-1 under the float network's own head, weights per tensor: well, ill, and with each cure.
+
+    Ill: every channel of every residual stream and projection is multiplied by 2**uniform(-spread, spread), and divided again where
+    it is read; the float answers are what they were.
+    """
+    dataset = training_data(bundle, None)
+    calibration = images_of(part(dataset, bundle, "train", 100), bundle.preprocess)
+    test = part(dataset, bundle, "test", most)
+    assert bundle.head is not None
+    head, shape = bundle.head, (*bundle.preprocess.size, bundle.preprocess.channels)
+    rng = np.random.default_rng(0)
+    well = float_graph(bundle)
+    ill = well
+    for group in groups(well):
+        if not group.bounded:
+            ill = scaled(ill, group, 2.0 ** rng.uniform(-spread, spread, well.tensors[group.tensors[0]].shape[-1]))
+
+    def answers(graph: Graph, per_layer: bool, cross: bool = False, bias: bool = False) -> float:
+        config = QuantizeConfig(per_layer=per_layer)
+        statistics = observe(graph, calibration)
+        if cross:
+            graph = equalized(graph, {name: found.channel_high for name, found in statistics.items()})
+            statistics = observe(graph, calibration)
+        ranges = choose_ranges(statistics, "auto", 8, False)
+        integers = with_integers(graph, ranges, config)
+        if bias:
+            integers = with_integers(bias_corrected(graph, integers, calibration), ranges, config)
+        return top1(head, embed(test, bundle.preprocess, integer_engine(integers)))
+
+    rows = [
+        ("float", top1(head, embed(test, bundle.preprocess, engine_of(GraphModule(well), shape, len(test))))),
+        ("float, ill", top1(head, embed(test, bundle.preprocess, engine_of(GraphModule(ill), shape, len(test))))),
+        ("int8 per channel", answers(well, False)),
+        ("int8 per channel + bias correction", answers(well, False, bias=True)),
+        ("int8 per tensor", answers(well, True)),
+        ("int8 per tensor, ill", answers(ill, True)),
+        ("int8 per tensor, ill + equalisation", answers(ill, True, cross=True)),
+        ("int8 per tensor, ill + bias correction", answers(ill, True, bias=True)),
+        ("int8 per tensor, ill + equalisation + bias correction", answers(ill, True, cross=True, bias=True)),
+    ]
+    for row in rows:
+        say(str(row))
+    return rows
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--backbone", default=DEFAULT)
+    parser.add_argument("--no-demo", action="store_true", help="leave out the ELPV set")
+    options = parser.parse_args()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "ai-edge-litert", "numpy"))
+    print(f"{options.backbone}; {processor()}; {packages}; Python {platform.python_version()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        sets: list[tuple[Path, Sequence[int]]] = []
+        if options.data:
+            sets.append((unpacked(options.data, Path(folder)), range(options.seeds)))
+        if not options.no_demo:
+            try:
+                sets.append((elpv(default_cache().parent), range(options.seeds)))
+            except NestlingError as error:
+                say(str(error))
+        print("| photographs | split seed | float top-1 | int8 top-1 | difference | equalised | biases corrected | seconds |")
+        print("|---|---:|---:|---:|---:|---|---|---:|")
+        first: Bundle | None = None
+        for data, seeds in sets:
+            bundle, rows = accuracy(data, options.backbone, seeds)
+            first = first or bundle
+            for seed, (before, after, cross, bias, seconds) in zip(seeds, rows, strict=True):
+                figures = f"{before:.2f} | {after:.2f} | {after - before:+.2f} | {cross} | {bias} | {seconds:.0f}"
+                print(f"| {data.name} | {seed} | {figures} |")
+            before, after = np.mean([row[0] for row in rows]), np.mean([row[1] for row in rows])
+            print(f"| {data.name} | mean | {before:.2f} | {after:.2f} | {after - before:+.2f} | | | |", flush=True)
+        if first is not None:
+            print("\nWeights per tensor, channels rescaled by random factors (2^-3 to 2^3); the head is the float network's:\n")
+            print("| network | top-1 |\n|---|---:|")
+            for name, share in disease(first):
+                print(f"| {name} | {share:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""nestling import."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nestling.cli import show
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="A .tflite file: int8, uint8 or float.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="A text file with one label a line.", show_default="those in the file")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Normalisation: a number, or one a channel, for values in 0..1.", show_default="the file's")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="The same: input = (v / 255 - mean) / std.", show_default="the file's")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Take somebody else's .tflite network: an integer one to run, trace and print, a float one as a backbone to learn on.
+
+    Example:  nestling import mobilenet.tflite --labels labels.txt -o mobilenet.nest
+    """
+    from nestling.bundle import save
+    from nestling.models.import_model import import_model, read_labels
+
+    names = read_labels(labels) if labels else None
+    bundle = import_model(file, names, _numbers("--mean", mean), _numbers("--std", std))
+    save(bundle, output)
+    assumed = list(bundle.lineage[-1].settings["assumed"])
+    for note in assumed:
+        show.say(f"assumed: {note}" if note.startswith("its input") else f"note: {note}")
+    kind = "integer" if bundle.architecture is None else "float"
+    height, width = bundle.preprocess.size
+    if json:
+        plain: dict[str, object] = {
+            "bundle": str(output),
+            "kind": kind,
+            "size": [height, width],
+            "channels": bundle.preprocess.channels,
+        }
+        plain |= {"mean": list(bundle.preprocess.mean), "std": list(bundle.preprocess.std), "classes": len(bundle.labels)}
+        embedding = bundle.head.weight.shape[1] if bundle.head is not None else None
+        show.as_json(plain | {"embedding": embedding, "assumed": assumed})
+        return
+    hint = show.path_hint(output)
+    following = f"nestling predict {hint} PHOTO" if kind == "integer" else f"nestling fit PHOTOS --backbone {hint} -o my.nest"
+    show.out().print(
+        f"{kind} network, {len(bundle.labels)} classes, images of {height}x{width}\nwritten to {output}\nnext:  {following}"
+    )
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{option} is numbers separated by commas; found {text!r}") from None

@@ -1,0 +1,57 @@
+"""nestling trace."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nestling.cli import show
+
+LISTED = 20  # differing layers in the table; --json has all
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="The quantised bundle.")],
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for one .npy a layer and index.json.")] = None,
+    against: Annotated[Path | None, typer.Option(help="A .tflite file to compare with, layer by layer.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Write down what every layer answers to one image, or find the first layer where a .tflite file answers otherwise.
+
+    Example:  nestling trace my8.nest photo.jpg -o trace/ --against out/my-int8.tflite
+    """
+    from nestling import bundle as bundles
+    from nestling.errors import UnusableFile
+    from nestling.graph import trace as tracing
+
+    if output is None and against is None:
+        raise typer.BadParameter("name a folder to write to (-o trace/), a file to compare with (--against FILE.tflite), or both")
+    layers = tracing.trace(bundles.load(bundle), image)
+    if output is not None:
+        tracing.write(layers, output)
+    result: dict[str, object] = {"layers": len(layers), "folder": str(output) if output else None}
+    comparison = None
+    if against is not None:
+        try:
+            model = against.read_bytes()
+        except OSError as error:
+            raise UnusableFile(f"{against} cannot be read: {error.strerror}.") from error
+        comparison = tracing.against(layers, model, str(against))
+        result |= tracing.plain(comparison)
+    if json:
+        show.as_json(result)
+    else:
+        if output is not None:
+            show.out().print(f"{len(layers)} layers written to {output}")
+        if comparison is not None and comparison.differing:
+            rows = [
+                [d.layer, d.op, show.share(d.share), "other shape" if d.largest is None else f"{d.largest:.6g}"]
+                for d in comparison.differing[:LISTED]
+            ]
+            title = f"{len(comparison.differing)} of {len(comparison.compared)} layers differ, the first one first"
+            show.table(["layer", "op", "values that differ", "largest difference"], rows, title)
+        elif comparison is not None:
+            show.out().print(f"{len(comparison.compared)} layers compared: no difference")
+    if comparison is not None and comparison.differing:
+        raise typer.Exit(1)

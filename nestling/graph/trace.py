@@ -1,0 +1,233 @@
+"""trace: what every layer answers to one image, for people who debug a device layer by layer.
+
+A folder with one .npy a layer, numbered in running order, and index.json: a list of
+{"name", "op", "source", "shape", "dtype", "scale", "zero_point", "file"}; scale and zero_point are null for floats.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.bundle import Bundle
+from nestling.errors import NestlingError, UnusableData
+from nestling.graph import reference
+from nestling.graph.heads import with_head
+from nestling.graph.ir import Array, Graph, Tensor
+from nestling.graph.tflite_file import FileTensor, parse
+from nestling.preprocess import load as load_image
+
+INDEX = "index.json"
+LONGEST = 80  # characters of a layer's name in a file's name
+SAME_INTEGERS = 1e-5  # of a float layer's largest value: float sums behind the integers of an int8 network may differ in order
+SAME_FLOATS = 1e-3  # the same in a float network
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """An activation. op: "input" for the image; scale, zero_point: None for floats and for the image."""
+
+    name: str
+    op: str
+    source: str
+    tensor: Tensor
+    values: Array
+
+    @property
+    def scale(self) -> float | None:
+        """Of the real number behind a value."""
+        return float(self.tensor.quant.scale[0]) if self.tensor.quant else None
+
+    @property
+    def zero_point(self) -> int | None:
+        """The value that stands for 0."""
+        return int(self.tensor.quant.zero_point[0]) if self.tensor.quant else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """share: of values that differ; largest: the largest difference, in steps of an integer layer; None where shapes differ."""
+
+    layer: str
+    op: str
+    share: float
+    largest: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """compared: names of the layers that both have, in running order; differing: those of them that differ, in the same order."""
+
+    compared: tuple[str, ...]
+    differing: tuple[Difference, ...]
+
+
+def trace(bundle: Bundle, image: Path) -> tuple[Layer, ...]:
+    """The reference's activations for one image file, the image itself first, in running order; the head's behind the graph's.
+
+    A bundle that is not quantised is traced in float. Raises UnusableData for a file that can't be read.
+    """
+    return traced(network(bundle), load_image(bundle.preprocess, image))
+
+
+def network(bundle: Bundle) -> Graph:
+    """The whole network of a bundle as one graph, from the image's bytes to the scores."""
+    graph = bundle.graph
+    if graph is None:
+        from nestling.models.float_graph import float_graph  # brings torch
+
+        graph = float_graph(bundle)
+    return graph if bundle.head is None else with_head(graph, bundle.head)
+
+
+def traced(graph: Graph, image: Array) -> tuple[Layer, ...]:
+    """As trace, for an image uint8 [H, W, C] of the graph's size."""
+    nodes = {node.name: node for node in graph.nodes}
+    return tuple(
+        Layer(name, nodes[name].op, nodes[name].source, graph.tensors[name], values)
+        if name in nodes
+        else Layer(name, "input", "", graph.tensors[name], values)
+        for name, values in reference.activations(graph, image[None])
+    )
+
+
+# ---- on disk -------------------------------------------------------------------------------------------------------------------
+
+
+def write(layers: Sequence[Layer], folder: Path) -> None:
+    """Put the trace in place of an older one, whole or not at all. Raises UnusableData where the folder holds anything else."""
+    _require_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        new, old = beside / "new", beside / "old"
+        new.mkdir()
+        for name, content in _files(layers):
+            (new / name).write_bytes(content)
+        if folder.exists():
+            folder.replace(old)
+        try:
+            new.replace(folder)
+        except OSError:
+            if old.exists():
+                old.replace(folder)
+            raise
+    finally:
+        shutil.rmtree(beside)
+
+
+def _files(layers: Sequence[Layer]) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every file, the index last."""
+    digits = max(3, len(str(len(layers))))
+    index = []
+    for number, layer in enumerate(layers):
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", layer.name)[:LONGEST]
+        file = f"{number:0{digits}}_{safe}.npy"
+        content = BytesIO()
+        np.save(content, layer.values, allow_pickle=False)
+        yield file, content.getvalue()
+        plain: dict[str, object] = {"name": layer.name, "op": layer.op, "source": layer.source}
+        plain |= {"shape": list(layer.values.shape), "dtype": str(layer.values.dtype)}
+        index.append(plain | {"scale": layer.scale, "zero_point": layer.zero_point, "file": file})
+    yield INDEX, json.dumps(index, ensure_ascii=False, indent=1).encode()
+
+
+def _require_replaceable(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UnusableData(f"{folder} is no folder.", "name another one:  -o trace/")
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if names and (INDEX not in names or any(not name.endswith(".npy") for name in names - {INDEX})):
+        raise UnusableData(f"{folder} holds other files than a trace.", "name another folder:  -o trace/")
+
+
+# ---- beside another's answers --------------------------------------------------------------------------------------------------
+
+
+def against(layers: Sequence[Layer], model: bytes, file: str) -> Comparison:
+    """The trace beside what LiteRT's reference kernels answer, in a .tflite file, to the same image.
+
+    Tensors are compared by name (those whose name stands twice in the file are left out). uint8 of an old network is int8 and 128.
+    Integer values must be equal; float ones within SAME_INTEGERS or SAME_FLOATS of the layer's largest.
+    Raises NestlingError where the two have no tensor in common, or the file takes something else.
+    """
+    from nestling.targets import tflite
+
+    described = parse(model, file)
+    counts = Counter(tensor.name for tensor in described.tensors)
+    if len(described.inputs) != 1:
+        raise NestlingError(f"{file} takes {len(described.inputs)} inputs, not one image.")
+    feed = _feed(layers, described.tensors[described.inputs[0]], file)
+    found = tflite.activations(model, [feed])
+    common = [layer for layer in layers if layer.name in found and counts[layer.name] == 1 and layer.op != "input"]
+    if not common:
+        raise NestlingError(f"{file} has no layer of this network's names.", "trace the bundle that it was printed from")
+    quants = {tensor.name: tensor for tensor in described.tensors}
+    tolerance = SAME_INTEGERS if any(layer.tensor.dtype == "int8" for layer in layers) else SAME_FLOATS
+    pairs = ((layer, _difference(layer, found[layer.name], quants[layer.name], tolerance)) for layer in common)
+    return Comparison(tuple(layer.name for layer in common), tuple(difference for _, difference in pairs if difference))
+
+
+def _feed(layers: Sequence[Layer], wanted: FileTensor, file: str) -> Array:
+    """The file's input: our tensor of its name; else the image's bytes, or what the network's table makes of them."""
+    by_name = {layer.name: layer for layer in layers}
+    table = next((layer for layer in layers if layer.op == "table"), None)
+    candidates = [layer for layer in (by_name.get(wanted.name), layers[0], table) if layer is not None]
+    for layer in candidates:
+        values = _as_signed(layer.values, layer.tensor.quant is not None)
+        values = (values.view(np.uint8) ^ np.uint8(128)) if _is_old(wanted) and values.dtype == np.int8 else values
+        raw = layer.op == "input" and wanted.quant is not None  # bytes are no quantised numbers
+        if values.dtype == wanted.dtype and values.shape == wanted.shape and not raw:
+            return values
+    raise NestlingError(f"{file} takes {wanted.type_name} {list(wanted.shape)}, which this network has nothing for.")
+
+
+def _difference(layer: Layer, theirs: Array, described: FileTensor, tolerance: float) -> Difference | None:
+    """None where the two are the same."""
+    ours = layer.values
+    if ours.size != theirs.size:
+        return Difference(layer.name, layer.op, 1.0, None)
+    theirs = _as_signed(theirs.reshape(ours.shape), _is_old(described))
+    if ours.dtype == theirs.dtype and ours.dtype != np.float32:
+        steps = np.abs(ours.astype(np.int64) - theirs.astype(np.int64))
+        return Difference(layer.name, layer.op, float((steps > 0).mean()), float(steps.max())) if steps.any() else None
+    a, b = _real(layer, ours), _real(layer, theirs)
+    apart = np.abs(a - b)
+    wrong = ~(apart <= tolerance * np.abs(a).max(initial=0.0))  # also where one is no number
+    wrong &= ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    if not wrong.any():
+        return None
+    largest = float(apart[wrong].max())
+    return Difference(layer.name, layer.op, float(wrong.mean()), largest if np.isfinite(largest) else None)
+
+
+def _is_old(tensor: FileTensor) -> bool:
+    return tensor.dtype == np.uint8 and tensor.quant is not None
+
+
+def _as_signed(values: Array, old: bool) -> Array:
+    """Quantised uint8 as int8, 128 less."""
+    return (np.asarray(values, np.uint8) ^ np.uint8(128)).view(np.int8) if old and values.dtype == np.uint8 else values
+
+
+def _real(layer: Layer, values: Array) -> NDArray[np.float64]:
+    """Real numbers, float64; integers by our scale."""
+    wide = values.astype(np.float64)
+    if values.dtype == np.float32 or layer.scale is None or layer.zero_point is None:
+        return wide
+    return (wide - layer.zero_point) * layer.scale
+
+
+def plain(comparison: Comparison) -> Mapping[str, object]:
+    """As --json prints it."""
+    first = comparison.differing[0].layer if comparison.differing else None
+    return {"compared": len(comparison.compared), "first": first, "differing": [asdict(d) for d in comparison.differing]}

@@ -1,0 +1,78 @@
+"""nestling import, and what comes after it, as a user types it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli.conftest import Nestling
+
+from nestling import bundle as bundles
+from nestling.preprocess import load as load_image
+from nestling.targets import load
+
+Shared = Callable[[str], Path]
+INTEGER = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "mobilenet_v2_1_0_224_quant.tflite")
+
+
+@pytest.mark.parametrize("name", INTEGER)
+def test_an_imported_network_is_its_file_layer_by_layer(
+    nestling: Nestling, shared_data: Shared, photos: Path, tmp_path: Path, name: str
+) -> None:
+    file = shared_data(name)
+    said = json.loads(nestling("import", file, "-o", tmp_path / "m.nest", "--json").stdout)
+    assert said["kind"] == "integer" and said["classes"] == {"vww": 2, "res": 10, "mob": 1001}[name[:3]]
+    done = nestling("trace", tmp_path / "m.nest", photos / "plum" / "00.jpg", "-o", tmp_path / "t", "--against", file, "--json")
+    found = json.loads(done.stdout)
+    assert found["differing"] == [] and found["compared"] == found["layers"] - 2 and found["compared"] > 10
+
+
+def test_what_was_assumed_is_said(nestling: Nestling, shared_data: Shared, photos: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("nobody\nsomebody\n")
+    file = shared_data("vww_96_int8.tflite")
+    done = nestling("import", file, "-o", tmp_path / "m.nest")
+    assert "assumed: its input" in done.stderr and "class 0 to class 1" in done.stderr and "integer network" in done.stdout
+    quiet = nestling("import", file, "-o", tmp_path / "m.nest", "--labels", labels, "--mean", "0", "--std", "1,1,1")
+    assert quiet.stderr == ""
+    found = json.loads(nestling("predict", tmp_path / "m.nest", photos / "plum" / "00.jpg", "--json").stdout)
+    assert found[0]["label"] in ("nobody", "somebody")
+    nestling("import", file, "-o", tmp_path / "m.nest", "--mean", "a lot", status=2)
+    labels.write_text("nobody\n")
+    assert "2 classes" in nestling("import", file, "-o", tmp_path / "m.nest", "--labels", labels, status=1).stderr
+    (tmp_path / "x.tflite").write_bytes(file.read_bytes()[:5000])
+    assert "x.tflite" in nestling("import", tmp_path / "x.tflite", "-o", tmp_path / "m.nest", status=1).stderr
+
+
+def test_a_float_network_becomes_a_backbone(nestling: Nestling, shared_data: Shared, photos: Path, tmp_path: Path) -> None:
+    base, mine = tmp_path / "base.nest", tmp_path / "mine.nest"
+    assert "float network" in nestling("import", shared_data("vww_96_float.tflite"), "-o", base).stdout
+    result = json.loads(nestling("fit", photos, "--backbone", base, "-o", mine, "--json").stdout)
+    assert result["top1"] >= 0.75
+    fitted = bundles.load(mine)
+    assert fitted.labels == ("apple", "lime ü", "plum") and [step.name for step in fitted.lineage] == ["import", "fit"]
+    photo = photos / "plum" / "03.jpg"
+    answer = json.loads(nestling("predict", mine, photo, "--json").stdout)[0]
+    assert answer["label"] == fitted.labels[load(mine)(load_image(fitted.preprocess, photo)[None])[0].argmax()]
+    again = tmp_path / "again.nest"  # what was fitted serves as a backbone in its turn, without its classes
+    nestling("fit", photos, "--backbone", mine, "--classes", "apple,plum", "-o", again, "--json")
+    assert bundles.load(again).labels == ("apple", "plum")
+    assert [step.name for step in bundles.load(again).lineage] == ["import", "fit"]
+
+
+def test_a_bundle_of_a_timm_network_is_a_backbone_too(nestling: Nestling, bundle: Path, photos: Path, tmp_path: Path) -> None:
+    nestling("fit", photos, "--backbone", bundle, "-o", tmp_path / "again.nest")
+    again, first = bundles.load(tmp_path / "again.nest"), bundles.load(bundle)
+    assert again.head is not None and first.head is not None and again.architecture == first.architecture
+    assert again.head.weight.tobytes() == first.head.weight.tobytes()
+
+
+def test_what_cannot_be_a_backbone_is_said(
+    nestling: Nestling, shared_data: Shared, bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.nest"
+    for option in (("--size", 64), ("--weights", "none")):
+        assert "own weights" in nestling("fit", photos, "--backbone", bundle, *option, "-o", out, status=1).stderr
+    nestling("import", shared_data("vww_96_int8.tflite"), "-o", tmp_path / "m.nest")
+    assert "integer network" in nestling("fit", photos, "--backbone", tmp_path / "m.nest", "-o", out, status=1).stderr
+    assert "nobody.nest" in nestling("fit", photos, "--backbone", "nobody.nest", "-o", out, status=1).stderr
