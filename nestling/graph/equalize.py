@@ -27,6 +27,7 @@ Factors = NDArray[np.float64]
 ROUNDS = 50
 STILL = 1e-3  # the largest relative change of a factor at which the rounds end
 THROUGH = ("average_pool", "max_pool", "pad", "mean")  # f(s x) = s f(x) a channel, for s > 0
+MOST = 1024.0  # how much larger or smaller a channel may become in all
 BOUND = 6.0
 MARGIN = 0.75  # of relu6's bound that an observed channel may reach after it was made larger
 
@@ -140,6 +141,8 @@ def _factors(
     r2 = np.max([_largest(arrays[node.inputs[1]], _in_axis(node)) for node in group.readers], axis=0)
     alive = (r1 > 0) & (r2 > 0)  # a channel that nothing writes or nothing reads stays as it is
     factors: Factors = np.sqrt(np.where(alive, r1, 1.0) / np.where(alive, r2, 1.0))
+    # training leaves channels with weights of 1e-20; made like the others they would blow their biases up beyond any scale
+    factors = np.clip(factors, 1 / (MOST * so_far), MOST / so_far)
     for name in group.bounded:
         seen = highs[name].astype(np.float64)
         least = np.maximum(seen / (MARGIN * BOUND), 1e-6) / so_far

@@ -121,3 +121,14 @@ def test_a_dead_channel_stays_finite() -> None:
     graph = equalized(captured(module))
     wanted = torch_float(module, UNSEEN)
     assert np.abs(floats(graph) - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_a_channel_that_training_let_die_does_not_blow_up() -> None:
+    """Weights of 1e-20 before a bias of 0.5: made as large as the others', they would carry the bias beyond any scale."""
+    module = seeded(Inverted)
+    module.first[0].weight.data[3] *= 1e-20
+    module.first[0].bias.data[3] = 0.5
+    wanted = torch_float(module, UNSEEN)
+    cured = equalized(captured(module))
+    assert np.abs(floats(cured) - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert noise(wanted, litert(calibrated(cured, CALIBRATION)[0], UNSEEN)) < 0.3
