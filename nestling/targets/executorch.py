@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from torch import nn
 from nestling.errors import NestlingError, UnusableFile
 from nestling.preprocess import Preprocess
 from nestling.targets.about import About, from_json, to_json
+from nestling.targets.quiet import quiet
 
 ABOUT_METHOD = "nestling"  # the constant method that returns the JSON
 
@@ -124,35 +121,3 @@ def load_bytes(content: bytes, name: str, threads: int | None = None) -> Program
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """ExecuTorch, torchao and cpuinfo write lines of their own to both streams, also from C++; a user gets none of them.
-
-    NESTLING_VERBOSE=1 lets them through.
-    """
-    if os.environ.get("NESTLING_VERBOSE"):
-        yield
-        return
-    import logging
-    import warnings
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    level = logging.root.manager.disable
-    try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        logging.disable(logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-        for saved, stream in zip(kept, (1, 2), strict=True):
-            os.dup2(saved, stream)
-            os.close(saved)
-        os.close(nowhere)

@@ -70,12 +70,10 @@ class QdqModule(nn.Module):
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _normalised(self, node: Node, image: Tensor) -> Tensor:
-        """The table as a multiplication and an addition a channel, chosen so that every one of its values comes out."""
+        """The table as a multiplication and an addition a channel."""
         table = self.graph.tensors[node.inputs[1]]
-        assert table.data is not None
-        constants = affine(table.data, table.quant)
-        if constants is None:
-            raise UnsupportedOp("a normalisation that is no straight line has no form in a .pte; .tflite works.")
+        assert table.data is not None and table.quant is not None
+        constants = affine(table.data, table.quant) or _nearest_line(table.data, table.quant)
         mul, add = (torch.from_numpy(np.array(values, np.float32).reshape(1, -1, 1, 1)) for values in constants)
         return image.permute(*NCHW).to(torch.float32) * mul + add
 
@@ -105,6 +103,19 @@ class QdqModule(nn.Module):
         if tensor.quant is not None and tensor.dtype == "int8":
             value = quantized_decomposed.quantize_per_tensor(value, *_grid(tensor.quant))
         return value.reshape(tensor.shape) if len(tensor.shape) < value.ndim else value
+
+
+def _nearest_line(table: ir.Array, quant: Quant) -> tuple[list[float], list[float]]:
+    """Where no line gives every entry (values that lie right between two integers): one that is a step off at the most."""
+    scale, zero_point = float(quant.scale[0]), int(quant.zero_point[0])
+    lines = []
+    for channel in table.astype(np.float64):
+        inside = np.flatnonzero((channel > -128) & (channel < 127))
+        slope, offset = np.polyfit(inside, channel[inside], 1) if len(inside) > 1 else (0.0, channel[0])
+        if np.abs(np.clip(np.rint(slope * np.arange(256) + offset), -128, 127) - channel).max() > 1:
+            raise UnsupportedOp("a normalisation that is no straight line has no form in a .pte; .tflite works.")
+        lines.append((slope * scale, (offset - zero_point) * scale))
+    return [mul for mul, _ in lines], [add for _, add in lines]
 
 
 def _grid(quant: Quant) -> tuple[float, int, int, int, torch.dtype]:

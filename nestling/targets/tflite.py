@@ -26,6 +26,7 @@ from nestling.preprocess import Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.targets import tflite_metadata
 from nestling.targets.about import About
+from nestling.targets.quiet import quiet
 from nestling.targets.tflite_flatbuffer import FileTensor, Listing, Operator, write
 from nestling.targets.tflite_metadata import AGAIN
 from nestling.targets.tflite_operators import CODE, PRINTERS
@@ -186,13 +187,14 @@ def open_interpreter(model: bytes, file: str, kernels: Kernels = "default", thre
     Raises UnusableFile, naming `file`, for what LiteRT does not take.
     """
     try:
-        interpreter = Interpreter(
-            model_content=model,
-            num_threads=threads,
-            experimental_op_resolver_type=RESOLVERS[kernels],
-            experimental_preserve_all_tensors=keep,
-        )
-        interpreter.allocate_tensors()
+        with quiet():
+            interpreter = Interpreter(
+                model_content=model,
+                num_threads=threads,
+                experimental_op_resolver_type=RESOLVERS[kernels],
+                experimental_preserve_all_tensors=keep,
+            )
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "not a .tflite file"
         raise UnusableFile(f"{file} cannot be run: {reason}.", AGAIN) from error
