@@ -27,6 +27,7 @@ Factors = NDArray[np.float64]
 ROUNDS = 50
 STILL = 1e-3  # the largest relative change of a factor at which the rounds end
 THROUGH = ("average_pool", "max_pool", "pad", "mean")  # f(s x) = s f(x) a channel, for s > 0
+DEAD = 1e-6  # of the largest channel's weights
 MOST = 1024.0  # how much larger or smaller a channel may become in all
 BOUND = 6.0
 MARGIN = 0.75  # of relu6's bound that an observed channel may reach after it was made larger
@@ -139,9 +140,10 @@ def _factors(
     """s of each channel: it is divided by s where it is written and multiplied where it is read."""
     r1 = np.max([_largest(arrays[node.inputs[1]], OUT_AXIS[node.op]) for node in group.writers], axis=0)
     r2 = np.max([_largest(arrays[node.inputs[1]], _in_axis(node)) for node in group.readers], axis=0)
-    alive = (r1 > 0) & (r2 > 0)  # a channel that nothing writes or nothing reads stays as it is
+    # A channel that nothing writes or nothing reads stays as it is. Training leaves some with weights of 1e-20: made like the
+    # others they would blow their biases up beyond any scale.
+    alive = (r1 > DEAD * r1.max()) & (r2 > DEAD * r2.max())
     factors: Factors = np.sqrt(np.where(alive, r1, 1.0) / np.where(alive, r2, 1.0))
-    # training leaves channels with weights of 1e-20; made like the others they would blow their biases up beyond any scale
     factors = np.clip(factors, 1 / (MOST * so_far), MOST / so_far)
     for name in group.bounded:
         seen = highs[name].astype(np.float64)
