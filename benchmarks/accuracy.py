@@ -9,22 +9,17 @@ Photographs: the demo's (ELPV, CC BY-NC-SA 4.0), or --data. --int8 exports an in
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
-import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from machine import cpu, folder
 
 from nestling.bundle import save
-from nestling.data.demo_set import elpv
 from nestling.report.answers import agree, evaluate
 from nestling.targets.export import export, quantized_first
-from nestling.training.features import default_cache
 from nestling.training.fit import FitConfig, fit
 
 SETTINGS = {
@@ -43,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
     with folder(arguments.data) as data:
-        print(f"{processor()}; torch {version('torch')}, executorch {version('executorch')}; {arguments.data or 'ELPV'}\n")
+        print(f"{cpu()}; torch {version('torch')}, executorch {version('executorch')}; {arguments.data or 'ELPV'}\n")
         print("| setting | test top-1, mean | each seed | int8 .pte, mean | fp32 .pte agrees | seconds: embeddings, head |")
         print("|---|---|---|---|---|---|")
         for name, setting in SETTINGS.items() if arguments.settings else [("default", {})]:
@@ -76,24 +71,6 @@ def row(name: str, data: Path, setting: dict[str, object], seeds: int, int8: boo
         f"{first['embeddings']:.1f}, {first['head']:.1f}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-@contextmanager
-def folder(data: Path | None) -> Iterator[Path]:
-    """The photographs' folder; an archive is unpacked for as long as it is needed."""
-    if data is None:
-        yield elpv(default_cache().parent)
-    elif data.is_dir():
-        yield data
-    else:
-        with tempfile.TemporaryDirectory() as place, tarfile.open(data) as archive:
-            archive.extractall(place, filter="data")
-            yield next(path for path in Path(place).iterdir() if path.is_dir())
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

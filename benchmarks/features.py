@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import cpu
 from PIL import Image
 
 from nestling.data.folders import Item, LeftOut, scan
@@ -150,15 +150,6 @@ def photographs(folder: Path, count: int) -> Path:
         image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
         image.save(folder / "ab"[index % 2] / f"{index:05}.jpg", quality=90)
     return folder
-
-
-def cpu() -> str:
-    """The processor's name, and the vector instructions that matter here."""
-    info = Path("/proc/cpuinfo")
-    lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.exists() else {}
-    fields = {key.strip(): value.strip() for key, value in lines.items()}
-    known = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_bf16") if flag in fields.get("flags", "").split()]
-    return f"{fields.get('model name', platform.processor() or platform.machine())} ({', '.join(known) or platform.machine()})"
 
 
 if __name__ == "__main__":

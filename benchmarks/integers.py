@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from accuracy import processor
+from machine import cpu
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle
@@ -45,7 +45,7 @@ def main() -> None:
     items = scan(arguments.data or elpv(default_cache().parent)).items
     items = items[:: len(items) // (2 * EACH)][: 2 * EACH]
     versions = f"ai-edge-litert {version('ai-edge-litert')}, numpy {version('numpy')}"
-    print(f"{processor()}; {versions}; {EACH} images of noise, {EACH} photographs\n")
+    print(f"{cpu()}; {versions}; {EACH} images of noise, {EACH} photographs\n")
     print("| network | output bytes | differ from BUILTIN_REF | default kernels: bytes equal | largest step | printed in, s |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in NETWORKS:

@@ -11,19 +11,17 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-import tarfile
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from machine import cpu, folder
 
 from nestling.bundle import Bundle, Head
 from nestling.data.choose import part, training_data
-from nestling.data.demo_set import elpv
-from nestling.errors import NestlingError
 from nestling.graph.bias_correction import bias_corrected
 from nestling.graph.calibrate import choose_ranges, observe
 from nestling.graph.equalize import equalized, groups, scaled
@@ -34,18 +32,9 @@ from nestling.models.backbones import DEFAULT
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.training.engine import engine_of
-from nestling.training.features import Features, default_cache, embed
+from nestling.training.features import Features, embed
 from nestling.training.fit import FitConfig, fit
 from nestling.training.integer_engine import integer_engine
-
-
-def unpacked(data: Path, folder: Path) -> Path:
-    if data.is_dir():
-        return data
-    with tarfile.open(data) as archive:
-        archive.extractall(folder, filter="data")
-    inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 else folder
 
 
 def top1(head: Head, features: Features) -> float:
@@ -116,14 +105,6 @@ def disease(bundle: Bundle, spread: float = 3.0, most: int = 1000) -> list[tuple
     return rows
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -136,16 +117,11 @@ def main() -> None:
     parser.add_argument("--no-demo", action="store_true", help="leave out the ELPV set")
     options = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "ai-edge-litert", "numpy"))
-    print(f"{options.backbone}; {processor()}; {packages}; Python {platform.python_version()}\n")
-    with tempfile.TemporaryDirectory() as folder:
-        sets: list[tuple[Path, Sequence[int]]] = []
-        if options.data:
-            sets.append((unpacked(options.data, Path(folder)), range(options.seeds)))
-        if not options.no_demo:
-            try:
-                sets.append((elpv(default_cache().parent), range(options.seeds)))
-            except NestlingError as error:
-                say(str(error))
+    print(f"{options.backbone}; {cpu()}; {packages}; Python {platform.python_version()}\n")
+    wanted = [options.data] if options.data else []
+    with ExitStack() as stack:
+        places = [stack.enter_context(folder(data)) for data in (*wanted, *([] if options.no_demo else [None]))]
+        sets: list[tuple[Path, Sequence[int]]] = [(place, range(options.seeds)) for place in places]
         print("| photographs | split seed | float top-1 | int8 top-1 | difference | equalised | biases corrected | seconds |")
         print("|---|---:|---:|---:|---:|---|---|---:|")
         first: Bundle | None = None

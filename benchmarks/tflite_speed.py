@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from accuracy import processor
+from machine import cpu
 
 from nestling.bundle import Bundle, Head
 from nestling.graph.calibrate import choose_ranges, observe
@@ -90,10 +90,7 @@ def main() -> None:
     converter = parser.parse_args().converter
     asked = [converter, "-c", "from importlib.metadata import version; print(version('litert-torch'))"]
     theirs_version = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
-    print(
-        f"{processor()}; ai-edge-litert {version('ai-edge-litert')}, litert-torch {theirs_version}; "
-        f"224 pixels, {RUNS} runs in turns\n"
-    )
+    print(f"{cpu()}; ai-edge-litert {version('ai-edge-litert')}, litert-torch {theirs_version}; 224 pixels, {RUNS} runs in turns\n")
     print("| network | threads | ours, ms | converter's, ms | ours / converter's | bytes, ours / converter's |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in NETWORKS:
