@@ -25,6 +25,8 @@ from nestling.training.fit import FitConfig, fit
 SETTINGS = {
     "as the demo (224 pixels)": {},
     "224 pixels, flips": {"views": "flips"},
+    "288 pixels": {"size": 288},
+    "384 pixels": {"size": 384},
     "300 pixels": {"size": 300},
     "300 pixels, flips": {"size": 300, "views": "flips"},
 }
@@ -39,16 +41,19 @@ def main() -> None:
     arguments = parser.parse_args()
     with folder(arguments.data) as data:
         print(f"{cpu()}; torch {version('torch')}, executorch {version('executorch')}; {arguments.data or 'ELPV'}\n")
-        print("| setting | test top-1, mean | each seed | int8 .pte, mean | fp32 .pte agrees | seconds: embeddings, head |")
-        print("|---|---|---|---|---|---|")
+        print(
+            "| setting | val top-1, mean | test top-1, mean | each seed | int8 .pte, mean | fp32 .pte agrees | seconds: embeddings, head |"
+        )
+        print("|---|---|---|---|---|---|---|")
         for name, setting in SETTINGS.items() if arguments.settings else [("default", {})]:
             print(row(name, data, setting, arguments.seeds, arguments.int8), flush=True)
 
 
 def row(name: str, data: Path, setting: dict[str, object], seeds: int, int8: bool) -> str:
-    tops, int8_tops, agreements, seconds = [], [], [], []
+    vals, tops, int8_tops, agreements, seconds = [], [], [], [], []
     for seed in range(seeds):
         fitted = fit(data, FitConfig(seed=seed, **setting))
+        vals.append(fitted.bundle.lineage[-1].metrics["val_top1"])
         tops.append(fitted.test.top1)
         seconds.append(fitted.seconds)
         if not int8:
@@ -64,6 +69,7 @@ def row(name: str, data: Path, setting: dict[str, object], seeds: int, int8: boo
     first = seconds[0]
     cells = [
         name,
+        f"{np.mean(vals):.2%}",
         f"{np.mean(tops):.2%}",
         " ".join(f"{top * 100:.1f}" for top in tops),
         f"{np.mean(int8_tops):.2%}" if int8_tops else "",
