@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py [--seeds 5] [--int8] [--data FOLDER_OR_TAR_GZ] [--settings]
 
 Photographs: the demo's (ELPV, CC BY-NC-SA 4.0), or --data. --int8 exports an int8 .pte for each seed too (a minute each).
---settings adds the larger input and the mirrored views. Prints Markdown.
+--settings adds larger inputs and mirrored views. seconds: of the first seed, embeddings and head. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with folder(arguments.data) as data:
         print(f"{cpu()}; torch {version('torch')}, executorch {version('executorch')}; {arguments.data or 'ELPV'}\n")
-        print(
-            "| setting | val top-1, mean | test top-1, mean | each seed | int8 .pte, mean | fp32 .pte agrees | seconds: embeddings, head |"
-        )
+        print("| setting | val top-1, mean | test top-1, mean | each seed | int8 .pte, mean | fp32 .pte agrees | seconds |")
         print("|---|---|---|---|---|---|---|")
         for name, setting in SETTINGS.items() if arguments.settings else [("default", {})]:
             print(row(name, data, setting, arguments.seeds, arguments.int8), flush=True)
