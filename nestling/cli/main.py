@@ -46,13 +46,14 @@ def main(arguments: list[str] | None = None) -> None:
         show.say(f"error: {error.filename or 'a file'}: {error.strerror or error}")
         status = FAILED
     except (KeyboardInterrupt, typer.Abort):
-        show.say("interrupted; what is in the cache stays, no file was left half-written")
-        status = INTERRUPTED
+        status = INTERRUPTED  # typer itself answers some of these with the status alone
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own: a wrong command line
             raise
         show.say(f"error: {error.format_message()}\n  see:  nestling {' '.join((arguments or sys.argv[1:])[:1])} --help")
         status = USAGE
+    if status == INTERRUPTED:
+        show.say("interrupted; what is in the cache stays, no file was left half-written")
     sys.exit(status if isinstance(status, int) else DONE)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -69,3 +70,19 @@ def test_twenty_kills(nestling: Nestling, photos: Path, bundle: Path, tmp_path: 
         assert all(features._read(path) is not None for path in entries), "a cache entry is damaged"
     nestling("fit", photos, "-o", own, *SMALL, NESTLING_CACHE=str(tmp_path / "cache"))
     assert own.read_bytes() == bundle.read_bytes()
+
+
+def test_ctrl_c_keeps_what_is_in_the_cache(photos: Path, bundle: Path, tmp_path: Path) -> None:
+    """Exit status 130, one line, no half-written file; the bundle that was there stays."""
+    own = tmp_path / "mine.nest"
+    own.write_bytes(bundle.read_bytes())
+    command = [sys.executable, "-m", "nestling", "fit", str(photos), "-o", str(own), *SMALL, "--seed", "5"]
+    environment = os.environ | {"NESTLING_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr
+        said = process.stderr.readline()  # "embedding (36)": it is at work
+        process.send_signal(signal.SIGINT)
+        said += process.stderr.read()
+    assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
+    assert own.read_bytes() == bundle.read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("mine.nest", "cache")] == []
