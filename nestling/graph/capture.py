@@ -96,7 +96,7 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Value | Constant], builde
     target: Any = node.target
     parts = node.all_input_nodes
     if not any(isinstance(values[part], Value) for part in parts):
-        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda part: values[part].data)  # type: ignore[union-attr]
+        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda part: values[part].data)  # type: ignore[union-attr]  # all constants
         return Constant(node.name, target(*args, **kwargs))
     builder.source, builder.where = _source(node), _where(node)
     builder.before_permute = bool(node.users) and all("permute" in str(user.target) for user in node.users)
@@ -104,7 +104,7 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Value | Constant], builde
     builder.shape = tuple(int(size) for size in (seen if isinstance(seen, torch.Tensor) else seen[0]).shape)
     if not isinstance(target, torch._ops.OpOverload):
         builder.op = "getitem"
-        return getitem(builder, values[parts[0]], node.args[1])  # type: ignore[arg-type]
+        return getitem(builder, values[parts[0]], node.args[1])  # type: ignore[arg-type]  # an int here
     name = str(target._schema.name)
     builder.op = name.removeprefix("aten::")
     if builder.op not in ATEN:

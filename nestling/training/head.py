@@ -72,10 +72,10 @@ def _minimise(start: Tensor, x: Tensor, y: Tensor, decay: float, class_weights: 
     def loss() -> Tensor:
         optimiser.zero_grad()
         value = cross_entropy(_logits(weight, x), y, class_weights) + decay / 2 * weight[:, :-1].square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         return value
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)  # type: ignore[no-untyped-call]  # torch does not annotate it
     return weight.detach()
 
 

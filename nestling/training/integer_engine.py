@@ -13,6 +13,7 @@ import queue
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import __version__ as version
@@ -34,16 +35,16 @@ def integer_engine(graph: Graph, kernels: Kernels = "default") -> Engine:
 
     def embed(images: Iterator[Image]) -> Iterator[Vector]:
         workers = os.cpu_count() or 1
-        free: queue.SimpleQueue[object] = queue.SimpleQueue()
+        free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(workers):
             free.put(open_interpreter(model, "the int8 graph", kernels))
 
         def one(image: Image) -> Vector:
             interpreter = free.get()
             try:
-                interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])  # type: ignore[attr-defined]
-                interpreter.invoke()  # type: ignore[attr-defined]
-                steps = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]  # type: ignore[attr-defined]
+                interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+                interpreter.invoke()
+                steps = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
             finally:
                 free.put(interpreter)
             vector: Vector = (steps.astype(np.float32) - zero) * scale
