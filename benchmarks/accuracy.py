@@ -15,10 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from machine import cpu, folder
+from photographs import folder
 
 from nestling.bundle import save
 from nestling.report.answers import agree, evaluate
+from nestling.report.machine import processor
 from nestling.targets.export import export, quantized_first
 from nestling.training.fit import FitConfig, fit
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
     with folder(arguments.data) as data:
-        print(f"{cpu()}; torch {version('torch')}, executorch {version('executorch')}; {arguments.data or 'ELPV'}\n")
+        print(f"{processor()}; torch {version('torch')}, executorch {version('executorch')}; {arguments.data or 'ELPV'}\n")
         print("| setting | val top-1, mean | test top-1, mean | each seed | int8 .pte, mean | fp32 .pte agrees | seconds |")
         print("|---|---|---|---|---|---|---|")
         for name, setting in SETTINGS.items() if arguments.settings else [("default", {})]:

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import cpu
 from PIL import Image
 
 from nestling.data.folders import Item, LeftOut, scan
 from nestling.data.stream import stream
 from nestling.models.backbones import Network, Normalise, build_backbone, create
 from nestling.preprocess import ImagePreprocess
+from nestling.report.machine import processor
 from nestling.training import features
 from nestling.training.engine import engine_for
 
@@ -59,7 +59,7 @@ def main() -> None:
             f"for torch {'before its clock starts (in its favour)' if options.decoded else 'beside the network, as for nestling'}."
         )
         print(f"torch eager: {options.torch_images} of them a line and round. {options.rounds} rounds in turn, medians.")
-        print(f"{cpu()}, {os.cpu_count()} cores; torch {torch.__version__} with {torch.get_num_threads()} threads.")
+        print(f"{processor()}; torch {torch.__version__} with {torch.get_num_threads()} threads.")
         print(f"Load average at the start {os.getloadavg()[0]:.1f}\n")
         print("| network | way | images/s | nestling is |")
         print("|---|---|---|---|")

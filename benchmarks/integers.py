@@ -14,7 +14,6 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from machine import cpu
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle
@@ -29,6 +28,7 @@ from nestling.graph.read_tflite import read_tflite
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
 from nestling.preprocess import ImagePreprocess
+from nestling.report.machine import processor
 from nestling.targets import tflite
 from nestling.training.features import default_cache
 
@@ -45,7 +45,7 @@ def main() -> None:
     items = scan(arguments.data or elpv(default_cache().parent)).items
     items = items[:: len(items) // (2 * EACH)][: 2 * EACH]
     versions = f"ai-edge-litert {version('ai-edge-litert')}, numpy {version('numpy')}"
-    print(f"{cpu()}; {versions}; {EACH} images of noise, {EACH} photographs\n")
+    print(f"{processor()}; {versions}; {EACH} images of noise, {EACH} photographs\n")
     print("| network | output bytes | differ from BUILTIN_REF | default kernels: bytes equal | largest step | printed in, s |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in NETWORKS:

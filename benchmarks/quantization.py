@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from machine import cpu, folder
+from photographs import folder
 
 from nestling.bundle import Bundle, Head
 from nestling.data.choose import part, training_data
@@ -31,6 +31,7 @@ from nestling.graph.quantize import images_of, quantized
 from nestling.models.backbones import DEFAULT
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
+from nestling.report.machine import processor
 from nestling.training.engine import engine_of
 from nestling.training.features import Features, embed
 from nestling.training.fit import FitConfig, fit
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--no-demo", action="store_true", help="leave out the ELPV set")
     options = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "ai-edge-litert", "numpy"))
-    print(f"{options.backbone}; {cpu()}; {packages}; Python {platform.python_version()}\n")
+    print(f"{options.backbone}; {processor()}; {packages}; Python {platform.python_version()}\n")
     wanted = [options.data] if options.data else []
     with ExitStack() as stack:
         places = [stack.enter_context(folder(data)) for data in (*wanted, *([] if options.no_demo else [None]))]

@@ -18,7 +18,6 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from machine import cpu
 
 from nestling.bundle import Bundle, Head
 from nestling.graph.calibrate import choose_ranges, observe
@@ -26,6 +25,7 @@ from nestling.graph.heads import with_head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
+from nestling.report.machine import processor
 from nestling.targets import tflite
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv2_100")
@@ -90,7 +90,8 @@ def main() -> None:
     converter = parser.parse_args().converter
     asked = [converter, "-c", "from importlib.metadata import version; print(version('litert-torch'))"]
     theirs_version = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
-    print(f"{cpu()}; ai-edge-litert {version('ai-edge-litert')}, litert-torch {theirs_version}; 224 pixels, {RUNS} runs in turns\n")
+    versions = f"ai-edge-litert {version('ai-edge-litert')}, litert-torch {theirs_version}"
+    print(f"{processor()}; {versions}; 224 pixels, {RUNS} runs in turns\n")
     print("| network | threads | ours, ms | converter's, ms | ours / converter's | bytes, ours / converter's |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in NETWORKS:

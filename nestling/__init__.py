@@ -19,6 +19,7 @@ _VERBS = {
     "agree": "nestling.report.answers",
     "predict": "nestling.report.answers",
     "bench": "nestling.report.bench",
+    "report": "nestling.report.gather",
     "demo": "nestling.demo",
 }
 __all__ = ["__version__", *_VERBS]

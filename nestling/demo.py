@@ -9,69 +9,48 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import nestling
 from nestling import bundle as bundles
-from nestling.data.choose import for_evaluation, scan_for
 from nestling.data.demo_set import elpv
 from nestling.data.folders import fingerprint, scan
 from nestling.files import write_atomically
 from nestling.progress import Progress, silent
-from nestling.report.agree import compare
-from nestling.report.answers import answers
-from nestling.report.bench import bench
-from nestling.report.evaluate import judge
-from nestling.targets import known_split, load
-from nestling.targets.export import INTEGERS, export, quantized_first
+from nestling.report.gather import report
+from nestling.report.page import Row
+from nestling.targets.export import export
+from nestling.targets.printers import INTEGERS
 from nestling.training.features import default_cache
 from nestling.training.fit import FitConfig, fit
 
 CONFIG = FitConfig()
-FILES = (("pte", "fp32"), ("pte", "int8"), ("tflite", "fp32"), ("tflite", "int8"))
+FILES = (
+    ("pte", "fp32"), ("pte", INTEGERS),
+    ("tflite", "fp32"), ("tflite", "fp16"), ("tflite", "dynamic"), ("tflite", INTEGERS),
+    ("onnx", "fp32"), ("onnx", INTEGERS),
+)  # fmt: skip
 Say = Callable[[str], None]
 
 
-def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) -> list[dict[str, Any]]:
-    """Returns a row a network: file, test top-1 with interval, agreement with float, bytes, milliseconds, peak memory.
+def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) -> tuple[Row, ...]:
+    """fit, export in every format, report: out/elpv.nest, the files, and out/report.html. Returns the page's rows.
 
     Raises NestlingError where the demo's photographs are not installed.
     """
     data = elpv(default_cache().parent)
     record = out / "demo.json"
-    bundle = out / "elpv.nest"
-    programs = [out / f"elpv-{precision}.{form}" for form, precision in FILES]
-    networks = [bundle, *programs]
+    bundle, page = out / "elpv.nest", out / "report.html"
+    files = [out / f"elpv-{precision}.{form}" for form, precision in FILES]
 
-    def step(name: str, inputs: str, files: Sequence[Path], work: Callable[[], Any]) -> Any:
-        return _unless_done(record, name, inputs, files, work, say)
+    def step(name: str, inputs: str, made: Sequence[Path], work: Callable[[], Any]) -> Any:
+        return _unless_done(record, name, inputs, made, work, say)
 
     photographs = _digest(fingerprint(scan(data)), repr(CONFIG), nestling.__version__)
     step("fit", photographs, [bundle], lambda: bundles.save(fit(data, CONFIG, progress).bundle, bundle))
-    step("export", _digest_files([bundle]), programs, lambda: _export(bundle, data, progress))
-    made = _digest_files(networks)
-    judged = step("evaluate", made, [], lambda: _evaluate(networks, data, progress))
-    timed = step("bench", made, [], lambda: [asdict(timing) for timing in bench(networks, progress=progress)])
-    return [quality | timing for quality, timing in zip(judged, timed, strict=True)]
-
-
-def _export(path: Path, data: Path, progress: Progress) -> None:
-    bundle = bundles.load(path)
-    integers = quantized_first(bundle, path.with_name(f"{path.stem}-int8.nest"), data, progress)
-    for form, precision in FILES:
-        export(integers if precision == INTEGERS else bundle, path.parent, path.stem, form, precision, data, progress=progress)
-
-
-def _evaluate(networks: Sequence[Path], data: Path, progress: Progress) -> list[dict[str, Any]]:
-    runners = [load(path) for path in networks]
-    dataset = scan_for(runners[0].labels, data)
-    items, logits, _ = answers(runners, for_evaluation(dataset, known_split(runners[0], dataset)).items, progress)
-    truth, paths = np.array([item.label for item in items]), [item.path for item in items]
-    rows = []
-    for own in logits:
-        evaluation = judge(own, truth, paths, dataset.labels)
-        rows.append({"top1": evaluation.top1, "interval": evaluation.interval, "images": evaluation.images})
-    return [row | {"agreement": compare(logits[0], own).agreement} for row, own in zip(rows, logits, strict=True)]
+    step("export", _digest_files([bundle]), files, lambda: [one.file for one in export(bundle, out, FILES, data, None, progress)])
+    rows = step(
+        "report", _digest_files([bundle, *files]), [page], lambda: [asdict(row) for row in report(out, page, data, progress).rows]
+    )
+    return tuple(Row(**(row | {"interval": tuple(row["interval"])})) for row in rows)
 
 
 def _unless_done(record: Path, name: str, inputs: str, files: Sequence[Path], work: Callable[[], Any], say: Say) -> Any:

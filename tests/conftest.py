@@ -7,6 +7,7 @@ from pathlib import Path
 # One thread a process: the tests run as many processes as there are cores, and threads that wait for each other by spinning
 # would take them from one another. Before NumPy and torch are imported; the processes that tests start inherit it.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reports to its makers from Linux too; tests import it directly
 
 import pytest
 

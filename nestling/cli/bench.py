@@ -1,60 +1,93 @@
 """nestling bench."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nestling.cli import show
 
+if TYPE_CHECKING:
+    from nestling.report.page import LayerTable
+
+LISTED = 12  # layers of a file in the table; the picture and --json have more
+
 
 def command(
     files: Annotated[list[Path], typer.Argument(help="Exported files or bundles, or a folder with a manifest.json.")],
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1",
+    layers: Annotated[bool, typer.Option("--layers", help="Each layer's time beside its MACs, and a picture.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Photographs to measure the noise on.", show_default="those that it learned from")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Time networks, one image at a time: each in its own process, taking turns, so that the machine's drift falls on all.
 
-    Example:  nestling bench out/ --threads 1,2
+    Int8 files show their noise ratio: how far the runtime is from the int8 reference on this processor, over what quantisation did.
+
+    Example:  nestling bench out/ --threads 1,2 --layers
     """
-    from nestling.report.bench import bench
-    from nestling.targets.export import read_manifest
+    from dataclasses import asdict
+
+    from nestling.report.bench import bench, listed, to_plain
+    from nestling.report.layers import draw, layer_tables
+    from nestling.targets import manifest
 
     try:
         counts = [int(part) for part in threads.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"--threads is numbers separated by commas; found {threads!r}") from None
-    listed = [[path / str(e["file"]) for e in read_manifest(path / "manifest.json")] if path.is_dir() else [path] for path in files]
-    timings = bench([path for some in listed for path in some], counts, show.bars)
-    kinds = {e["file"]: e for path in files if path.is_dir() for e in read_manifest(path / "manifest.json")}
+        counts = []
+    if not counts or min(counts) < 1:
+        raise typer.BadParameter(f"--threads is numbers from 1, separated by commas; found {threads!r}")
+    paths = [one for path in files for one in ([path / a.file for a in manifest.read(path)] if path.is_dir() else [path])]
+    timings = bench(paths, counts, show.bars, data)
+    tables = layer_tables(paths, counts[0], show.bars) if layers else ()
+    pictures = draw(tables, paths) if layers else ()
+    rows = to_plain(timings, [artifact for path in paths if (artifact := listed(path)) is not None])
     if json:
-        rows = [
-            {
-                "file": t.file,
-                "format": kinds.get(t.file, {}).get("format", Path(t.file).suffix.removeprefix(".")),
-                "precision": kinds.get(t.file, {}).get("precision"),
-                "threads": t.threads,
-                "ms_median": t.ms_median,
-                "ms_p95": t.ms_p95,
-                "peak_memory_bytes": t.peak_memory_bytes,
-                "bytes": t.bytes,
-            }
-            for t in timings
-        ]
-        show.as_json({"artifacts": rows})
+        timed = {(table.file, table.runtime): [asdict(layer) for layer in table.layers] for table in tables}
+        with_layers = [row | {"layers": timed.get((row["file"], row["runtime"]))} for row in rows]
+        show.as_json({"artifacts": with_layers if layers else rows})
         return
     show.table(
-        ["file", "threads", "median", "95th percentile", "images/s", "peak memory", "size"],
+        ["file", "runtime", "threads", "median", "95th percentile", "images/s", "noise ratio", "peak memory", "size"],
         [
             [
                 t.file,
+                t.runtime,
                 str(t.threads),
                 f"{t.ms_median:.2f} ms",
                 f"{t.ms_p95:.2f} ms",
                 f"{1e3 / t.ms_median:.0f}",
+                "" if t.noise_ratio is None else f"{t.noise_ratio:.2f}",
                 show.size(t.peak_memory_bytes),
                 show.size(t.bytes),
             ]
             for t in timings
         ],
     )
+    show.noisy([(t.file, t.runtime, t.noise_ratio) for t in timings])
+    _print(tables)
+    for picture in pictures:
+        show.out().print(f"a picture: {picture}")
+
+
+def _print(tables: "Sequence[LayerTable]") -> None:
+    for table in tables:
+        costliest = sorted(table.layers, key=lambda layer: -(layer.ms or 0.0))[:LISTED]
+        rows = [
+            [
+                layer.name,
+                layer.kind,
+                "x".join(map(str, layer.shape[1:])),
+                f"{layer.ms or 0:.3f}",
+                f"{layer.macs / 1e6:.2f} M" if layer.macs else "",
+                f"{layer.macs / layer.ms / 1e6:.1f} G/s" if layer.macs and layer.ms else "",
+            ]
+            for layer in costliest
+        ]
+        total = sum(layer.ms or 0.0 for layer in table.layers)
+        title = f"{table.file}, {table.runtime}: {len(costliest)} of {len(table.layers)} layers; all together {total:.2f} ms"
+        show.table(["layer", "kind", "shape", "ms", "MACs", "MACs a second"], rows, title)

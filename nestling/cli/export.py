@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -11,59 +11,77 @@ from nestling.cli import show
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle to print.")],
-    to: Annotated[str, typer.Option(help="Formats: pte (ExecuTorch), tflite (LiteRT), or both: pte,tflite.")] = "pte",
+    to: Annotated[str, typer.Option(help="Formats: pte (ExecuTorch), tflite (LiteRT), onnx; several: pte,tflite,onnx.")] = "pte",
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, dynamic, int8, or several; a format prints those it has.")
     ] = "fp32,int8",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files and their manifest.json.")] = Path("out"),
-    data: Annotated[Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were")] = None,
-    features: Annotated[bool, typer.Option("--features", help="The embedding as a second output.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The photographs it learned from; of an import, any.", show_default="where they were"),
+    ] = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="The embedding, too: a second output; for pte a file of its own, NAME.features.pte.")
+    ] = False,
     int8_head: Annotated[bool, typer.Option("--int8-head", help="int8: the head in integers, too (it can't learn then).")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Keep a file that fails its gate.")] = False,
+    onnx_weights: Annotated[
+        str, typer.Option(help="uint8 or int8. int8 is quicker on processors with 8-bit dot products, and wrong on others.")
+    ] = "uint8",
+    force: Annotated[bool, typer.Option("--force", help="Keep a file that fails its gates.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Print a bundle for a target, and check each file against the network that it was printed from.
+    """Print a bundle for a target, and judge each file before it is put in place: the integers inside it, and its answers.
 
-    Example:  nestling export parts.nest --to pte,tflite --precision int8 -o out/
+    Example:  nestling export parts.nest --to pte,tflite,onnx --precision int8 -o out/
     """
-    from nestling import bundle as bundles
-    from nestling.targets.export import FORMATS, INTEGERS, PRECISIONS, PRINTERS, ExportConfig, export, quantized_first
+    from nestling.targets.export import exported, require_passed
+    from nestling.targets.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, ExportConfig, Weights
 
     forms, precisions = _listed("--to", to, FORMATS), _listed("--precision", precision, PRECISIONS)
+    if onnx_weights not in get_args(Weights):
+        raise typer.BadParameter(f"--onnx-weights is uint8 or int8; found {onnx_weights!r}")
+    if features and "pte" in forms and FEATURES not in forms:
+        forms.append(FEATURES)
     wanted = [(form, kind) for form in forms for kind in precisions if (form, kind) in PRINTERS]
     if not wanted:
         raise typer.BadParameter(f"no format of {to} is printed in {precision}")
-    loaded, config = bundles.load(bundle), ExportConfig(features, int8_head, force)
-    integers = loaded
-    if any(kind == INTEGERS for _, kind in wanted):
-        integers = quantized_first(loaded, output / f"{bundle.stem}-int8.nest", data, show.bars)
-    made = [
-        export(integers if kind == INTEGERS else loaded, output, bundle.stem, form, kind, data, config, show.bars)
-        for form, kind in wanted
-    ]
+    weights: Weights = "int8" if onnx_weights == "int8" else "uint8"
+    made = exported(bundle, output, wanted, data, ExportConfig(features, int8_head, weights, force), show.bars)
     if json:
-        keys = ("file", "format", "precision", "bytes", "agreement", "noise_ratio")
-        show.as_json({"artifacts": [{key: getattr(artifact, key) for key in keys} for artifact in made]})
+        keys = ("file", "format", "precision", "bytes", "agreement", "noise_ratio", "max_logit_difference", "ms", "failed")
+        show.as_json({"artifacts": [{key: getattr(artifact, key) for key in keys} for artifact in made.artifacts]})
+        require_passed(made)
         return
     rows = [
         [
             a.file,
             show.size(a.bytes),
             show.share(a.agreement),
-            f"{a.max_relative_difference:.1e}",
             "" if a.noise_ratio is None else f"{a.noise_ratio:.2f}",
+            f"{a.max_logit_difference:.2g}",
+            f"{a.ms:.2f}",
             "" if a.delegated is None else show.share(a.delegated),
         ]
-        for a in made
+        for a in made.artifacts
     ]
-    images = f"compared with the network each was printed from, on {made[0].images} validation photographs"
-    headings = ["file", "size", "agreement", "largest relative logit difference", "noise ratio", "operations in XNNPACK"]
-    show.table(headings, rows, images)
-    show.out().print(f"written to {output}\nnext:  nestling predict {show.path_hint(output / made[-1].file)} PHOTO.jpg")
+    if rows:
+        headings = ["file", "size", "agreement", "noise ratio", "largest logit difference", "ms", "operations in XNNPACK"]
+        show.table(headings, rows, f"compared with the network each was printed from, on {made.said}")
+    for artifact in made.artifacts:
+        for problem in artifact.failed:
+            show.say(f"warning: {artifact.file} was kept though {problem}")
+        if artifact.requantised is not None:
+            channels, of = artifact.requantised
+            show.say(f"{artifact.file}: {channels} of {of} output channels were requantised; the others keep their integers")
+    require_passed(made)
+    last = show.path_hint(output / made.artifacts[-1].file)
+    show.out().print(
+        f"written to {output}\nnext:  nestling bench {show.path_hint(output)}   or   nestling predict {last} PHOTO.jpg"
+    )
 
 
 def _listed(option: str, text: str, known: Sequence[str]) -> list[str]:
     words = [word.strip() for word in text.split(",")]
     if unknown := [word for word in words if word not in known]:
         raise typer.BadParameter(f"{option} is one or more of {', '.join(known)}; found {unknown[0]!r}")
-    return words
+    return list(dict.fromkeys(words))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,6 +19,9 @@ from rich.table import Table
 from nestling.data.folders import LeftOut
 from nestling.progress import Advance
 from nestling.report.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from nestling.report.page import Row
 
 MOST_LEFT_OUT = 20  # files named one by one
 
@@ -85,7 +89,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str = "
 
 def out() -> Console:
     """stdout; wide where it is not a terminal, so that a file holds whole lines."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
+    return Console(width=None if sys.stdout.isatty() else 132, highlight=False, markup=False)
 
 
 def share(value: float) -> str:
@@ -127,6 +131,37 @@ def evaluation_tables(evaluation: Evaluation) -> None:
     if evaluation.mistakes:
         wrong = [[str(m.path), m.label, m.answer, share(m.probability)] for m in evaluation.mistakes]
         table(["file", "is", "answered", "sure"], wrong, "the most confident mistakes")
+
+
+def networks(rows: Sequence[Row]) -> None:
+    """What a report says of each file, and a warning for each runtime that adds more noise than quantisation did."""
+    table(
+        ["network", "runtime", "test top-1 [95%]", "agreement", "noise ratio", "size", "median", "95th pct", "peak memory"],
+        [
+            [
+                row.file,
+                row.runtime,
+                f"{share(row.top1)} [{row.interval[0] * 100:.1f}, {row.interval[1] * 100:.1f}]",
+                share(row.agreement),
+                "" if row.noise_ratio is None else f"{row.noise_ratio:.2f}",
+                size(row.bytes),
+                "" if row.ms_median is None else f"{row.ms_median:.2f} ms",
+                "" if row.ms_p95 is None else f"{row.ms_p95:.2f} ms",
+                "" if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
+            ]
+            for row in rows
+        ],
+        f"{rows[0].images} test photographs; one image at a time, one thread; agreement with the float network",
+    )
+    noisy([(row.file, row.runtime, row.noise_ratio) for row in rows])
+
+
+def noisy(ratios: Sequence[tuple[str, str, float | None]]) -> None:
+    """(file, runtime, noise ratio): warns of those over 1."""
+    for file, runtime, ratio in ratios:
+        if ratio is not None and ratio > 1:
+            times = f"{ratio:.1f} times the noise of quantisation"
+            say(f"warning: {file} in {runtime} adds {times} on this processor; see docs/onnx-weights.md")
 
 
 def seconds(phases: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""A head put on a Graph that ends in the embedding. NumPy only: printers use it."""
+"""What a Graph ends in when it is printed: a head on its embedding, or its own scores. NumPy only: printers use it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from nestling.bundle import Head
 from nestling.errors import NestlingError
 from nestling.graph.edit import free_name
+from nestling.graph.endings import ending, ending_in
 from nestling.graph.integers import Range, quant_of, quantized_bias, quantized_weight
 from nestling.graph.ir import Dequantize, FullyConnected, Graph, Node, Tensor
 from nestling.graph.spec import check
@@ -56,6 +57,17 @@ def with_int8_head(graph: Graph, head: Head, logit_range: Range) -> Graph:
         Node("dequantize", (steps.name,), (logits.name,), Dequantize(), "head"),
     )
     return _extended(graph, (weight, bias, steps, logits), nodes, (logits.name,))
+
+
+def with_own_end(graph: Graph) -> Graph:
+    """For a network that keeps its own end: the graph whose output are its scores before a softmax, float32 [1, classes]."""
+    graph = ending_in(graph, ending(graph).logits)
+    scores = graph.tensors[graph.outputs[0]]
+    if scores.quant is None:
+        return graph
+    logits = Tensor(free_name("logits", graph.tensors), scores.shape, "float32")
+    node = Node("dequantize", (scores.name,), (logits.name,), Dequantize(), "head")
+    return _extended(graph, (logits,), (node,), (logits.name,))
 
 
 def _embedding(graph: Graph, head: Head) -> Tensor:

@@ -126,7 +126,7 @@ def _plans(graph: Graph, images: Sequence[Image], config: QuantizeConfig, progre
     for equalize in CHOICES[config.equalize]:
         base, found = graph, statistics
         if equalize:
-            base = equalized(graph, {name: some.channel_high for name, some in statistics.items()})
+            base = _equalized(graph, statistics)
             found = observe(base, images, config.seed, progress)
         plain = _integers(base, found, config)
         for correct in CHOICES[config.bias_correction]:
@@ -136,6 +136,20 @@ def _plans(graph: Graph, images: Sequence[Image], config: QuantizeConfig, progre
                 advance(1)
             plans.append(_Plan(equalize, correct, base, integers))
     return plans
+
+
+def _equalized(graph: Graph, statistics: Mapping[str, Statistics]) -> Graph:
+    return equalized(graph, {name: some.channel_high for name, some in statistics.items()})
+
+
+def float_network(bundle: Bundle, dataset: Dataset, progress: Progress = silent) -> Graph:
+    """The float graph that a quantised bundle's integers were made from, biases not corrected: what explain compares with."""
+    settings = next((step.settings for step in reversed(bundle.lineage) if step.name == "quantize"), {})
+    graph = float_graph(bundle)
+    if not settings.get("equalized"):
+        return graph
+    images = images_of(part(dataset, bundle, "train", settings["calibration"]), bundle.preprocess)
+    return _equalized(graph, observe(graph, images, settings["seed"], progress))
 
 
 def _integers(graph: Graph, statistics: Mapping[str, Statistics], config: QuantizeConfig) -> Graph:

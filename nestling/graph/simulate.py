@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
-import numpy as np
 import torch
 
+from nestling.graph.float_twin import real
 from nestling.graph.ir import Graph, Quant, Tensor
 from nestling.models.graph_module import GraphModule, Hook
 
@@ -38,16 +38,6 @@ def with_carried_constants(graph: Graph, integers: Graph, off: Container[str] = 
             tensor = Tensor(name, tensor.shape, "float32", real(twin))
         tensors[name] = tensor
     return Graph(tensors, graph.nodes, graph.inputs, graph.outputs)
-
-
-def real(tensor: Tensor) -> np.ndarray:
-    """The real numbers of an int8 or int32 constant, float32."""
-    assert tensor.data is not None and tensor.quant is not None
-    shape = [1] * len(tensor.shape)
-    if tensor.quant.axis is not None:
-        shape[tensor.quant.axis] = -1
-    steps = tensor.data.astype(np.float64) - tensor.quant.zero_point.reshape(shape)
-    return (steps * tensor.quant.scale.astype(np.float64).reshape(shape)).astype(np.float32)
 
 
 def carrying(integers: Graph, off: Container[str] = ()) -> Hook:

@@ -1,59 +1,139 @@
-"""Milliseconds and memory of artifacts, each in its own process, in rounds that take turns: the machine's drift falls on all."""
+"""Milliseconds and memory of artifacts, each in its own process, in rounds that take turns: the machine's drift falls on all.
+
+An .onnx is run by every runtime that is at hand. What was exported from an int8 Graph also shows its noise ratio on this very
+processor: some runtimes' integer kernels are exact on one and not on another.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from nestling.errors import NestlingError
+from nestling import bundle as bundles
+from nestling.errors import NestlingError, UnusableFile
 from nestling.progress import Progress, silent
+from nestling.report.agree import rms
+from nestling.targets import manifest, runtimes
+from nestling.targets.manifest import Artifact
+from nestling.targets.printers import FEATURES, INTEGERS
+from nestling.targets.yardstick import Expected, expected
 
 ROUNDS, RUNS = 7, 15
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one image at a time. peak_memory_bytes: of the process, above what Python and its imports had taken before."""
+    """Of one image at a time. peak_memory_bytes: of the process, above what Python and its imports had taken before.
+
+    noise_ratio: rms(this runtime - int8 reference) / rms(float - int8 reference); None where the file was not printed from integers
+    or its bundle is not there any more.
+    """
 
     file: str
+    runtime: str
     threads: int
     ms_median: float
     ms_p95: float
     peak_memory_bytes: int
     bytes: int
+    noise_ratio: float | None = None
 
 
-def bench(files: Sequence[Path], threads: Sequence[int] = (1,), progress: Progress = silent) -> tuple[Timing, ...]:
-    """Time every file (bundle or artifact) with every number of threads. Raises NestlingError where one can't be run."""
-    jobs = [(file, count) for count in threads for file in files]
-    with ExitStack() as stack, progress("timing", ROUNDS * len(jobs)) as advance:
-        workers = [stack.enter_context(_Worker(file, count)) for file, count in jobs]
-        times: list[list[float]] = [[] for _ in jobs]
-        for _ in range(ROUNDS):
-            for worker, own in zip(workers, times, strict=True):
-                own.extend(worker.ask(RUNS)["ms"])
+def bench(
+    files: Sequence[Path],
+    threads: Sequence[int] = (1,),
+    progress: Progress = silent,
+    data: Path | None = None,
+    rounds: int = ROUNDS,
+) -> tuple[Timing, ...]:
+    """Time every file (bundle or artifact) in every runtime that takes it, with every number of threads.
+
+    data: photographs for the noise ratio; None for those that the bundles learned from (see yardstick.expected).
+    Raises NestlingError where one can't be run.
+    """
+    jobs = [(file, runtime, count) for count in threads for file in files for runtime in runtimes(file)]
+    with ExitStack() as stack:
+        with progress("starting", len(jobs)) as advance:
+            workers = []
+            for job in jobs:
+                workers.append(stack.enter_context(_Worker(*job)))
+                workers[-1].ask({"runs": 3})
                 advance(1)
-        peaks = [worker.ask(0)["peak"] for worker in workers]
+        times: list[list[float]] = [[] for _ in jobs]
+        with progress("timing", rounds * len(jobs)) as advance:
+            for _ in range(rounds):
+                for worker, own in zip(workers, times, strict=True):
+                    own.extend(worker.ask({"runs": RUNS})["ms"])
+                    advance(1)
+        peaks = [worker.ask({"peak": True})["peak"] for worker in workers]
+        noise = _noise(files, workers, data, progress)
     return tuple(
-        Timing(file.name, count, float(np.median(own)), float(np.percentile(own, 95)), peak, file.stat().st_size)
-        for (file, count), own, peak in zip(jobs, times, peaks, strict=True)
+        Timing(file.name, runtime, count, float(np.median(own)), float(np.percentile(own, 95)), peak, file.stat().st_size, ratio)
+        for (file, runtime, count), own, peak, ratio in zip(jobs, times, peaks, noise, strict=True)
     )
+
+
+# ---- noise ----------------------------------------------------------------------------------------------------------------------
+
+
+def listed(file: Path) -> Artifact | None:
+    """What the manifest beside a file says of it, if there is one."""
+    try:
+        return next((artifact for artifact in manifest.read(file.parent) if artifact.file == file.name), None)
+    except UnusableFile:
+        return None
+
+
+def _noise(files: Sequence[Path], workers: Sequence[_Worker], data: Path | None, progress: Progress) -> list[float | None]:
+    """A ratio a worker."""
+    sources = {file: source for file in files if (source := _source(file)) is not None}
+    found: dict[int, float] = {}
+    for source in dict.fromkeys(sources.values()):
+        wanted = expected(bundles.load(source), True, data, progress)
+        own = [(i, worker) for i, worker in enumerate(workers) if sources.get(worker.file) == source]
+        found |= zip((i for i, _ in own), _ratios([worker for _, worker in own], wanted, progress), strict=True)
+    return [found.get(i) for i in range(len(workers))]
+
+
+def _source(file: Path) -> Path | None:
+    """The bundle that an int8 file was printed from, where it is still there."""
+    artifact = listed(file)
+    if artifact is None or artifact.precision != INTEGERS or artifact.format == FEATURES:
+        return None
+    source = file.parent / artifact.bundle
+    return source if source.is_file() else None
+
+
+def _ratios(workers: Sequence[_Worker], wanted: Expected, progress: Progress) -> Iterator[float]:
+    assert wanted.floats is not None
+    quantisation = max(rms(wanted.floats, wanted.answers), 1e-12)
+    with TemporaryDirectory() as place, progress("measuring noise", len(workers)) as advance:
+        images, answers = Path(place) / "images.npy", Path(place) / "answers.npy"
+        np.save(images, wanted.images)
+        for worker in workers:
+            worker.ask({"images": str(images), "answers": str(answers)})
+            advance(1)
+            yield rms(np.load(answers), wanted.answers) / quantisation
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------------------
 
 
 class _Worker:
     """A process that has loaded one file and runs it when asked (see bench_worker.py)."""
 
-    def __init__(self, file: Path, threads: int) -> None:
+    def __init__(self, file: Path, runtime: str, threads: int) -> None:
         self.file = file
-        command = [sys.executable, "-m", "nestling.report.bench_worker", str(file), str(threads)]
+        command = [sys.executable, "-m", "nestling.report.bench_worker", str(file), runtime, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self) -> _Worker:
@@ -61,12 +141,12 @@ class _Worker:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
-    def ask(self, runs: int) -> Any:
+    def ask(self, question: Mapping[str, object]) -> Any:
         assert self.process.stdin and self.process.stdout and self.process.stderr
         try:
-            self.process.stdin.write(f"{runs}\n")
+            self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
@@ -75,3 +155,27 @@ class _Worker:
             said = self.process.stderr.read().strip().splitlines()
             raise NestlingError(f"{self.file} could not be timed: {said[-1] if said else 'its process ended'}.")
         return json.loads(line)
+
+
+# ---- results as plain values ----------------------------------------------------------------------------------------------------
+
+
+def to_plain(timings: Sequence[Timing], artifacts: Sequence[Artifact]) -> list[dict[str, Any]]:
+    """As --json prints them; the manifest's word for format and precision."""
+    known = {artifact.file: artifact for artifact in artifacts}
+    return [
+        {
+            "file": timing.file,
+            "format": known[timing.file].format if timing.file in known else Path(timing.file).suffix.removeprefix("."),
+            "precision": known[timing.file].precision if timing.file in known else None,
+            "runtime": timing.runtime,
+            "threads": timing.threads,
+            "ms_median": timing.ms_median,
+            "ms_p95": timing.ms_p95,
+            "images_per_second": 1e3 / timing.ms_median,
+            "peak_memory_bytes": timing.peak_memory_bytes,
+            "bytes": timing.bytes,
+            "noise_ratio": timing.noise_ratio,
+        }
+        for timing in timings
+    ]

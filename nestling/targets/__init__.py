@@ -9,9 +9,11 @@ from nestling import bundle as bundles
 from nestling.bundle import Bundle, Split
 from nestling.data.choose import split_again
 from nestling.data.folders import Dataset
-from nestling.errors import UnusableFile
+from nestling.errors import NestlingError, UnusableFile
 from nestling.targets.about import About
 from nestling.targets.runner import Runner
+
+Loader = Callable[[Path, int | None], Runner]
 
 
 def _load_pte(path: Path, threads: int | None) -> Runner:
@@ -26,6 +28,18 @@ def _load_tflite(path: Path, threads: int | None) -> Runner:
     return tflite.load(path, threads=threads or 1)
 
 
+def _load_onnx(path: Path, threads: int | None) -> Runner:
+    from nestling.targets.onnx import load as load_onnx
+
+    return load_onnx(path, threads)
+
+
+def _load_onnx_openvino(path: Path, threads: int | None) -> Runner:
+    from nestling.targets.onnx import load as load_onnx
+
+    return load_onnx(path, threads, "openvino")
+
+
 def _load_bundle(path: Path, threads: int | None) -> Runner:
     bundle = bundles.load(path)
     if bundle.graph is not None:
@@ -37,23 +51,32 @@ def _load_bundle(path: Path, threads: int | None) -> Runner:
     return float_runner(bundle, threads)
 
 
-LOADERS: Mapping[str, Callable[[Path, int | None], Runner]] = {
-    ".nest": _load_bundle,
-    ".pte": _load_pte,
-    ".tflite": _load_tflite,
+LOADERS: Mapping[str, Mapping[str, Loader]] = {  # by suffix and runtime; the first is what runs a file where none is named
+    ".nest": {"nestling": _load_bundle},
+    ".pte": {"ExecuTorch": _load_pte},
+    ".tflite": {"LiteRT": _load_tflite},
+    ".onnx": {"ONNX Runtime": _load_onnx, "OpenVINO": _load_onnx_openvino},
 }
 
 
-def load(path: Path, threads: int | None = None) -> Runner:
-    """A bundle or an artifact, ready to answer. threads: None leaves the runtime's own choice.
+def load(path: Path, threads: int | None = None, runtime: str | None = None) -> Runner:
+    """A bundle or an artifact, ready to answer. threads: None leaves the runtime's own choice. runtime: one of runtimes(path).
 
     Raises UnusableFile, naming the file and the reason.
     """
-    if path.suffix not in LOADERS:
-        raise UnusableFile(f"{path} is none of {', '.join(LOADERS)}.", "make one:  nestling fit PHOTOS -o my.nest")
     if not path.is_file():
         raise UnusableFile(f"{path} does not exist.", "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest --to pte")
-    return LOADERS[path.suffix](path, threads)
+    known = runtimes(path)
+    if runtime is not None and runtime not in known:
+        raise NestlingError(f"{path} is run by {' or '.join(known)}, not by {runtime!r}.")
+    return LOADERS[path.suffix][runtime or known[0]](path, threads)
+
+
+def runtimes(path: Path) -> tuple[str, ...]:
+    """What can run a file, by its suffix. Raises UnusableFile where nothing can."""
+    if path.suffix not in LOADERS:
+        raise UnusableFile(f"{path} is none of {', '.join(LOADERS)}.", "make one:  nestling fit PHOTOS -o my.nest")
+    return tuple(LOADERS[path.suffix])
 
 
 def known_split(runner: Runner, dataset: Dataset) -> Split | None:

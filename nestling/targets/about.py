@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from nestling.bundle import Bundle
 from nestling.errors import UnusableFile
@@ -11,22 +12,28 @@ from nestling.preprocess import Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.preprocess import to_plain as preprocess_to_plain
 
+Gives = Literal["logits", "embedding"]
+
 
 @dataclass(frozen=True)
 class About:
-    """seed, data: the split's seed and the data set's fingerprint, from which `eval` finds the test part; None, "" if unknown."""
+    """seed, data: the split's seed and the data set's fingerprint, from which `eval` finds the test part; None, "" if unknown.
+
+    gives: what the artifact's first output is; one that gives the embedding is a backbone without its head.
+    """
 
     labels: tuple[str, ...]
     preprocess: Preprocess
     seed: int | None = None
     data: str = ""
+    gives: Gives = "logits"
 
 
-def about(bundle: Bundle) -> About:
-    """What is to be written into every artifact of this bundle."""
+def about(bundle: Bundle, gives: Gives = "logits") -> About:
+    """What is to be written into every artifact of this bundle; gives: see About."""
     seed = bundle.split.seed if bundle.split else None
     data = next((step.data for step in reversed(bundle.lineage) if step.data), "")
-    return About(bundle.labels, bundle.preprocess, seed, data)
+    return About(bundle.labels, bundle.preprocess, seed, data, gives)
 
 
 def to_json(what: About) -> str:
@@ -37,6 +44,7 @@ def to_json(what: About) -> str:
         "preprocess": preprocess_to_plain(what.preprocess),
         "seed": what.seed,
         "data": what.data,
+        "gives": what.gives,
     }
     return json.dumps(plain, ensure_ascii=False, sort_keys=True)
 
@@ -46,6 +54,9 @@ def from_json(text: str, name: str) -> About:
     try:
         plain = json.loads(text)
         labels = tuple(str(label) for label in plain["labels"])
-        return About(labels, preprocess_from_plain(plain["preprocess"]), plain.get("seed"), str(plain.get("data", "")))
+        gives = plain.get("gives", "logits")  # artifacts of before there was a choice do not say
+        if gives not in get_args(Gives):
+            raise ValueError(gives)
+        return About(labels, preprocess_from_plain(plain["preprocess"]), plain.get("seed"), str(plain.get("data", "")), gives)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnusableFile(f"{name} does not say its labels and preprocessing in a way that nestling understands.") from error

@@ -1,8 +1,14 @@
-"""The ExecuTorch target: a .pte program from uint8 RGB NHWC to logits, run by XNNPACK."""
+"""The ExecuTorch target: a .pte program from uint8 NHWC to logits, or to the embedding, run by XNNPACK.
+
+executorch_graph.py     a Graph as the torch module that is lowered
+executorch_weights.py   weights with a zero point made symmetric, as XNNPACK wants them
+executorch_layers.py    how long each operation of a program takes
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,18 +36,21 @@ class Printed:
 
 
 def print_program(module: nn.Module, what: About) -> Printed:
-    """Lower an eval-mode module, uint8 [1, H, W, C] -> a tensor, to a .pte.
+    """Lower an eval-mode module, uint8 [1, H, W, C] -> float32, to a .pte; what.gives says what comes out.
 
     Raises NestlingError where a convolution is left outside XNNPACK: such a program would crawl.
     """
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.devtools.backend_debug import get_delegation_info
-        from executorch.exir import to_edge_transform_and_lower
+        from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
         exported = torch.export.export(module, (blank(what.preprocess),))
         lowered = to_edge_transform_and_lower(
-            exported, partitioner=[XnnpackPartitioner()], constant_methods={ABOUT_METHOD: to_json(what)}
+            exported,
+            partitioner=[XnnpackPartitioner()],
+            compile_config=EdgeCompileConfig(_skip_dim_order=True),  # else the image's cast is an operator 20 times as slow
+            constant_methods={ABOUT_METHOD: to_json(what)},
         )
         outside = lowered.exported_program().graph_module
         left = [str(node.target) for node in outside.graph.nodes if "convolution" in str(node.target)]
@@ -59,7 +68,7 @@ def blank(preprocess: Preprocess) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A loaded .pte. One output: logits or, of a features program, embeddings."""
+    """A loaded .pte. One output: logits or, where its about says so, the embedding."""
 
     name: str
     about: About
@@ -78,13 +87,32 @@ class Program:
         return self.about.preprocess
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [N, H, W, C] -> float32 [N, classes]; the program takes one at a time."""
-        rows = [self.method.execute([torch.from_numpy(np.ascontiguousarray(image[None]))])[0] for image in images]
-        return torch.cat(rows).numpy().copy() if rows else np.zeros((0, len(self.labels)), np.float32)
+        """uint8 [N, H, W, C] -> logits float32 [N, classes]; NestlingError where the program gives the embedding."""
+        if self.about.gives != "logits":
+            raise NestlingError(
+                f"{self.name} gives the embedding, not logits.", "take the program with the head, printed beside it"
+            )
+        return self._outputs(images)
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Not inside: the program goes from image to logits."""
-        raise NestlingError(f"{self.name} gives logits only.", "embeddings come from the bundle it was exported from")
+        """uint8 [N, H, W, C] -> embedding float32 [N, D]; NestlingError where the program gives logits."""
+        if self.about.gives != "embedding":
+            hint = "print the embedding's program, too:  nestling export my.nest --to pte --features"
+            raise NestlingError(f"{self.name} gives logits, not the embedding.", hint)
+        return self._outputs(images)
+
+    def _outputs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """One image after the other: the program takes one at a time."""
+        expected = (*self.preprocess.size, self.preprocess.channels)
+        if images.dtype != np.uint8 or images.shape[1:] != expected:
+            raise NestlingError(f"{self.name} takes uint8 images of shape {expected}, not {images.dtype} of {images.shape[1:]}.")
+        rows = np.empty((len(images), math.prod(self.method.metadata.output_tensor_meta(0).sizes())), np.float32)
+        try:
+            for row, image in zip(rows, images, strict=True):
+                row[:] = self.method.execute([torch.from_numpy(np.ascontiguousarray(image[None]))])[0].numpy().reshape(-1)
+        except (RuntimeError, ValueError) as error:
+            raise UnusableFile(f"{self.name} stops while it runs ({_first_line(error)}).", "export it again") from error
+        return rows
 
 
 def load(path: Path, threads: int | None = None) -> Program:

@@ -11,7 +11,6 @@ import copy
 import hashlib
 import importlib
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch import nn
 
 from nestling.models.backbones import Network, Normalise
 from nestling.preprocess import Preprocess
+from nestling.targets.openvino import import_openvino
 
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
@@ -138,20 +138,8 @@ def openvino_engine(network: nn.Module, shape: tuple[int, int, int]) -> Engine:
 
 
 def _openvino() -> Any:
-    """The package, imported without its telemetry: on import it would write into the home folder and report to a server.
-
-    It takes a stub where its telemetry package is absent, so absent it is while openvino is imported.
-    """
-    telemetry = "openvino_telemetry"
-    present = sys.modules.get(telemetry)
-    sys.modules[telemetry] = None  # type: ignore[assignment]  # Python's own way of saying "can't be imported"
-    try:
-        importlib.import_module("openvino.frontend.pytorch.ts_decoder")
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules[telemetry]
-        if present is not None:
-            sys.modules[telemetry] = present
+    """The package, with the decoder that _converted needs."""
+    return import_openvino("openvino.frontend.pytorch.ts_decoder")
 
 
 def _traced(network: nn.Module, shape: tuple[int, int, int]) -> Any:

@@ -26,7 +26,7 @@ class Done:
 
 
 Nestling = Callable[..., Done]
-SMALL = ("--backbone", "mobilenetv3_small_050", "--weights", "none", "--size", "64")
+SMALL = ("--backbone", "mobilenetv2_050", "--weights", "none", "--size", "64")
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, colour in (("apple", (200, 40, 40)), ("lime ü", (60, 190, 60)), ("plum", (90, 40, 160))):
         (root / name).mkdir(parents=True)
         for i in range(20):
-            pixels = np.clip(rng.normal(colour, 50, (70, 90, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(rng.normal(colour, 25, (70, 90, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{i:02}.jpg", quality=92)
     return root
 

@@ -30,7 +30,7 @@ def test_predict_needs_the_program_alone(nestling: Nestling, exported: Path, pho
 def test_the_float_program_answers_as_timm_does(exported: Path, bundle: Path, photos: Path) -> None:
     """timm's own network (not made plain), its own preprocessing, and the bundle's numbers."""
     loaded = bundles.load(bundle)
-    network = timm.create_model("mobilenetv3_small_050", num_classes=0).eval()
+    network = timm.create_model("mobilenetv2_050", num_classes=0).eval()
     network.load_state_dict({name: torch.from_numpy(array) for name, array in loaded.arrays.items()}, strict=False)
     config = timm.data.resolve_data_config({"input_size": (3, 64, 64)}, model=network)
     transform = timm.data.create_transform(**config)

@@ -1,8 +1,7 @@
-"""What every benchmark says of the machine, and where its photographs come from."""
+"""Where a benchmark's photographs come from."""
 
 from __future__ import annotations
 
-import platform
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -11,15 +10,6 @@ from pathlib import Path
 
 from nestling.data.demo_set import elpv
 from nestling.training.features import default_cache
-
-
-def cpu() -> str:
-    """The processor's name, and the vector instructions that matter here."""
-    info = Path("/proc/cpuinfo")
-    lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.exists() else {}
-    fields = {key.strip(): value.strip() for key, value in lines.items()}
-    known = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_bf16") if flag in fields.get("flags", "").split()]
-    return f"{fields.get('model name', platform.processor() or platform.machine())} ({', '.join(known) or platform.machine()})"
 
 
 @contextmanager

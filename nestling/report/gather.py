@@ -1,0 +1,169 @@
+"""report: a folder of exported files as one page: every file asked, timed and looked into, beside the networks it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nestling import bundle as bundles
+from nestling.bundle import Bundle
+from nestling.data.choose import for_evaluation, part, scan_for, training_data
+from nestling.data.folders import Dataset, Item
+from nestling.errors import NestlingError, UnusableFile
+from nestling.files import write_atomically
+from nestling.graph.explain import LayerCost, explain
+from nestling.graph.quantize import float_network, read_images
+from nestling.preprocess import read_image
+from nestling.progress import Progress, silent
+from nestling.report.agree import compare
+from nestling.report.answers import answers
+from nestling.report.bench import Timing, bench
+from nestling.report.evaluate import judge, softmax
+from nestling.report.layers import layer_tables
+from nestling.report.machine import processor, versions
+from nestling.report.page import Example, Page, Row, render
+from nestling.targets import load, manifest, runtimes
+from nestling.targets.manifest import Artifact
+from nestling.targets.printers import FEATURES, INTEGERS
+
+EXPLAINED = 16  # images; the answer is which layers matter, not how much to a decimal
+EXAMPLES = 6  # of each kind
+THUMBNAIL = 160  # pixels
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """A file in one runtime. artifact: None for a bundle."""
+
+    path: Path
+    runtime: str
+    artifact: Artifact | None
+
+
+def report(out: Path, page: Path, data: Path | None = None, progress: Progress = silent, rounds: int = 5) -> Page:
+    """Write the page of an export's folder, and return what is on it.
+
+    data: the photographs that the networks learned from; None for those that their lineage names.
+    Raises UnusableFile without a manifest or its bundles, UnusableData without photographs.
+    """
+    made = gather(out, data, progress, rounds)
+    write_atomically(page, render(made).encode())
+    return made
+
+
+def gather(out: Path, data: Path | None = None, progress: Progress = silent, rounds: int = 5) -> Page:
+    """Ask, time and explain everything that the manifest lists. rounds: of the timing, 15 images each."""
+    artifacts = tuple(artifact for artifact in manifest.read(out) if artifact.format != FEATURES)
+    if not artifacts:
+        raise UnusableFile(f"{out} holds no exported network.", f"nestling export my.nest -o {out}")
+    sources = tuple(dict.fromkeys(out / artifact.bundle for artifact in artifacts))
+    for source in sources:
+        if not source.is_file():
+            raise UnusableFile(f"{source}, from which files in {out} were printed, is not there any more.", "export again")
+    # the float network first, which all are compared with
+    sources = tuple(sorted(sources, key=lambda source: bundles.load(source).graph is not None))
+    bundle = bundles.load(sources[0])
+    dataset = scan_for(bundle.labels, training_data(bundle, data).root)
+    chosen = for_evaluation(dataset, bundle.split)
+
+    files = [sources[0], *(out / artifact.file for artifact in artifacts)]
+    known = {artifact.file: artifact for artifact in artifacts}
+    networks = [_Network(file, runtime, known.get(file.name)) for file in files for runtime in runtimes(file)]
+    runners = [load(network.path, 1, network.runtime) for network in networks]
+    items, logits, _ = answers(runners, chosen.items, progress)
+    del runners  # their threads would wait beside the timing
+    timings = bench(files, (1,), progress, data, rounds)
+    rows = tuple(
+        _row(network, timing, own, logits[0], items, bundle.labels)
+        for network, timing, own in zip(networks, timings, logits, strict=True)
+    )
+    shown = next((i for i, network in enumerate(networks) if network.artifact and network.artifact.precision == INTEGERS), 0)
+    truth = np.array([item.label for item in items])
+    integers = bundles.load(next((out / a.bundle for a in artifacts if a.precision == INTEGERS), sources[0]))
+    costs, notes = _costs(integers, dataset, progress)
+    return Page(
+        title=f"{out.resolve().name}: {' or '.join(bundle.labels[:6])}{' ...' if len(bundle.labels) > 6 else ''}",
+        rows=rows,
+        layers=layer_tables(files[1:], 1, progress),
+        costs=costs,
+        evaluation=judge(logits[shown], truth, [item.path for item in items], bundle.labels),
+        evaluated=networks[shown].path.name,
+        examples=_examples(items, logits[shown], bundle.labels),
+        lineage=integers.lineage,
+        labels=bundle.labels,
+        machine=processor(),
+        versions=versions(),
+        data=f"{dataset.root.name}: {chosen.said}",
+        notes=tuple(notes),
+    )
+
+
+def _row(
+    network: _Network,
+    timing: Timing,
+    own: NDArray[np.float32],
+    floats: NDArray[np.float32],
+    items: Sequence[Item],
+    labels: tuple[str, ...],
+) -> Row:
+    evaluation = judge(own, np.array([item.label for item in items]), [item.path for item in items], labels)
+    found = compare(floats, own)
+    artifact = network.artifact
+    return Row(
+        file=network.path.name,
+        format=artifact.format if artifact else "nest",
+        precision=artifact.precision if artifact else "float",
+        runtime=network.runtime,
+        threads=timing.threads,
+        bytes=timing.bytes,
+        top1=evaluation.top1,
+        interval=evaluation.interval,
+        images=evaluation.images,
+        agreement=found.agreement,
+        noise_ratio=timing.noise_ratio,
+        max_logit_difference=found.max_logit_difference,
+        ms_median=timing.ms_median,
+        ms_p95=timing.ms_p95,
+        peak_memory_bytes=timing.peak_memory_bytes,
+        forced=bool(artifact and artifact.failed),
+    )
+
+
+def _costs(bundle: Bundle, dataset: Dataset, progress: Progress) -> tuple[tuple[LayerCost, ...], list[str]]:
+    """(what quantisation does to each layer, or nothing; why nothing)."""
+    if bundle.graph is None or bundle.head is None:
+        return (), ["No layer was explained: there is no quantised network with a float twin."]
+    try:
+        graph = float_network(bundle, dataset, progress)
+    except NestlingError as error:
+        return (), [f"No layer was explained: {error.message}"]
+    found = list(read_images(part(dataset, bundle, "val", EXPLAINED), bundle.preprocess))
+    images, labels = [image for _, image in found], [item.label for item, _ in found]
+    return explain(graph, bundle.graph, bundle.head, images, labels, progress), []
+
+
+def _examples(items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[str, ...]) -> tuple[Example, ...]:
+    """The most confident mistakes; and right answers from the surest to the least sure, evenly."""
+    sure = softmax(logits).max(axis=1)
+    answered = logits.argmax(axis=1)
+    right = np.array([item.label for item in items]) == answered
+    order = np.argsort(-sure, kind="stable")
+    good, bad = order[right[order]], order[~right[order]][:EXAMPLES]
+    spread = good[np.linspace(0, len(good) - 1, min(EXAMPLES, len(good))).astype(int)] if len(good) else good
+    return tuple(
+        Example(_thumbnail(items[i].path), labels[items[i].label], labels[answered[i]], float(sure[i])) for i in (*spread, *bad)
+    )
+
+
+def _thumbnail(path: Path) -> bytes:
+    image = Image.fromarray(read_image(path))
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

@@ -1,0 +1,192 @@
+"""The gates that every exported file passes before it is put in place.
+
+File gate: what is inside is the Graph. A .tflite is read back, and gives the reference's bytes under LiteRT's reference kernels; of
+an .onnx each node, given the runtime's own inputs, answers within one step of the reference; in .onnx and .pte every weight and
+scale of the Graph is found.
+Runtime gate: its answers add no more noise than quantisation itself did, and lose no more than 0.5 points of top-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.bundle import Bundle
+from nestling.graph import reference
+from nestling.graph.compare import first_difference, layer
+from nestling.graph.ir import Array, Graph
+from nestling.graph.read_tflite import read_tflite
+from nestling.report.agree import compare, rms
+from nestling.targets import executorch, onnx, tflite
+from nestling.targets.executorch_weights import symmetric_weights
+from nestling.targets.printers import FEATURES, Printed
+from nestling.targets.runner import Runner
+from nestling.targets.yardstick import Expected
+
+Image = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+MOST_NOISE = 1.0  # times the noise of quantisation itself
+MOST_DROP = 0.005  # of top-1 on the yardstick
+MOST_DIFFERENCE: Mapping[str, float] = {"fp32": 1e-3}  # of a float format's logits, relative to the image's largest
+BYTE_IMAGES = 2  # on which a .tflite must give the reference's bytes; the reference takes about a second for each
+
+LOADERS: Mapping[str, Callable[[bytes, str], Runner]] = {
+    "pte": lambda content, name: executorch.load_bytes(content, name, threads=1),
+    FEATURES: lambda content, name: executorch.load_bytes(content, name, threads=1),
+    "tflite": tflite.load_bytes,
+    "onnx": lambda content, name: onnx.load_bytes(content, name, threads=1),
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a file answered. problems: why it is refused, if it is. ms: median of one image, one thread, measured on the way.
+
+    noise_ratio: rms(file - int8 reference) / rms(float - int8 reference), of what was printed from the int8 Graph.
+    """
+
+    agreement: float
+    noise_ratio: float | None
+    max_logit_difference: float
+    max_relative_difference: float
+    rms_logit_difference: float
+    images: int
+    ms: float
+    problems: tuple[str, ...]
+
+
+def judge(
+    printed: Printed, file: str, form: str, precision: str, bundle: Bundle, graph: Graph | None, expected: Expected
+) -> Judgement:
+    """graph: of an int8 file what it was to be printed from. Raises UnusableFile where its runtime does not take the file."""
+    runner = LOADERS[form](printed.content, file)
+    problems = [*_said_wrongly(runner, bundle)]
+    if graph is not None:
+        problems += FILE_GATES[form](printed.content, graph, expected.images)
+    answers, ms = _timed(runner, expected.images, form, bundle)
+    found = compare(expected.answers, answers)
+    noise = None
+    if expected.floats is not None:
+        noise = found.rms_logit_difference / max(rms(expected.floats, expected.answers), 1e-12)
+        if noise > MOST_NOISE:
+            problems.append(f"its answers differ from the reference's by {noise:.2f} times the noise of quantisation, 1 is allowed")
+    if found.max_relative_difference > MOST_DIFFERENCE.get(precision, np.inf):
+        problems.append(
+            f"the largest logit difference to the network it was printed from is {found.max_relative_difference:.2e} relative, "
+            f"{MOST_DIFFERENCE[precision]:.0e} is allowed"
+        )
+    problems += _dropped(answers, expected)
+    return Judgement(
+        found.agreement,
+        noise,
+        found.max_logit_difference,
+        found.max_relative_difference,
+        found.rms_logit_difference,
+        found.images,
+        ms,
+        tuple(problems),
+    )
+
+
+def _said_wrongly(runner: Runner, bundle: Bundle) -> Iterator[str]:
+    if runner.labels != bundle.labels:
+        at = next((i for i, (a, b) in enumerate(zip(runner.labels, bundle.labels, strict=False)) if a != b), len(runner.labels))
+        found, wanted = (labels[at] if at < len(labels) else "nothing" for labels in (runner.labels, bundle.labels))
+        yield f"its label {at} is {found!r}, not {wanted!r}"
+    if runner.preprocess != bundle.preprocess:
+        yield f"it asks for images made by {runner.preprocess}, not by {bundle.preprocess}"
+
+
+def _timed(runner: Runner, images: Image, form: str, bundle: Bundle) -> tuple[Logits, float]:
+    """(logits, median milliseconds of one image)."""
+    rows, times = [], []
+    for image in images:
+        start = perf_counter()
+        rows.append(runner.features(image[None]) if form == FEATURES else runner(image[None]))
+        times.append((perf_counter() - start) * 1e3)
+    answers = np.concatenate(rows)
+    if form == FEATURES and bundle.head is not None:
+        answers = answers @ bundle.head.weight.T + bundle.head.bias
+    return answers, float(np.median(times))
+
+
+def _dropped(answers: Logits, expected: Expected) -> Iterator[str]:
+    if expected.truth is None:
+        return
+    right = [int((logits.argmax(1) == expected.truth).sum()) for logits in (expected.answers, answers)]
+    if right[0] - right[1] > max(1, MOST_DROP * len(answers)):
+        yield f"it is right on {right[1]} of {len(answers)} images, the network it was printed from on {right[0]}"
+
+
+# ---- file gates: (the file, the Graph that it was to be printed from, images) -> what is wrong -----------------------------------
+
+
+def _tflite_inside(content: bytes, graph: Graph, images: Image) -> list[str]:
+    inside, _ = read_tflite(content, "the printed file")
+    different = first_difference(graph, inside)
+    if different:
+        return [f"read back it is another network: {different}"]
+    nodes = {node.name: node for node in graph.nodes if graph.tensors[node.name].dtype == "int8"}
+    for image in images[:BYTE_IMAGES]:
+        steps = tflite.activations(content, (image[None],))
+        for name, expected in reference.activations(graph, image[None]):
+            if name in nodes and name in steps:
+                off = int((_signed(steps[name]) != expected).sum())
+                if off:
+                    place = layer(nodes[name])
+                    return [f"under LiteRT's reference kernels {off} of {expected.size} bytes differ from the reference at {place}"]
+    return []
+
+
+def _signed(steps: Array) -> Array:
+    """Old uint8 networks are printed as uint8 again: the same real numbers, 128 higher."""
+    return (np.asarray(steps, np.uint8) ^ np.uint8(128)).view(np.int8) if steps.dtype == np.uint8 else steps
+
+
+def _onnx_inside(content: bytes, graph: Graph, images: Image) -> list[str]:
+    steps: dict[str, Array] = {graph.inputs[0]: images[:1], **onnx.activations(content, images[:1])}
+    steps |= {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None}
+    for node in graph.nodes:
+        if graph.tensors[node.name].dtype == "int8" and all(name in steps for name in (node.name, *node.inputs)):
+            expected = reference.step(graph, node, tuple(steps[name] for name in node.inputs))
+            off = int(np.abs(steps[node.name].astype(np.int64) - expected.astype(np.int64)).max())
+            if off > 1:
+                return [f"in ONNX Runtime {layer(node)} is up to {off} steps off the reference for the same inputs"]
+    return _not_found(content, graph)
+
+
+def _pte_inside(content: bytes, graph: Graph, images: Image) -> list[str]:
+    return _not_found(content, symmetric_weights(graph)[0])
+
+
+def _not_found(content: bytes, graph: Graph) -> list[str]:
+    """The first layer whose int8 weights or scales are not in the file; the formats differ in layout, and in .onnx by 128."""
+    for node in graph.nodes:
+        weight = graph.tensors[node.inputs[1]] if node.op in LAYOUTS else None
+        if weight is None or weight.quant is None or weight.data is None:
+            continue
+        forms = [weight.data.transpose(order) for order in LAYOUTS[node.op]]
+        forms += [(form.astype(np.int16) + 128).astype(np.uint8) for form in forms]
+        if not any(form.tobytes() in content for form in forms):
+            return [f"the weights of {layer(node)} are not in the file"]
+        if weight.quant.scale.tobytes() not in content:
+            return [f"the weights' scales of {layer(node)} are not in the file"]
+    return []
+
+
+LAYOUTS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # how the formats lay a layer's weights out
+    "conv2d": ((0, 1, 2, 3), (0, 3, 1, 2)),
+    "depthwise_conv2d": ((0, 1, 2, 3), (3, 0, 1, 2)),
+    "fully_connected": ((0, 1), (1, 0)),
+}
+FILE_GATES: Mapping[str, Callable[[bytes, Graph, Image], list[str]]] = {
+    "tflite": _tflite_inside,
+    "onnx": _onnx_inside,
+    "pte": _pte_inside,
+    FEATURES: _pte_inside,
+}

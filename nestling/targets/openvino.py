@@ -1,0 +1,27 @@
+"""OpenVINO, imported without its telemetry."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino(*modules: str) -> Any:
+    """The package, after those of its modules that are named: their own imports must find the telemetry gone, too.
+
+    On import it would write into the home folder and report to a server. It takes a stub where its telemetry package is absent, so
+    absent it is while openvino is imported. Raises ImportError where there is no OpenVINO.
+    """
+    present = sys.modules.get(TELEMETRY)
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # Python's own way of saying "can't be imported"
+    try:
+        for module in modules:
+            importlib.import_module(module)
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[TELEMETRY]
+        if present is not None:
+            sys.modules[TELEMETRY] = present

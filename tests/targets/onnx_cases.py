@@ -1,0 +1,82 @@
+"""Graphs printed as ONNX, and how they are judged node by node."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import reject
+
+from nestling.errors import UnusableFile
+from nestling.graph import reference
+from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
+from nestling.graph.spec import check
+from nestling.preprocess import ImagePreprocess
+from nestling.targets.about import About
+from nestling.targets.onnx import activations, print_graph
+from nestling.targets.onnx_runtimes import import_onnxruntime
+
+onnxruntime = import_onnxruntime()
+SIXTEEN = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))
+CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+SATURATES = platform.machine() in ("x86_64", "AMD64") and "vnni" not in CPU
+needs_exact_products = pytest.mark.skipif(SATURATES, reason="needs a processor that sums products of bytes in 32 bits (VNNI)")
+WEIGHTS = ("uint8", pytest.param("int8", marks=needs_exact_products))
+RUNTIMES = ("onnxruntime", "openvino")
+MOVES = ("table", "pad", "max_pool", "reshape")
+
+
+def quant(scale: float, zero_point: int) -> Quant:
+    return Quant(np.array([scale], np.float32), np.array([zero_point], np.int32))
+
+
+def one_node(node: Node, *tensors: Tensor) -> Graph:
+    """tensors: the node's inputs, then its output."""
+    return Graph({tensor.name: tensor for tensor in tensors}, (node,), node.inputs[:1], node.outputs)
+
+
+def session(content: bytes, optimised: Path | None = None, **entries: str) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    if optimised:
+        options.optimized_model_filepath = str(optimised)
+    for key, value in entries.items():
+        options.add_session_config_entry(f"session.{key}", value)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def outputs(content: bytes, value: Array, **entries: str) -> list[Array]:
+    ready = session(content, **entries)
+    return ready.run(None, {ready.get_inputs()[0].name: value})
+
+
+def as_input(value: Array) -> Array:
+    """int8 inputs are printed as uint8, 128 higher."""
+    return (value.astype(np.int16) + 128).astype(np.uint8) if value.dtype == np.int8 else value
+
+
+def steps_off(graph: Graph, value: Array, weights: str) -> dict[str, int]:
+    """By node: how far ONNX Runtime's integers are from the reference's for the inputs that ONNX Runtime itself had."""
+    values = activations(print_graph(graph, SIXTEEN, weights), as_input(value)) | {graph.inputs[0]: value}
+    values |= {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None}
+    off = {}
+    for node in graph.nodes:
+        if graph.tensors[node.name].dtype == "int8":
+            wanted = reference.step(graph, node, tuple(values[name] for name in node.inputs))
+            assert values[node.name].shape == wanted.shape and values[node.name].dtype == np.int8
+            off[node.name] = int(np.abs(values[node.name].astype(int) - wanted).max())
+    return off
+
+
+def judge(graph: Graph, value: Array, weights: str) -> None:
+    """No node is further off than a step, and what only moves integers not at all. A Graph that the spec refuses is not judged."""
+    try:
+        check(graph)
+    except UnusableFile:  # the strategies may draw scales that an op's kernel cannot take
+        reject()
+    old = any(getattr(node.attrs, "unsigned", False) for node in graph.nodes)
+    found = steps_off(graph, value, weights)
+    for node in graph.nodes:
+        most = 0 if node.op in MOVES or (node.op == "concat" and not old) else 1
+        assert found.get(node.name, 0) <= most, (node.op, found[node.name])
