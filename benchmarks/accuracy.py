@@ -20,7 +20,7 @@ from photographs import folder
 from nestling.bundle import save
 from nestling.report.answers import agree, evaluate
 from nestling.report.machine import processor
-from nestling.targets.export import export, quantized_first
+from nestling.targets.export import export
 from nestling.training.fit import FitConfig, fit
 
 SETTINGS = {
@@ -60,9 +60,7 @@ def row(name: str, data: Path, setting: dict[str, object], seeds: int, int8: boo
         with tempfile.TemporaryDirectory() as out:
             bundle = Path(out) / "b.nest"
             save(fitted.bundle, bundle)
-            export(fitted.bundle, Path(out), "b", "pte", "fp32", data)
-            integers = quantized_first(fitted.bundle, Path(out) / "b8.nest", data)
-            print(export(integers, Path(out), "b", "pte", "int8", data), file=sys.stderr)
+            print(export(bundle, Path(out), [("pte", "fp32"), ("pte", "int8")], data), file=sys.stderr)
             int8_tops.append(evaluate(Path(out) / "b-int8.pte", data).evaluation.top1)
             agreements.append(agree(bundle, Path(out) / "b-fp32.pte", data)[0].agreement)
     first = seconds[0]

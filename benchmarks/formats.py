@@ -2,7 +2,7 @@
 
     python benchmarks/formats.py --data cifar10_small.tar.gz [--imported mobilenet_v2.tflite] [--write docs/formats.md]
 
-Backbones have random weights (but lite0), 96 pixels, a head learned on the data: their answers mean something, no more. The noise
+Backbones have random weights (but lite0), 128 pixels, a head learned on the data: their answers mean something, no more. The noise
 ratio is rms(file - int8 reference) / rms(float - int8 reference), on up to 500 test images; 1 is as much as quantisation made.
 """
 
@@ -33,18 +33,18 @@ from nestling.targets.yardstick import expected_on
 from nestling.training.fit import FitConfig, fit
 
 NETWORKS = (
-    "tf_efficientnet_lite0", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv4_conv_small",
+    "tf_efficientnet_lite0", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100@224", "mobilenetv4_conv_small",
     "efficientnet_b0", "resnet18",
 )  # fmt: skip
-WANTED = [pair for pair in PRINTERS if pair[0] != "features.pte"]
+WANTED = [pair for pair in PRINTERS if pair[0] in ("pte", "tflite", "onnx")]
 HEADINGS = ("network", "file", "runtime", "gates", "noise ratio", "top-1", "top-1 of what it was printed from", "kB")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, required=True, help="a folder of class folders, or a .tar.gz of one")
-    arguments.add_argument("--networks", default=",".join(NETWORKS), help="timm names")
-    arguments.add_argument("--size", type=int, default=96)
+    arguments.add_argument("--networks", default=",".join(NETWORKS), help="timm names, NAME@SIZE for another size")
+    arguments.add_argument("--size", type=int, default=128)
     arguments.add_argument("--imported", type=Path, help="an int8 .tflite of somebody else's")
     arguments.add_argument("--images", type=int, default=500)
     arguments.add_argument("--write", type=Path, help="a page of Markdown")
@@ -52,15 +52,16 @@ def main() -> None:
     rows: list[tuple[str, ...]] = []
     pairs: list[str] = []
     with folder(chosen.data) as data, tempfile.TemporaryDirectory() as place:
-        for name in filter(None, chosen.networks.split(",")):
-            print(f"{name} ...", flush=True)
+        for words in filter(None, chosen.networks.split(",")):
+            name, _, size = words.partition("@")
+            print(f"{words} ...", flush=True)
             weights = None if name == "tf_efficientnet_lite0" else "none"
             path = Path(place) / f"{name}.nest"
-            bundles.save(quantize(fit(data, FitConfig(name, weights, chosen.size)).bundle, data), path)
+            bundles.save(quantize(fit(data, FitConfig(name, weights, int(size or chosen.size))).bundle, data), path)
             bundle = bundles.load(path)
             dataset = scan_for(bundle.labels, data)
             items = for_evaluation(dataset, bundle.split).items[: chosen.images]
-            rows += _rows(name, path, Path(place) / name, WANTED, items, pairs, data)
+            rows += _rows(words, path, Path(place) / name, WANTED, items, pairs, data)
         if chosen.imported:
             path = Path(place) / f"{chosen.imported.stem}.nest"
             bundles.save(import_model(chosen.imported), path)
@@ -107,8 +108,8 @@ def _page(rows: Sequence[tuple[str, ...]], pairs: Sequence[str], chosen: argpars
         "",
         f"Printed by `benchmarks/formats.py` on {processor()};",
         f"{', '.join(f'{package} {version}' for package, version in versions().items())}.",
-        f"Data: {chosen.data.name}, up to {chosen.images} test images, {chosen.size} pixels; random weights but lite0's, so the",
-        "top-1 says only that answers mean something. An imported network has no labels of this data.",
+        f"Data: {chosen.data.name}, up to {chosen.images} test images, {chosen.size} pixels where no other size is named; random",
+        "weights but lite0's, so the top-1 says only that answers mean something. An imported network has no labels of this data.",
         "",
         f"| {' | '.join(HEADINGS)} |",
         f"|{'---|' * 4}{'---:|' * (len(HEADINGS) - 4)}",

@@ -1,4 +1,4 @@
-"""Our .onnx and .pte against those of the usual tools, and what uint8 images as input cost.
+"""Our .onnx and .pte against those of the usual tools, and what uint8 images as input cost (.tflite, too).
 
     python benchmarks/others.py [--data PHOTOS] [--bundle my8.nest] [--rounds 20]
 
@@ -11,6 +11,7 @@ is as far from float as our integers are; the noise ratio is rms(file - int8 ref
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from nestling.models.backbones import Network, build
 from nestling.preprocess import table
 from nestling.report.agree import rms
 from nestling.report.machine import processor, versions
-from nestling.targets import onnx
+from nestling.targets import onnx, tflite
 from nestling.targets.about import about
 from nestling.targets.executorch_graph import GraphProgram
 from nestling.targets.printers import PRINTERS, ExportConfig, Job
@@ -92,32 +93,45 @@ def _compare(bundle: Bundle, data: Path, place: Path, rounds: int) -> None:
 # ---- files: (name, inputs, whom it is compared with) ---------------------------------------------------------------------------
 
 File = tuple[str, str, str]
+RIVALS = {
+    ("onnx", "fp32"): "torch.onnx fp32",
+    ("onnx", "int8"): "onnx of the stock quantizer",
+    ("pte", "fp32"): "stock fp32",
+    ("pte", "int8"): "pte of the stock quantizer",
+}
 
 
 def _ours(bundle: Bundle, place: Path) -> Iterator[File]:
     job, other = Job(bundle, ExportConfig()), Job(bundle, ExportConfig(onnx_weights="int8"))
-    for form, theirs in (("onnx", "torch.onnx"), ("pte", "stock")):
-        for precision, rival in (("fp32", f"{theirs} fp32"), ("int8", f"{form} of the stock quantizer")):
-            name = f"our {precision} .{form}"
-            (place / f"{name}.{form}").write_bytes(PRINTERS[form, precision](job).content)
-            yield name, "bytes", rival
-            graph, name = job.inside(form, precision), f"{name}, float input"
-            inputs, content = WITHOUT_TABLE[form](graph, bundle)
-            (place / f"{name}.{form}").write_bytes(content)
-            yield name, inputs, ""
+    for form, precision in itertools.product(("onnx", "pte", "tflite"), ("fp32", "int8")):
+        name = f"our {precision} .{form}"
+        (place / f"{name}.{form}").write_bytes(PRINTERS[form, precision](job).content)
+        yield name, "bytes", RIVALS.get((form, precision), "")
+        graph, name = job.inside(form, precision), f"{name}, float input"
+        inputs, content = WITHOUT_TABLE[form](graph, bundle)
+        (place / f"{name}.{form}").write_bytes(content)
+        yield name, inputs, ""
     name = "our int8 .onnx, int8 weights"
     (place / f"{name}.onnx").write_bytes(PRINTERS["onnx", "int8"](other).content)
     yield name, "bytes", "our int8 .onnx"
 
 
-def _onnx_without_table(graph: Graph, bundle: Bundle) -> tuple[str, bytes]:
+def _without_table(graph: Graph) -> Graph:
     """From the normalised image on, float32 [1, H, W, C]; an int8 graph quantises it first."""
     out = graph.tensors[graph.nodes[0].name]
     image = Tensor("normalised image", out.shape, "float32")
     first = (Node("quantize", (image.name,), (out.name,), Quantize()),) if out.quant is not None else ()
     renamed = {} if first else {out.name: image.name}
     made = replace(graph, inputs=(image.name,))
-    return "nhwc", onnx.print_graph(check(with_nodes(made, (*first, *graph.nodes[1:]), (image,), renamed)), about(bundle))
+    return check(with_nodes(made, (*first, *graph.nodes[1:]), (image,), renamed))
+
+
+def _onnx_without_table(graph: Graph, bundle: Bundle) -> tuple[str, bytes]:
+    return "nhwc", onnx.print_graph(_without_table(graph), about(bundle))
+
+
+def _tflite_without_table(graph: Graph, bundle: Bundle) -> tuple[str, bytes]:
+    return "nhwc", tflite.print_graph(_without_table(graph))
 
 
 def _pte_without_table(graph: Graph, bundle: Bundle) -> tuple[str, bytes]:
@@ -132,7 +146,7 @@ def _pte_without_table(graph: Graph, bundle: Bundle) -> tuple[str, bytes]:
     return "floats", _lowered(torch.export.export(WithoutTable(graph).eval(), (image,)))
 
 
-WITHOUT_TABLE = {"onnx": _onnx_without_table, "pte": _pte_without_table}
+WITHOUT_TABLE = {"onnx": _onnx_without_table, "pte": _pte_without_table, "tflite": _tflite_without_table}
 
 
 def _theirs(bundle: Bundle, place: Path, calibration: np.ndarray) -> Iterator[File]:
@@ -213,7 +227,7 @@ def _run(place: Path, files: Sequence[File], rounds: int) -> tuple[dict[str, lis
 
 
 def _worker(place: Path, name: str, inputs: str) -> subprocess.Popen[str]:
-    file = next(path for path in (place / f"{name}.onnx", place / f"{name}.pte") if path.exists())
+    file = next(path for path in (place / f"{name}.{form}" for form in ("onnx", "pte", "tflite")) if path.exists())
     script = Path(__file__).with_name("raw_worker.py")
     command = [sys.executable, str(script), str(file), str(place / f"{inputs}.npy")]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -1,4 +1,4 @@
-"""Runs one .onnx or .pte of anybody's for others.py: python raw_worker.py FILE INPUTS.npy. INPUTS: [N, ...], one a run.
+"""Runs one .onnx, .pte or .tflite of anybody's for others.py: python raw_worker.py FILE INPUTS.npy. INPUTS: [N, ...], one a run.
 
 Reads a number a line: how often to run the first input; answers {"ms": [...]}. 0 asks for the answers to all: {"answers": path}.
 """
@@ -35,8 +35,23 @@ def pte(path: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: method.execute([torch.from_numpy(x)])[0].numpy()
 
 
+def tflite(path: str) -> Callable[[np.ndarray], np.ndarray]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path, num_threads=1)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run(x: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(source, x)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    return run
+
+
 def main() -> None:
-    run = {".onnx": onnx, ".pte": pte}[Path(sys.argv[1]).suffix](sys.argv[1])
+    run = {".onnx": onnx, ".pte": pte, ".tflite": tflite}[Path(sys.argv[1]).suffix](sys.argv[1])
     inputs = np.load(sys.argv[2])
     for _ in range(3):
         run(inputs[:1])

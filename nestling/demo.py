@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from nestling.files import write_atomically
 from nestling.progress import Progress, silent
 from nestling.report.gather import report
 from nestling.report.page import Row
+from nestling.targets.c.host import COMPILERS
 from nestling.targets.export import export
 from nestling.targets.printers import INTEGERS
 from nestling.training.features import default_cache
@@ -26,8 +28,9 @@ CONFIG = FitConfig()
 FILES = (
     ("pte", "fp32"), ("pte", INTEGERS),
     ("tflite", "fp32"), ("tflite", "fp16"), ("tflite", "dynamic"), ("tflite", INTEGERS),
-    ("onnx", "fp32"), ("onnx", INTEGERS),
+    ("onnx", "fp32"), ("onnx", INTEGERS), ("c-host", INTEGERS),
 )  # fmt: skip
+COMPILED = (("c-host", INTEGERS),)  # needs a C compiler
 Say = Callable[[str], None]
 
 
@@ -39,14 +42,15 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
     data = elpv(default_cache().parent)
     record = out / "demo.json"
     bundle, page = out / "elpv.nest", out / "report.html"
-    files = [out / f"elpv-{precision}.{form}" for form, precision in FILES]
+    wanted = FILES if any(map(shutil.which, COMPILERS)) else [pair for pair in FILES if pair not in COMPILED]
+    files = [out / (f"elpv-{form}" if (form, precision) in COMPILED else f"elpv-{precision}.{form}") for form, precision in wanted]
 
     def step(name: str, inputs: str, made: Sequence[Path], work: Callable[[], Any]) -> Any:
         return _unless_done(record, name, inputs, made, work, say)
 
     photographs = _digest(fingerprint(scan(data)), repr(CONFIG), nestling.__version__)
     step("fit", photographs, [bundle], lambda: bundles.save(fit(data, CONFIG, progress).bundle, bundle))
-    step("export", _digest_files([bundle]), files, lambda: [one.file for one in export(bundle, out, FILES, data, None, progress)])
+    step("export", _digest_files([bundle]), files, lambda: [one.file for one in export(bundle, out, wanted, data, None, progress)])
     rows = step(
         "report", _digest_files([bundle, *files]), [page], lambda: [asdict(row) for row in report(out, page, data, progress).rows]
     )
@@ -72,4 +76,5 @@ def _digest(*parts: str) -> str:
 
 
 def _digest_files(files: Sequence[Path]) -> str:
-    return _digest(*(hashlib.sha256(file.read_bytes()).hexdigest() for file in files))
+    whole = [part for file in files for part in (sorted(file.iterdir()) if file.is_dir() else [file])]
+    return _digest(*(hashlib.sha256(part.read_bytes()).hexdigest() for part in whole))

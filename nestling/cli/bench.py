@@ -9,8 +9,10 @@ import typer
 from nestling.cli import show
 
 if TYPE_CHECKING:
+    from nestling.report.counted import Counted
     from nestling.report.page import LayerTable
 
+LONGEST = 40  # letters of a layer's name in a table
 LISTED = 12  # layers of a file in the table; the picture and --json have more
 
 
@@ -32,6 +34,7 @@ def command(
     from dataclasses import asdict
 
     from nestling.report.bench import bench, listed, to_plain
+    from nestling.report.counted import counted, machine_of
     from nestling.report.layers import draw, layer_tables
     from nestling.targets import manifest
 
@@ -42,6 +45,9 @@ def command(
     if not counts or min(counts) < 1:
         raise typer.BadParameter(f"--threads is numbers from 1, separated by commas; found {threads!r}")
     paths = [one for path in files for one in ([path / a.file for a in manifest.read(path)] if path.is_dir() else [path])]
+    elsewhere = [path for path in paths if machine_of(path)]
+    ran = counted(elsewhere, data, show.bars)
+    paths = [path for path in paths if path not in elsewhere]
     timings = bench(paths, counts, show.bars, data)
     tables = layer_tables(paths, counts[0], show.bars) if layers else ()
     pictures = draw(tables, paths) if layers else ()
@@ -49,7 +55,11 @@ def command(
     if json:
         timed = {(table.file, table.runtime): [asdict(layer) for layer in table.layers] for table in tables}
         with_layers = [row | {"layers": timed.get((row["file"], row["runtime"]))} for row in rows]
-        show.as_json({"artifacts": with_layers if layers else rows})
+        virtual = [asdict(one) if layers else {key: value for key, value in asdict(one).items() if key != "layers"} for one in ran]
+        show.as_json({"artifacts": [*(with_layers if layers else rows), *virtual]})
+        return
+    _print_counted(ran, layers)
+    if not timings:
         return
     show.table(
         ["file", "runtime", "threads", "median", "95th percentile", "images/s", "noise ratio", "peak memory", "size"],
@@ -74,12 +84,46 @@ def command(
         show.out().print(f"a picture: {picture}")
 
 
+def _print_counted(ran: "Sequence[Counted]", layers: bool) -> None:
+    """A row a folder of C, and of each its layers."""
+    if ran:
+        rows = [
+            [
+                one.file,
+                one.title,
+                *(f"{n:,}" if n is not None else "" for n in (one.instructions, one.macs, one.arena, one.flash, one.stack)),
+            ]
+            for one in ran
+        ]
+        show.table(["folder", "machine", "instructions", "MACs", "arena, bytes", "flash, bytes", "stack, bytes"], rows, ran[0].note)
+    from nestling.report.pictures import shorten  # brings matplotlib
+
+    for one in ran if layers else ():
+        if one.calibration is not None:
+            loop = one.calibration
+            show.out().print(f"{one.file}: a loop of {loop.instructions:,} instructions was counted as {loop.counted:,}")
+        rows = [
+            [
+                shorten(layer.name, LONGEST),
+                layer.kind,
+                "x".join(map(str, layer.shape)),
+                "" if layer.instructions is None else f"{layer.instructions:,}",
+                f"{layer.macs:,}" if layer.macs else "",
+                f"{layer.macs / layer.instructions:.2f}" if layer.macs and layer.instructions else "",
+            ]
+            for layer in one.layers
+        ]
+        show.table(["Layer", "kind", "shape", "instructions", "MACs", "MACs/instruction"], rows, one.file)
+
+
 def _print(tables: "Sequence[LayerTable]") -> None:
+    from nestling.report.pictures import shorten
+
     for table in tables:
         costliest = sorted(table.layers, key=lambda layer: -(layer.ms or 0.0))[:LISTED]
         rows = [
             [
-                layer.name,
+                shorten(layer.name, LONGEST),
                 layer.kind,
                 "x".join(map(str, layer.shape[1:])),
                 f"{layer.ms or 0:.3f}",

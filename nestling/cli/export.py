@@ -11,10 +11,13 @@ from nestling.cli import show
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle to print.")],
-    to: Annotated[str, typer.Option(help="Formats: pte (ExecuTorch), tflite (LiteRT), onnx; several: pte,tflite,onnx.")] = "pte",
+    to: Annotated[str, typer.Option(help="pte (ExecuTorch), tflite (LiteRT), onnx, c; or several: pte,tflite.")] = "pte",
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, dynamic, int8, or several; a format prints those it has.")
     ] = "fp32,int8",
+    machine: Annotated[str, typer.Option(help="Of C: host, linux-arm64, cortex-m4, cortex-m7, cortex-m55, rv32imc.")] = "host",
+    ram: Annotated[str, typer.Option(help="Of C: RAM that it has to fit, as 256K.", show_default="any")] = "",
+    flash: Annotated[str, typer.Option(help="Of C: flash that it has to fit.", show_default="any")] = "",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files and their manifest.json.")] = Path("out"),
     data: Annotated[
         Path | None,
@@ -34,10 +37,16 @@ def command(
 
     Example:  nestling export parts.nest --to pte,tflite,onnx --precision int8 -o out/
     """
+    from nestling.targets.c.plan_report import parse_size
     from nestling.targets.export import exported, require_passed
-    from nestling.targets.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, ExportConfig, Weights
+    from nestling.targets.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, C, ExportConfig, Weights
 
-    forms, precisions = _listed("--to", to, FORMATS), _listed("--precision", precision, PRECISIONS)
+    machines = [form.removeprefix(C) for form in FORMATS if form.startswith(C)]
+    formats = ["c", *(form for form in FORMATS if not form.startswith(C))]
+    forms, precisions = _listed("--to", to, formats), _listed("--precision", precision, PRECISIONS)
+    if "c" in forms:
+        forms.remove("c")
+        forms += [f"{C}{name}" for name in _listed("--machine", machine, machines)]
     if onnx_weights not in get_args(Weights):
         raise typer.BadParameter(f"--onnx-weights is uint8 or int8; found {onnx_weights!r}")
     if features and "pte" in forms and FEATURES not in forms:
@@ -46,7 +55,9 @@ def command(
     if not wanted:
         raise typer.BadParameter(f"no format of {to} is printed in {precision}")
     weights: Weights = "int8" if onnx_weights == "int8" else "uint8"
-    made = exported(bundle, output, wanted, data, ExportConfig(features, int8_head, weights, force), show.bars)
+    room = {"ram": ram, "flash": flash}
+    limits = {name: parse_size(text) for name, text in room.items() if text}
+    made = exported(bundle, output, wanted, data, ExportConfig(features, int8_head, weights, force, **limits), show.bars)
     if json:
         keys = ("file", "format", "precision", "bytes", "agreement", "noise_ratio", "max_logit_difference", "ms", "failed")
         show.as_json({"artifacts": [{key: getattr(artifact, key) for key in keys} for artifact in made.artifacts]})

@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from nestling.cli import agree, backbones, bench, demo, eval, export, fit, import_, predict, quantize, report, show, trace
+from nestling.cli import agree, backbones, bench, demo, eval, export, fit, import_, plan, predict, quantize, report, show, trace
 from nestling.errors import NestlingError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -31,6 +31,7 @@ app.command("agree")(agree.command)
 app.command("predict")(predict.command)
 app.command("trace")(trace.command)
 app.command("bench")(bench.command)
+app.command("plan")(plan.command)
 app.command("report")(report.command)
 app.command("backbones")(backbones.command)
 

@@ -14,10 +14,10 @@ def command(
     bundle: Annotated[Path, typer.Argument(help="The quantised bundle.")],
     image: Annotated[Path, typer.Argument(help="An image file.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for one .npy a layer and index.json.")] = None,
-    against: Annotated[Path | None, typer.Option(help="A .tflite file to compare with, layer by layer.")] = None,
+    against: Annotated[Path | None, typer.Option(help="A .tflite file or folder of C to compare with, layer by layer.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Write down what every layer answers to one image, or find the first layer where a .tflite file answers otherwise.
+    """Write down what every layer answers to one image, or find the first layer where another file answers otherwise.
 
     Example:  nestling trace my8.nest photo.jpg -o trace/ --against out/my-int8.tflite
     """
@@ -34,10 +34,10 @@ def command(
     comparison = None
     if against is not None:
         try:
-            model = against.read_bytes()
+            compare = tracing.against_c if against.is_dir() else tracing.against_file
+            comparison = compare(layers, against)
         except OSError as error:
             raise UnusableFile(f"{against} cannot be read: {error.strerror}.") from error
-        comparison = tracing.against(layers, model, str(against))
         result |= tracing.plain(comparison)
     if json:
         show.as_json(result)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnusableData
+from nestling.files import replace_folder
 from nestling.graph import reference
 from nestling.graph.heads import with_head
 from nestling.graph.ir import Array, Graph, Tensor
@@ -107,23 +106,7 @@ def traced(graph: Graph, image: Array) -> tuple[Layer, ...]:
 def write(layers: Sequence[Layer], folder: Path) -> None:
     """Put the trace in place of an older one, whole or not at all. Raises UnusableData where the folder holds anything else."""
     _require_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        new, old = beside / "new", beside / "old"
-        new.mkdir()
-        for name, content in _files(layers):
-            (new / name).write_bytes(content)
-        if folder.exists():
-            folder.replace(old)
-        try:
-            new.replace(folder)
-        except OSError:
-            if old.exists():
-                old.replace(folder)
-            raise
-    finally:
-        shutil.rmtree(beside)
+    replace_folder(folder, _files(layers))
 
 
 def _files(layers: Sequence[Layer]) -> Iterator[tuple[str, bytes]]:
@@ -168,12 +151,29 @@ def against(layers: Sequence[Layer], model: bytes, file: str) -> Comparison:
         raise NestlingError(f"{file} takes {len(described.inputs)} inputs, not one image.")
     feed = _feed(layers, described.tensors[described.inputs[0]], file)
     found = tflite.activations(model, [feed])
-    common = [layer for layer in layers if layer.name in found and counts[layer.name] == 1 and layer.op != "input"]
+    once = {name: values for name, values in found.items() if counts[name] == 1}
+    return _compared(layers, once, {tensor.name for tensor in described.tensors if _is_old(tensor)}, file)
+
+
+def against_file(layers: Sequence[Layer], path: Path) -> Comparison:
+    """As against, of a file on disk. Raises OSError where it can't be read."""
+    return against(layers, path.read_bytes(), str(path))
+
+
+def against_c(layers: Sequence[Layer], folder: Path) -> Comparison:
+    """The trace beside what a folder of C, compiled for this computer, answers to the same image. Raises as `against`."""
+    from nestling.targets.c import host
+
+    return _compared(layers, host.load(folder).activations(np.asarray(layers[0].values[0], np.uint8)), set(), str(folder))
+
+
+def _compared(layers: Sequence[Layer], found: Mapping[str, Array], old: Container[str], file: str) -> Comparison:
+    """old: names of tensors that `found` holds as uint8."""
+    common = [layer for layer in layers if layer.name in found and layer.op != "input"]
     if not common:
         raise NestlingError(f"{file} has no layer of this network's names.", "trace the bundle that it was printed from")
-    quants = {tensor.name: tensor for tensor in described.tensors}
     tolerance = SAME_INTEGERS if any(layer.tensor.dtype == "int8" for layer in layers) else SAME_FLOATS
-    pairs = ((layer, _difference(layer, found[layer.name], quants[layer.name], tolerance)) for layer in common)
+    pairs = ((layer, _difference(layer, found[layer.name], layer.name in old, tolerance)) for layer in common)
     return Comparison(tuple(layer.name for layer in common), tuple(difference for _, difference in pairs if difference))
 
 
@@ -191,12 +191,12 @@ def _feed(layers: Sequence[Layer], wanted: FileTensor, file: str) -> Array:
     raise NestlingError(f"{file} takes {wanted.type_name} {list(wanted.shape)}, which this network has nothing for.")
 
 
-def _difference(layer: Layer, theirs: Array, described: FileTensor, tolerance: float) -> Difference | None:
+def _difference(layer: Layer, theirs: Array, old: bool, tolerance: float) -> Difference | None:
     """None where the two are the same."""
     ours = layer.values
     if ours.size != theirs.size:
         return Difference(layer.name, layer.op, 1.0, None)
-    theirs = _as_signed(theirs.reshape(ours.shape), _is_old(described))
+    theirs = _as_signed(theirs.reshape(ours.shape), old)
     if ours.dtype == theirs.dtype and ours.dtype != np.float32:
         steps = np.abs(ours.astype(np.int64) - theirs.astype(np.int64))
         return Difference(layer.name, layer.op, float((steps > 0).mean()), float(steps.max())) if steps.any() else None

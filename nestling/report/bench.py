@@ -77,9 +77,17 @@ def bench(
         peaks = [worker.ask({"peak": True})["peak"] for worker in workers]
         noise = _noise(files, workers, data, progress)
     return tuple(
-        Timing(file.name, runtime, count, float(np.median(own)), float(np.percentile(own, 95)), peak, file.stat().st_size, ratio)
+        Timing(file.name, runtime, count, float(np.median(own)), float(np.percentile(own, 95)), peak, size_of(file), ratio)
         for (file, runtime, count), own, peak, ratio in zip(jobs, times, peaks, noise, strict=True)
     )
+
+
+def size_of(file: Path) -> int:
+    """Bytes of a file; of a folder of C what the manifest says of its constants, else all of its text."""
+    artifact = listed(file)
+    if file.is_dir():
+        return artifact.bytes if artifact else sum(part.stat().st_size for part in file.iterdir())
+    return file.stat().st_size
 
 
 # ---- noise ----------------------------------------------------------------------------------------------------------------------

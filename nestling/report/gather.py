@@ -24,6 +24,7 @@ from nestling.progress import Progress, silent
 from nestling.report.agree import compare
 from nestling.report.answers import answers
 from nestling.report.bench import Timing, bench
+from nestling.report.counted import machine_of
 from nestling.report.evaluate import judge, softmax
 from nestling.report.layers import layer_tables
 from nestling.report.machine import processor, versions
@@ -59,7 +60,8 @@ def report(out: Path, page: Path, data: Path | None = None, progress: Progress =
 
 def gather(out: Path, data: Path | None = None, progress: Progress = silent, rounds: int = 5) -> Page:
     """Ask, time and explain everything that the manifest lists. rounds: of the timing, 15 images each."""
-    artifacts = tuple(artifact for artifact in manifest.read(out) if artifact.format != FEATURES)
+    # a backbone alone gives no answers; C for other machines answers as C for this one does, and its time here says nothing
+    artifacts = tuple(a for a in manifest.read(out) if a.format != FEATURES and not machine_of(out / a.file))
     if not artifacts:
         raise UnusableFile(f"{out} holds no exported network.", f"nestling export my.nest -o {out}")
     sources = tuple(dict.fromkeys(out / artifact.bundle for artifact in artifacts))
@@ -88,7 +90,7 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
     integers = bundles.load(next((out / a.bundle for a in artifacts if a.precision == INTEGERS), sources[0]))
     costs, notes = _costs(integers, dataset, progress)
     return Page(
-        title=f"{out.resolve().name}: {' or '.join(bundle.labels[:6])}{' ...' if len(bundle.labels) > 6 else ''}",
+        title=f"{sources[0].stem}: {' or '.join(bundle.labels[:6])}{' ...' if len(bundle.labels) > 6 else ''}",
         rows=rows,
         layers=layer_tables(files[1:], 1, progress),
         costs=costs,
@@ -117,7 +119,7 @@ def _row(
     artifact = network.artifact
     return Row(
         file=network.path.name,
-        format=artifact.format if artifact else "nest",
+        format=artifact.format.partition("-")[0] if artifact else "nest",
         precision=artifact.precision if artifact else "float",
         runtime=network.runtime,
         threads=timing.threads,

@@ -51,11 +51,19 @@ def _load_bundle(path: Path, threads: int | None) -> Runner:
     return float_runner(bundle, threads)
 
 
+def _load_c(path: Path, threads: int | None) -> Runner:
+    from nestling.targets.c import host
+
+    return host.load(path)
+
+
+FOLDER = "folder of C"
 LOADERS: Mapping[str, Mapping[str, Loader]] = {  # by suffix and runtime; the first is what runs a file where none is named
     ".nest": {"nestling": _load_bundle},
     ".pte": {"ExecuTorch": _load_pte},
     ".tflite": {"LiteRT": _load_tflite},
     ".onnx": {"ONNX Runtime": _load_onnx, "OpenVINO": _load_onnx_openvino},
+    FOLDER: {"C": _load_c},
 }
 
 
@@ -64,19 +72,23 @@ def load(path: Path, threads: int | None = None, runtime: str | None = None) -> 
 
     Raises UnusableFile, naming the file and the reason.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UnusableFile(f"{path} does not exist.", "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest --to pte")
     known = runtimes(path)
     if runtime is not None and runtime not in known:
         raise NestlingError(f"{path} is run by {' or '.join(known)}, not by {runtime!r}.")
-    return LOADERS[path.suffix][runtime or known[0]](path, threads)
+    return LOADERS[_kind(path)][runtime or known[0]](path, threads)
 
 
 def runtimes(path: Path) -> tuple[str, ...]:
     """What can run a file, by its suffix. Raises UnusableFile where nothing can."""
-    if path.suffix not in LOADERS:
+    if _kind(path) not in LOADERS:
         raise UnusableFile(f"{path} is none of {', '.join(LOADERS)}.", "make one:  nestling fit PHOTOS -o my.nest")
-    return tuple(LOADERS[path.suffix])
+    return tuple(LOADERS[_kind(path)])
+
+
+def _kind(path: Path) -> str:
+    return FOLDER if path.is_dir() else path.suffix
 
 
 def known_split(runner: Runner, dataset: Dataset) -> Split | None:

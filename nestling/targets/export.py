@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from nestling.files import write_atomically
 from nestling.graph.quantize import quantize
 from nestling.progress import Progress, silent
 from nestling.targets import manifest
+from nestling.targets.c import folder, machines
+from nestling.targets.c.fitting import require_fitting
 from nestling.targets.gates import Judgement, judge
 from nestling.targets.manifest import Artifact
-from nestling.targets.printers import INTEGERS, PRINTERS, ExportConfig, Job, Printed
+from nestling.targets.printers import INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
 from nestling.targets.yardstick import Expected, expected
 
 
@@ -63,6 +65,8 @@ def export(
 ) -> tuple[Artifact, ...]:
     """Print out/NAME-PRECISION.FORMAT for each (format, precision) and note them in out/manifest.json. NAME: the bundle's file's.
 
+    C is a folder, out/NAME-c-MACHINE.
+
     A bundle without integers is quantised first where int8 is wanted, as `quantize` would, and kept as out/NAME-int8.nest.
     data: the folder that the bundle learned from; None for the one that its lineage names (see yardstick.expected).
     Raises GateFailed, when all else is done, where a file does not pass its gates (unless config.force); UnusableData.
@@ -91,11 +95,15 @@ def exported(
         integers: _source(loaded, path, out / f"{name}-{INTEGERS}.nest", integers, data, config, progress)
         for integers in dict.fromkeys(precision == INTEGERS for _, precision in wanted)
     }
+    for form, precision in wanted:
+        if form.startswith(C) and (config.ram is not None or config.flash is not None):
+            machine = machines.machine(form.removeprefix(C))
+            require_fitting(sources[precision == INTEGERS].job.bundle, machine, config.ram or 2**40, config.flash or 2**40)
     artifacts: list[Artifact] = []
     refused: list[Refused] = []
     for form, precision in wanted:
         source = sources[precision == INTEGERS]
-        file = f"{name}-{precision}.{form}"
+        file = f"{name}-{form}" if form.startswith(C) else f"{name}-{precision}.{form}"
         with progress(f"printing {file}", 1) as advance:
             printed = PRINTERS[form, precision](source.job)
             advance(1)
@@ -106,10 +114,17 @@ def exported(
         if judgement.problems and not config.force:
             refused.append(Refused(file, judgement.problems))
             continue
-        write_atomically(out / file, printed.content)
+        _put(printed.content, out / file)
         artifacts.append(_artifact(file, form, precision, printed, judgement, Path(os.path.relpath(source.path, out))))
         manifest.note(out, artifacts[-1:])
     return Exported(tuple(artifacts), tuple(refused), next(iter(sources.values())).expected.said)
+
+
+def _put(content: bytes | Mapping[str, bytes], path: Path) -> None:
+    if isinstance(content, bytes):
+        write_atomically(path, content)
+    else:
+        folder.write(content, path)
 
 
 def require_passed(made: Exported) -> None:
@@ -138,12 +153,14 @@ def _source(
 
 
 def _artifact(file: str, form: str, precision: str, printed: Printed, judged: Judgement, bundle: Path) -> Artifact:
+    content = printed.content
+    whole = content if isinstance(content, bytes) else b"".join(content[name] for name in sorted(content))
     return Artifact(
         file=file,
         format=form,
         precision=precision,
-        bytes=len(printed.content),
-        sha256=hashlib.sha256(printed.content).hexdigest(),
+        bytes=printed.size,
+        sha256=hashlib.sha256(whole).hexdigest(),
         agreement=judged.agreement,
         noise_ratio=judged.noise_ratio,
         max_logit_difference=judged.max_logit_difference,
@@ -153,6 +170,7 @@ def _artifact(file: str, form: str, precision: str, printed: Printed, judged: Ju
         ms=judged.ms,
         bundle=str(bundle),
         delegated=printed.delegated,
+        arena=printed.arena,
         requantised=printed.requantised,
         failed=judged.problems,
     )

@@ -1,8 +1,8 @@
 """The gates that every exported file passes before it is put in place.
 
-File gate: what is inside is the Graph. A .tflite is read back, and gives the reference's bytes under LiteRT's reference kernels; of
-an .onnx each node, given the runtime's own inputs, answers within one step of the reference; in .onnx and .pte every weight and
-scale of the Graph is found.
+File gate: what is inside is the Graph. A .tflite is read back, and gives the reference's bytes under LiteRT's reference kernels;
+a folder of C, compiled here, gives them at every layer; of an .onnx each node, given the runtime's own inputs, answers within one
+step of the reference; in .onnx and .pte every weight and scale of the Graph is found.
 Runtime gate: its answers add no more noise than quantisation itself did, and lose no more than 0.5 points of top-1.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
@@ -22,6 +24,7 @@ from nestling.graph.ir import Array, Graph
 from nestling.graph.read_tflite import read_tflite
 from nestling.report.agree import compare, rms
 from nestling.targets import executorch, onnx, tflite
+from nestling.targets.c import folder, host
 from nestling.targets.executorch_weights import symmetric_weights
 from nestling.targets.printers import FEATURES, Printed
 from nestling.targets.runner import Runner
@@ -41,6 +44,21 @@ LOADERS: Mapping[str, Callable[[bytes, str], Runner]] = {
     "tflite": tflite.load_bytes,
     "onnx": lambda content, name: onnx.load_bytes(content, name, threads=1),
 }
+
+
+def _loaded(printed: Printed, file: str, form: str) -> Runner:
+    if isinstance(printed.content, bytes):
+        return LOADERS[form](printed.content, file)
+    with TemporaryDirectory() as place:
+        folder.write(printed.content, Path(place) / file)
+        return host.load(Path(place) / file)
+
+
+def _inside(printed: Printed, form: str, runner: Runner, graph: Graph, images: Image) -> list[str]:
+    """What is wrong inside a file, or a folder of C."""
+    if isinstance(printed.content, bytes):
+        return FILE_GATES[form](printed.content, graph, images)
+    return _c_inside(runner, graph, images)
 
 
 @dataclass(frozen=True)
@@ -64,10 +82,10 @@ def judge(
     printed: Printed, file: str, form: str, precision: str, bundle: Bundle, graph: Graph | None, expected: Expected
 ) -> Judgement:
     """graph: of an int8 file what it was to be printed from. Raises UnusableFile where its runtime does not take the file."""
-    runner = LOADERS[form](printed.content, file)
+    runner = _loaded(printed, file, form)
     problems = [*_said_wrongly(runner, bundle)]
     if graph is not None:
-        problems += FILE_GATES[form](printed.content, graph, expected.images)
+        problems += _inside(printed, form, runner, graph, expected.images)
     answers, ms = _timed(runner, expected.images, form, bundle)
     found = compare(expected.answers, answers)
     noise = None
@@ -158,6 +176,20 @@ def _onnx_inside(content: bytes, graph: Graph, images: Image) -> list[str]:
             if off > 1:
                 return [f"in ONNX Runtime {layer(node)} is up to {off} steps off the reference for the same inputs"]
     return _not_found(content, graph)
+
+
+def _c_inside(runner: Runner, graph: Graph, images: Image) -> list[str]:
+    """Built for this computer, every layer gives the reference's bytes."""
+    assert isinstance(runner, host.CRunner)
+    nodes = {node.name: node for node in graph.nodes if graph.tensors[node.name].dtype == "int8"}
+    for image in images[:BYTE_IMAGES]:
+        steps = runner.activations(image)
+        for name, expected in reference.activations(graph, image[None]):
+            if name in nodes and name in steps:
+                off = int((steps[name].reshape(-1) != expected.reshape(-1)).sum())
+                if off:
+                    return [f"compiled here, {off} of {expected.size} bytes differ from the reference at {layer(nodes[name])}"]
+    return []
 
 
 def _pte_inside(content: bytes, graph: Graph, images: Image) -> list[str]:

@@ -21,7 +21,8 @@ class Artifact:
     reference) / rms(float - int8 reference), for what was printed from the int8 Graph. ms: median of one image with one thread,
     measured on the way; `bench` does it properly. delegated: share of an ExecuTorch program's operations that XNNPACK runs.
     requantised: how many output channels had to get other weights, of how many. bundle: what it was printed from, a path from the
-    manifest's folder. failed: why it did not pass its gates, where it was kept all the same.
+    manifest's folder. bytes: of a folder of C those of its constants; arena: bytes of RAM that it needs for activations. failed:
+    why it did not pass its gates, where it was kept all the same.
     """
 
     file: str
@@ -38,6 +39,7 @@ class Artifact:
     ms: float
     bundle: str
     delegated: float | None = None
+    arena: int | None = None
     requantised: tuple[int, int] | None = None
     failed: tuple[str, ...] = ()
 

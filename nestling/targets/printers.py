@@ -19,10 +19,13 @@ from nestling.models.float_graph import float_graph
 from nestling.preprocess import to_plain
 from nestling.targets import executorch, onnx, tflite
 from nestling.targets.about import Gives, about
+from nestling.targets.c import emit, machines
+from nestling.targets.c.lower import lower
 from nestling.targets.executorch_graph import GraphProgram
 from nestling.targets.executorch_weights import Requantised, symmetric_weights
 
 INTEGERS = "int8"  # the precision that is printed from the bundle's int8 Graph
+C = "c-"  # begins the format of a folder of C; its machine follows
 FEATURES = "features.pte"  # the format of a backbone alone
 Weights = Literal["uint8", "int8"]
 
@@ -32,13 +35,16 @@ class ExportConfig:
     """features: the embedding, too: a second output in .tflite and .onnx, a program of its own beside a .pte.
 
     int8_head: the head in integers. onnx_weights: how int8 weights are stored in .onnx; int8 is quicker where the processor has
-    8-bit dot products, and wrong on others (docs/onnx-weights.md). force: keep what fails its gates.
+    8-bit dot products, and wrong on others (docs/onnx-weights.md). force: keep what fails its gates. ram, flash: bytes that C has
+    to fit into.
     """
 
     features: bool = False
     int8_head: bool = False
     onnx_weights: Weights = "uint8"
     force: bool = False
+    ram: int | None = None
+    flash: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +72,8 @@ class Job:
             return with_own_end(graph)
         if form == FEATURES:
             return graph
-        features = config.features and form != "pte"  # there the embedding has a program of its own
+        # a .pte's embedding has a program of its own, C always gives it
+        features = config.features and form != "pte" and not form.startswith(C)
         if precision != INTEGERS or not config.int8_head:
             return with_head(graph, bundle.head, features)
         if bundle.yardstick is None or config.features:
@@ -85,15 +92,23 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Printed:
-    """A file's bytes.
+    """A file's bytes, or of a folder each file's by its name.
 
     delegated: share of an ExecuTorch program's operations that XNNPACK runs. requantised: (output channels whose weights had to
-    get other integers, of how many), for networks whose weights have zero points.
+    get other integers, of how many), for networks whose weights have zero points. flash, arena: bytes of constants and of RAM for
+    activations that C needs.
     """
 
-    content: bytes
+    content: bytes | Mapping[str, bytes]
     delegated: float | None = None
     requantised: tuple[int, int] | None = None
+    flash: int | None = None
+    arena: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file; of C, of its constants."""
+        return self.flash or len(self.content)
 
 
 Printer = Callable[[Job], Printed]
@@ -125,6 +140,16 @@ def _onnx(precision: str) -> Printer:
     return lambda job: Printed(onnx.print_graph(job.inside("onnx", precision), about(job.bundle), job.config.onnx_weights))
 
 
+def _c(name: str) -> Printer:
+    def print_c(job: Job) -> Printed:
+        machine, program = machines.machine(name), lower(job.inside(f"{C}{name}", INTEGERS))
+        planned = emit.arranged(program, machine)
+        constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
+        return Printed(emit.files(program, planned, machine, about(job.bundle)), flash=constants, arena=planned.arena)
+
+    return print_c
+
+
 def tflite_bytes(graph: Graph, bundle: Bundle, precision: tflite.Precision = "as-is") -> bytes:
     """A .tflite of a Graph that ends in logits, with what the bundle says about itself."""
     what = about(bundle)
@@ -143,6 +168,7 @@ PRINTERS: Mapping[tuple[str, str], Printer] = {
     ("tflite", "int8"): _tflite(INTEGERS),
     ("onnx", "fp32"): _onnx("fp32"),
     ("onnx", "int8"): _onnx(INTEGERS),
+    **{(f"{C}{name}", INTEGERS): _c(name) for name in machines.names()},  # a folder of C a machine
 }
 PRECISIONS = tuple(dict.fromkeys(precision for _, precision in PRINTERS))
 FORMATS = tuple(dict.fromkeys(form for form, _ in PRINTERS))

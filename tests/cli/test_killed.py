@@ -33,13 +33,10 @@ while True:
 EXPORT = """
 import sys
 from pathlib import Path
-from nestling.bundle import load
 from nestling.targets.export import export
-bundle = load(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:
-    export(bundle, Path(sys.argv[2]), "fruit", "tflite", "fp32")
-    export(bundle, Path(sys.argv[2]), "fruit", "tflite", "fp16")
+    export(Path(sys.argv[1]), Path(sys.argv[2]), [("tflite", "fp32"), ("tflite", "fp16")])
 """
 
 

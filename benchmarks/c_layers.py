@@ -1,0 +1,70 @@
+"""A network in C on virtual microcontrollers: instructions of every layer, RAM and flash.
+
+    python benchmarks/c_layers.py vww_96_int8.tflite [--machines cortex-m4,rv32imc] [--image photo.jpg]
+
+QEMU counts instructions, not cycles; the count is the same at every run. The image is made up where none is named: how many
+instructions a layer takes depends on it in saturation only.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nestling import bundle as bundles
+from nestling.bundle import Bundle
+from nestling.models.import_model import import_model
+from nestling.preprocess import load as load_image
+from nestling.targets.about import about
+from nestling.targets.c import folder, machines, virtual
+from nestling.targets.c.fitting import needs, whole
+from nestling.targets.yardstick import made_up
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("network", type=Path, help="an int8 .tflite, or a quantised bundle")
+    arguments.add_argument("--machines", default="cortex-m4,rv32imc")
+    arguments.add_argument("--image", type=Path)
+    chosen = arguments.parse_args()
+    bundle = bundles.load(chosen.network) if chosen.network.suffix == ".nest" else import_model(chosen.network)
+    names = chosen.machines.split(",")
+    ran = {name: _ran(bundle, name, chosen.image) for name in names}
+    titles = ", ".join(machines.machine(name).title for name in names)
+    print(f"{chosen.network.name}; {titles}; arena {_arena(bundle, names[0]):,} bytes\n")
+    headings = [f"{name}, instructions | MACs/instruction" for name in names]
+    print(f"| | kind | shape | MACs | {' | '.join(headings)} |")
+    print(f"|---:|---|---|---:|{'---:|---:|' * len(names)}")
+    for index, layer in enumerate(ran[names[0]].layers):
+        cells = [_cells(ran[name].layers[index].instructions, layer.macs) for name in names]
+        shape = "x".join(map(str, layer.shape))
+        print(f"| {index} | {layer.kind} | {shape} | {layer.macs:,} | {' | '.join(cells)} |")
+    macs = sum(layer.macs for layer in ran[names[0]].layers)
+    totals = [_cells(sum(layer.instructions or 0 for layer in ran[name].layers), macs) for name in names]
+    print(f"| all | | | {macs:,} | {' | '.join(totals)} |\n")
+    for name in names:
+        one = ran[name]
+        loop = one.calibration
+        counted = f"; a loop of {loop.instructions:,} instructions was counted as {loop.counted:,}" if loop else ""
+        print(f"{name}: code {one.code:,}, constants {one.constants:,}, stack {one.stack:,} bytes{counted}")
+
+
+def _ran(bundle: Bundle, name: str, image: Path | None) -> virtual.Ran:
+    machine = machines.machine(name)
+    pixels = load_image(bundle.preprocess, image) if image else made_up(bundle.preprocess, 1)[0]
+    with TemporaryDirectory() as place:
+        folder.write(folder.print_network(whole(bundle), about(bundle), machine), Path(place) / "network")
+        return virtual.run(Path(place) / "network", machine, pixels)
+
+
+def _arena(bundle: Bundle, name: str) -> int:
+    return needs(whole(bundle), machines.machine(name)).plan.arena
+
+
+def _cells(instructions: int | None, macs: int) -> str:
+    return f"{instructions or 0:,} | {macs / instructions:.2f}" if instructions and macs else f"{instructions or 0:,} | "
+
+
+if __name__ == "__main__":
+    main()

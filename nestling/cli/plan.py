@@ -1,0 +1,46 @@
+"""nestling plan."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nestling.cli import show
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="A quantised bundle, or an imported integer network.")],
+    machine: Annotated[str, typer.Option(help="host, linux-arm64, cortex-m4, cortex-m7, cortex-m55 or rv32imc.")] = "cortex-m4",
+    ram: Annotated[str, typer.Option(help="RAM that there is: 256K, 1M, or bytes.")] = "256K",
+    flash: Annotated[str, typer.Option(help="Flash that there is.")] = "1M",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A picture of the arena, .svg.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Show a network's RAM over time and its flash in C, and whether they fit, before anything is written. Status 1: they don't.
+
+    Example:  nestling plan my8.nest --machine cortex-m4 --ram 256K --flash 1M
+    """
+    from nestling import bundle as bundles
+    from nestling.files import write_atomically
+    from nestling.targets.c import machines
+    from nestling.targets.c.fitting import CODE, advice, needs, verdict, whole
+    from nestling.targets.c.plan_report import draw, parse_size, picture
+
+    target, sizes = machines.machine(machine), (parse_size(ram), parse_size(flash))
+    loaded = bundles.load(bundle)
+    found = needs(whole(loaded), target)
+    outcome = verdict(found, *sizes)
+    hint = "" if outcome.fits else advice(loaded, target, *sizes)
+    if output is not None:
+        write_atomically(output, picture(found.plan).encode())
+    if json:
+        plain = {"machine": machine, "fits": outcome.fits, "arena_bytes": found.plan.arena, "lower_bound": found.plan.lower_bound}
+        plain |= {"constants": found.constants, "code_at_most": CODE, "in_the_way": outcome.in_the_way, "hint": hint}
+        show.as_json(plain)
+    else:
+        show.out().print(draw(found.plan))
+        show.out().print(f"\n{target.title}\n{outcome.words}", soft_wrap=True)
+        if hint:
+            show.out().print(f"  {hint}", soft_wrap=True)
+    if not outcome.fits:
+        raise typer.Exit(1)

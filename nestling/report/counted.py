@@ -1,0 +1,80 @@
+"""A folder of C on its virtual platform: instructions of every layer, RAM and flash. QEMU counts instructions, not cycles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nestling import bundle as bundles
+from nestling.errors import NestlingError
+from nestling.progress import Progress, silent
+from nestling.report.bench import listed
+from nestling.targets.c import machines, virtual
+from nestling.targets.printers import C
+from nestling.targets.yardstick import expected
+
+HOST = "host"  # is timed like every other file
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One image through a folder of C. instructions: of all layers; None where its emulator counts nothing, as for linux-arm64.
+
+    arena, flash (code and constants), stack: bytes; None where that can't be told.
+    """
+
+    file: str
+    machine: str
+    title: str
+    layers: tuple[virtual.Layer, ...]
+    instructions: int | None
+    macs: int
+    arena: int | None
+    flash: int | None
+    stack: int | None
+    calibration: virtual.Calibration | None
+    note: str
+
+
+def machine_of(path: Path) -> str | None:
+    """The machine that a folder of C was made for, where that is not this computer and its manifest tells; None for all else."""
+    artifact = listed(path) if path.is_dir() else None
+    name = artifact.format.removeprefix(C) if artifact and artifact.format.startswith(C) else HOST
+    return None if name == HOST else name
+
+
+def counted(folders: Sequence[Path], data: Path | None = None, progress: Progress = silent) -> tuple[Counted, ...]:
+    """Build each folder for its machine and run it there on one photograph (see yardstick.expected).
+
+    Raises NestlingError where a compiler or emulator is missing, naming what to install.
+    """
+    found = []
+    with progress("running on virtual machines", len(folders)) as advance:
+        for folder in folders:
+            found.append(_one(folder, data))
+            advance(1)
+    return tuple(found)
+
+
+def _one(folder: Path, data: Path | None) -> Counted:
+    artifact, name = listed(folder), machine_of(folder)
+    if artifact is None or name is None or not (folder.parent / artifact.bundle).is_file():
+        raise NestlingError(f"{folder} lacks its manifest or the bundle that it was printed from.", "export it again")
+    machine = machines.machine(name)
+    image = expected(bundles.load(folder.parent / artifact.bundle), True, data).images[0]
+    ran = virtual.run(folder, machine, image)
+    instructions = [layer.instructions for layer in ran.layers if layer.instructions is not None]
+    return Counted(
+        file=folder.name,
+        machine=name,
+        title=machine.title,
+        layers=ran.layers,
+        instructions=sum(instructions) if instructions else None,
+        macs=sum(layer.macs for layer in ran.layers),
+        arena=artifact.arena,
+        flash=ran.code + ran.constants if ran.code is not None and ran.constants is not None else None,
+        stack=ran.stack,
+        calibration=ran.calibration,
+        note=ran.note,
+    )

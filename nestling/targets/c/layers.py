@@ -1,0 +1,191 @@
+"""What a network is in C: layers in running order, each one call of a kernel with its constants.
+
+Program: layers, and which tensors they hand to one another. Layer: function, arguments, scratch, what it may write over.
+Constant: numbers that go into an array of their own. Struct: the parameters that a kernel takes by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from nestling.errors import UnsupportedOp
+from nestling.graph.ir import Array, Clamp, Graph, Node, Tensor
+from nestling.graph.macs import macs
+
+CType = Literal["int8_t", "int32_t", "float", "double"]
+BYTES: Mapping[CType, int] = {"int8_t": 1, "int32_t": 4, "float": 4, "double": 8}
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """An array in flash. role: the field or argument that it is ("weights"). layout: its sides, outermost first."""
+
+    role: str
+    ctype: CType
+    data: Array
+    layout: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """In flash."""
+        return BYTES[self.ctype] * self.data.size
+
+
+@dataclass(frozen=True)
+class Pointers:
+    """An array of pointers to constants, None for 0."""
+
+    role: str
+    targets: tuple[Constant | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Struct:
+    """A value of a type in nst_kernels.h, field by field, in the header's order."""
+
+    type: str
+    fields: Mapping[str, Value]
+
+
+Value = int | float | tuple[int, ...] | Struct | Constant | Pointers | None
+
+
+@dataclass(frozen=True)
+class Read:
+    """The bytes of an activation."""
+
+    tensor: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Several operands as one array of pointers."""
+
+    operands: tuple[Read | Constant, ...]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where the answer goes."""
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Bytes that only this call uses."""
+
+
+Argument = Read | Parts | Written | Scratch | Struct | Constant | int | float
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One call. kind: what it is, in words ("depthwise 3x3 s2"). reads: activations; writes: the tensor it answers.
+
+    scratch: bytes. over: inputs whose bytes the answer may take over, the best first.
+    files: the runtime's .c files that hold the function and what it calls.
+    """
+
+    kind: str
+    function: str
+    arguments: tuple[Argument, ...]
+    writes: str
+    files: tuple[str, ...]
+    scratch: int = 0
+    over: tuple[str, ...] = ()
+    clamp: Clamp = "none"
+    macs: int = 0
+    source: str = ""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Activations, each once, in the order of the arguments."""
+        found = [read for argument in self.arguments for read in _reads(argument)]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """Every array that the call needs, in the order of the arguments."""
+        return tuple(constant for argument in self.arguments for constant in _constants(argument))
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """tensors: every activation, by name. aliases: name -> (of, offset), where a tensor's bytes are part of another's.
+
+    embedding: what the head, or the network's own last dense layer, reads; the integer scores where there is no such layer.
+    """
+
+    layers: tuple[Layer, ...]
+    tensors: Mapping[str, Tensor]
+    aliases: Mapping[str, tuple[str, int]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    embedding: str
+
+    def root(self, name: str) -> tuple[str, int]:
+        """The tensor that a name's bytes lie in, and where."""
+        offset = 0
+        while name in self.aliases:
+            name, further = self.aliases[name]
+            offset += further
+        return name, offset
+
+
+def layer(
+    node: Node,
+    graph: Graph,
+    kind: str,
+    function: str,
+    arguments: tuple[Argument, ...],
+    files: tuple[str, ...],
+    scratch: int = 0,
+    over: tuple[str, ...] = (),
+) -> Layer:
+    """The Layer of a node; the rest follows from the node."""
+    return Layer(kind, function, arguments, node.name, files, scratch, over, clamp_of(node), macs(node, graph), node.source)
+
+
+def clamp_of(node: Node) -> Clamp:
+    """The activation at the node's end."""
+    clamp: Clamp = getattr(node.attrs, "clamp", "none")
+    return clamp
+
+
+def without_kernel(node: Node) -> UnsupportedOp:
+    """What is to be raised for float arithmetic before the head."""
+    where = f" ({node.source})" if node.source else ""
+    return UnsupportedOp(f"{node.op} {node.name!r}{where} is in float, which the C target has no kernel for; .tflite works.")
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """In memory."""
+    return math.prod(tensor.shape) * (4 if tensor.dtype in ("float32", "int32") else 1)
+
+
+def plane(tensor: Tensor) -> tuple[int, int, int]:
+    """An activation's shape as (height, width, channels); missing sides are 1, sides beyond three are part of the height."""
+    sides = (1, 1, *tensor.shape[1:])
+    return math.prod(sides[:-2]), sides[-2], sides[-1]
+
+
+def _reads(argument: Argument) -> tuple[str, ...]:
+    if isinstance(argument, Parts):
+        return tuple(operand.tensor for operand in argument.operands if isinstance(operand, Read))
+    return (argument.tensor,) if isinstance(argument, Read) else ()
+
+
+def _constants(value: Argument | Value) -> tuple[Constant, ...]:
+    match value:
+        case Constant():
+            return (value,)
+        case Pointers(targets=targets):
+            return tuple(target for target in targets if target is not None)
+        case Parts(operands=operands):
+            return tuple(operand for operand in operands if isinstance(operand, Constant))
+        case Struct(fields=fields):
+            return tuple(constant for field in fields.values() for constant in _constants(field))
+        case _:
+            return ()

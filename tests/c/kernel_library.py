@@ -1,0 +1,161 @@
+"""The runtime's kernels, quick and naive, compiled once as a shared library and called layer by layer through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.targets.c.layers import Constant, Layer, Parts, Pointers, Program, Read, Scratch, Struct, Written, bytes_of
+
+RUNTIME = Path(str(files("nestling.targets.c") / "runtime"))
+GUARD = 64  # bytes around every buffer
+BYTE = 0xA5  # what they, and buffers that nothing has written, hold
+SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float}
+
+
+def compiled(folder: Path, *flags: str, compiler: str = "cc") -> Path:
+    """All of the runtime, the naive twins included, as one shared library."""
+    made = folder / "kernels.so"
+    sources = sorted(map(str, RUNTIME.glob("*.c")))
+    subprocess.run([compiler, "-std=c99", "-shared", "-fPIC", *flags, *sources, "-o", str(made)], check=True)
+    return made
+
+
+def structs(header: str) -> dict[str, type[ctypes.Structure]]:
+    """The types of nst_kernels.h, read from its text: every pointer is a void pointer."""
+    found: dict[str, type[ctypes.Structure]] = {}
+    for body, name in re.findall(r"typedef struct \{\n(.*?)\n\} (\w+);", header, re.DOTALL):
+        fields: list[tuple[str, Any]] = []
+        for declaration in re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL).split(";"):
+            match = re.fullmatch(r"(const )?(\w+) (.*)", " ".join(declaration.split()))
+            for variable in match[3].split(", ") if match else ():
+                pointer, array = "*" in variable, re.search(r"\[(\d+)\]", variable)
+                own = ctypes.c_void_p if pointer else SIMPLE.get(match[2]) or found[match[2]]
+                fields.append((re.sub(r"\*const|[*\s]|\[\d+\]", "", variable), own * int(array[1]) if array else own))
+        found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
+    return found
+
+
+@dataclass
+class Buffer:
+    """Bytes with a guard on either side."""
+
+    whole: NDArray[np.uint8]
+
+    @property
+    def inside(self) -> NDArray[np.uint8]:
+        return self.whole[GUARD:-GUARD]
+
+    def intact(self) -> bool:
+        return bool((self.whole[:GUARD] == BYTE).all() and (self.whole[-GUARD:] == BYTE).all())
+
+
+def buffer(size: int) -> Buffer:
+    return Buffer(np.full(size + 2 * GUARD, BYTE, np.uint8))
+
+
+class Kernels:
+    """Calls of the library's functions with the arguments of a Layer."""
+
+    def __init__(self, library: Path) -> None:
+        self.library = ctypes.CDLL(str(library))
+        self.structs = structs((RUNTIME / "nst_kernels.h").read_text())
+
+    def run(
+        self, program: Program, feeds: Mapping[str, NDArray[Any]], twin: bool = False, in_place: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """What every layer answers, by its tensor. in_place: over the first input that it may, where nothing else reads that."""
+        buffers = {name: buffer(bytes_of(tensor)) for name, tensor in program.tensors.items() if name not in program.aliases}
+        for name, values in feeds.items():
+            buffers[name].inside[:] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        answers = {}
+        for index, layer in enumerate(program.layers):
+            if in_place and layer.over and self._free(layer, program, index):
+                root, place = program.root(layer.writes)
+                taken = buffers[program.root(layer.over[0])[0]]
+                if place == 0 and layer.writes == root:
+                    grown = buffer(max(len(taken.inside), len(buffers[root].inside)))
+                    grown.inside[: len(taken.inside)] = taken.inside
+                    buffers[root] = buffers[program.root(layer.over[0])[0]] = grown
+            answers[layer.writes] = self._call(layer, program, buffers, twin)
+        assert all(one.intact() for one in buffers.values()), "a kernel wrote outside of its tensor"
+        return answers
+
+    def _free(self, layer: Layer, program: Program, index: int) -> bool:
+        name = program.root(layer.over[0])[0]
+        later = {program.root(read)[0] for other in program.layers[index + 1 :] for read in other.reads}
+        twice = [program.root(read)[0] for read in layer.reads].count(name) > 1
+        return name not in later and name not in {program.root(other)[0] for other in program.outputs} and not twice
+
+    def _call(self, layer: Layer, program: Program, buffers: Mapping[str, Buffer], twin: bool) -> NDArray[Any]:
+        keep: list[Any] = []  # arrays that C points into
+        tensor = program.tensors[layer.writes]
+        scratch = buffer(layer.scratch)
+
+        def address(array: NDArray[Any]) -> ctypes.c_void_p:
+            keep.append(array)
+            return ctypes.c_void_p(array.ctypes.data)
+
+        def read(name: str) -> NDArray[np.uint8]:
+            root, place = program.root(name)
+            return buffers[root].inside[place:]
+
+        def value(what: Any, kind: Any) -> Any:
+            match what:
+                case Struct():
+                    made = self.structs[what.type]()
+                    declared = dict(made._fields_)
+                    assert set(declared) == set(what.fields), f"{what.type} has other fields"
+                    for name, field in what.fields.items():
+                        setattr(made, name, value(field, declared[name]))
+                    return made
+                case Constant():
+                    return address(np.ascontiguousarray(what.data)).value
+                case Pointers():
+                    pointers = [None if one is None else value(one, None) for one in what.targets]
+                    keep.append((ctypes.c_void_p * len(pointers))(*pointers))
+                    return ctypes.addressof(keep[-1])
+                case tuple() if issubclass(kind, ctypes.Structure):
+                    return kind(*what)
+                case tuple():
+                    return kind(*what)
+                case _:
+                    return what
+
+        def argument(what: Any) -> Any:
+            match what:
+                case Read():
+                    return address(read(what.tensor))
+                case Parts():
+                    pointers = [address(read(x.tensor) if isinstance(x, Read) else x.data) for x in what.operands]
+                    keep.append((ctypes.c_void_p * len(pointers))(*pointers))
+                    return keep[-1]
+                case Written():
+                    return address(read(layer.writes))
+                case Scratch():
+                    return address(scratch.inside)
+                case Struct():
+                    keep.append(value(what, None))
+                    return ctypes.byref(keep[-1])
+                case Constant():
+                    return address(np.ascontiguousarray(what.data))
+                case float():
+                    return ctypes.c_float(what)
+                case _:
+                    return ctypes.c_int32(what)
+
+        function = getattr(self.library, layer.function + ("_reference" if twin else ""))
+        function.restype = None
+        function(*map(argument, layer.arguments))
+        assert scratch.intact(), f"{layer.function} wrote outside of its scratch"
+        size = bytes_of(tensor)
+        return read(layer.writes)[:size].view(np.dtype(tensor.dtype)).reshape(tensor.shape).copy()

@@ -1,0 +1,100 @@
+"""A folder of C behind the same commands as every other artifact."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cli.conftest import Nestling
+
+from nestling.targets.c import machines, virtual
+
+if shutil.which("cc") is None:
+    pytest.skip("needs a C compiler: apt-get install gcc libc6-dev", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def integers(nestling: Nestling, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("integers") / "fruit8.nest"
+    nestling("quantize", bundle, "-o", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def out(nestling: Nestling, integers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("c")
+    nestling("export", integers, "--to", "c", "--machine", "host,cortex-m4", "--precision", "int8", "-o", out)
+    return out
+
+
+def test_the_manifest_tells_flash_and_arena(out: Path) -> None:
+    listed = {entry["file"]: entry for entry in json.loads((out / "manifest.json").read_text())["artifacts"]}
+    assert set(listed) == {"fruit8-c-host", "fruit8-c-cortex-m4"}
+    for entry in listed.values():
+        assert entry["noise_ratio"] < 1e-3 and entry["agreement"] == 1 and entry["failed"] == []
+        assert entry["bytes"] > 100_000 and entry["arena"] >= 64 * 64 * 3
+
+
+def test_it_answers_as_the_bundle_does(nestling: Nestling, integers: Path, out: Path, photos: Path) -> None:
+    same = json.loads(nestling("agree", integers, out / "fruit8-c-host", photos, "--json").stdout)
+    assert same["agreement"] == 1 and same["max_logit_difference"] < 1e-4 and same["images"] == 12
+    assert json.loads(nestling("eval", out / "fruit8-c-cortex-m4", photos, "--json").stdout)["top1"] > 0.8
+
+
+def test_trace_finds_the_layer_whose_weights_were_changed(
+    nestling: Nestling, integers: Path, out: Path, photos: Path, tmp_path: Path
+) -> None:
+    image = photos / "apple" / "00.jpg"
+    assert json.loads(nestling("trace", integers, image, "--against", out / "fruit8-c-host", "--json").stdout)["first"] is None
+    broken = tmp_path / "broken"
+    shutil.copytree(out / "fruit8-c-host", broken)
+    weights = broken / "nestling_weights.c"
+    text = weights.read_text()
+    at = text.index("{", len(text) // 2) + 1
+    end = text.index(",", at)
+    weights.write_text(f"{text[:at]} {-1 if int(text[at:end]) == 1 else 1}{text[end:]}")
+    found = json.loads(nestling("trace", integers, image, "--against", broken, "--json", status=1).stdout)
+    assert found["first"] is not None and found["compared"] > 20
+
+
+def test_bench_times_it_here_and_counts_instructions_there(nestling: Nestling, out: Path) -> None:
+    problem = virtual.toolchain_missing(machines.machine("cortex-m4"))
+    if problem:
+        pytest.skip(problem)
+    rows = {row["file"]: row for row in json.loads(nestling("bench", out, "--layers", "--json").stdout)["artifacts"]}
+    assert rows["fruit8-c-host"]["runtime"] == "C" and rows["fruit8-c-host"]["ms_median"] > 0
+    counted = rows["fruit8-c-cortex-m4"]
+    assert counted["macs"] < counted["instructions"] < 10 * counted["macs"]
+    assert counted["calibration"]["counted"] == pytest.approx(counted["calibration"]["instructions"], rel=1e-4)
+    assert sum(layer["instructions"] for layer in counted["layers"]) == counted["instructions"]
+    assert counted["flash"] > counted["arena"] > 0 and 0 < counted["stack"] < 2048
+
+
+def test_a_machine_that_there_is_not_is_named(nestling: Nestling, integers: Path, tmp_path: Path) -> None:
+    done = nestling("export", integers, "--to", "c", "--machine", "z80", "-o", tmp_path, status=2)
+    assert "z80" in done.stderr and "cortex-m4" in done.stderr
+
+
+def test_plan_says_whether_it_fits_and_what_would(
+    nestling: Nestling, integers: Path, bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    """At the resolution that it names the network really fits: it is made, and planned again."""
+    fine = json.loads(nestling("plan", integers, "--ram", "1M", "--flash", "8M", "--json").stdout)
+    assert fine["fits"] and fine["lower_bound"] <= fine["arena_bytes"] <= 1.05 * fine["lower_bound"] and not fine["hint"]
+    ram = str(fine["arena_bytes"] // 2 + 2048)
+    tight = nestling("plan", integers, "--ram", ram, "--flash", "8M", "--json", status=1)
+    hint = json.loads(tight.stdout)["hint"]
+    size = hint.partition("--size ")[2].split()[0]
+    assert 32 <= int(size) < 64, hint
+    nestling("fit", photos, "--backbone", "mobilenetv2_050", "--weights", "none", "--size", size, "-o", tmp_path / "s.nest")
+    nestling("quantize", tmp_path / "s.nest", "-o", tmp_path / "s8.nest")
+    nestling("plan", tmp_path / "s8.nest", "--ram", ram, "--flash", "8M", "-o", tmp_path / "arena.svg")
+    assert "<svg" in (tmp_path / "arena.svg").read_text()
+
+
+def test_export_refuses_what_does_not_fit_before_it_writes(nestling: Nestling, integers: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = nestling(
+        "export", integers, "--to", "c", "--machine", "cortex-m4", "--precision", "int8", "--ram", "20K", "-o", out, status=1
+    )
+    assert "does not fit" in done.stderr and "in the way" in done.stderr and not list(out.glob("*"))
