@@ -24,11 +24,11 @@ from nestling.progress import Progress, silent
 from nestling.report.agree import compare
 from nestling.report.answers import answers
 from nestling.report.bench import Timing, bench
-from nestling.report.counted import machine_of
+from nestling.report.counted import counted, machine_of
 from nestling.report.evaluate import judge, softmax
 from nestling.report.layers import layer_tables
 from nestling.report.machine import processor, versions
-from nestling.report.page import Example, Page, Row, render
+from nestling.report.page import Example, Layer, LayerTable, Page, Row, render
 from nestling.targets import load, manifest, runtimes
 from nestling.targets.manifest import Artifact
 from nestling.targets.printers import FEATURES, INTEGERS
@@ -89,10 +89,11 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
     truth = np.array([item.label for item in items])
     integers = bundles.load(next((out / a.bundle for a in artifacts if a.precision == INTEGERS), sources[0]))
     costs, notes = _costs(integers, dataset, progress)
+    boards, why = _boards([out / a.file for a in manifest.read(out) if machine_of(out / a.file)], data, progress)
     return Page(
         title=f"{sources[0].stem}: {' or '.join(bundle.labels[:6])}{' ...' if len(bundle.labels) > 6 else ''}",
         rows=rows,
-        layers=layer_tables(files[1:], 1, progress),
+        layers=(*layer_tables(files[1:], 1, progress), *boards),
         costs=costs,
         evaluation=judge(logits[shown], truth, [item.path for item in items], bundle.labels),
         evaluated=networks[shown].path.name,
@@ -102,7 +103,7 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
         machine=processor(),
         versions=versions(),
         data=f"{dataset.root.name}: {chosen.said}",
-        notes=tuple(notes),
+        notes=(*notes, *why),
     )
 
 
@@ -135,6 +136,24 @@ def _row(
         peak_memory_bytes=timing.peak_memory_bytes,
         forced=bool(artifact and artifact.failed),
     )
+
+
+def _boards(folders: Sequence[Path], data: Path | None, progress: Progress) -> tuple[list[LayerTable], list[str]]:
+    """(the layers of C for other machines, run in QEMU; why some could not be run)."""
+    tables, notes = [], []
+    for folder in folders:
+        try:
+            (one,) = counted([folder], data, progress)
+        except NestlingError as error:
+            notes.append(f"{folder.name} was not run: {error.message}")
+            continue
+        layers = tuple(
+            Layer(layer.name, layer.kind, (1, *layer.shape), layer.macs, None, layer.instructions) for layer in one.layers
+        )
+        sizes = f"arena {one.arena or 0:,} bytes, flash {one.flash or 0:,}, stack {one.stack or 0:,}"
+        total = f"{one.instructions or 0:,} instructions in all; {one.note}; {sizes}"
+        tables.append(LayerTable(one.file, one.title, layers, total))
+    return tables, notes
 
 
 def _costs(bundle: Bundle, dataset: Dataset, progress: Progress) -> tuple[tuple[LayerCost, ...], list[str]]:

@@ -65,22 +65,29 @@ class Row:
 
 @dataclass(frozen=True)
 class Layer:
-    """shape: of its output. macs: 0 where it multiplies nothing. ms: None where the runtime does not tell."""
+    """shape: of its output. macs: 0 where it multiplies nothing. ms, instructions: None where the runtime does not tell."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
     macs: int
     ms: float | None = None
+    instructions: int | None = None
 
 
 @dataclass(frozen=True)
 class LayerTable:
-    """The layers of one file, in running order."""
+    """The layers of one file, in running order. note: what was counted or timed, where that needs saying."""
 
     file: str
     runtime: str
     layers: tuple[Layer, ...]
+    note: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether instructions were counted rather than time measured."""
+        return any(layer.instructions is not None for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -230,11 +237,15 @@ def _point(row: Row, label: str, x: float) -> Point:
 def layer_picture(table: LayerTable, name: str) -> Markup:
     """The costliest layers: by time where it is known, else by MACs. name: unique on the page."""
     timed = any(layer.ms is not None for layer in table.layers)
-    shown = sorted(table.layers, key=lambda layer: -(layer.ms or 0.0 if timed else layer.macs))[:MOST_BARS]
+    known = timed or table.counted
+    shown = sorted(table.layers, key=lambda layer: -(layer.ms or layer.instructions or (0 if known else layer.macs)))[:MOST_BARS]
     columns = [Bars("MACs", pictures.OTHER, tuple(s.macs for s in shown), tuple(words.millions(s.macs) for s in shown))]
     if timed:
         texts = tuple(f"{words.milliseconds(s.ms)} ms" if s.ms is not None else "not told" for s in shown)
         columns.insert(0, Bars("time", pictures.ACCENT, tuple(s.ms for s in shown), texts))
+    if table.counted:
+        texts = tuple(words.millions(s.instructions or 0) for s in shown)
+        columns.insert(0, Bars("instructions", pictures.ACCENT, tuple(s.instructions for s in shown), texts))
     return Markup(pictures.bars([s.name for s in shown], columns, f"The costliest layers of {table.file}", name))
 
 

@@ -70,6 +70,16 @@ def test_bench_times_it_here_and_counts_instructions_there(nestling: Nestling, o
     assert counted["flash"] > counted["arena"] > 0 and 0 < counted["stack"] < 2048
 
 
+def test_the_report_shows_instructions_of_every_layer(nestling: Nestling, out: Path, tmp_path: Path) -> None:
+    problem = virtual.toolchain_missing(machines.machine("cortex-m4"))
+    if problem:
+        pytest.skip(problem)
+    rows = json.loads(nestling("report", out, "-o", tmp_path / "page.html", "--json").stdout)["artifacts"]
+    assert [row["file"] for row in rows] == ["fruit8.nest", "fruit8-c-host"]  # another machine's has no milliseconds here
+    text = (tmp_path / "page.html").read_text()
+    assert "MACs an instruction" in text and "fruit8-c-cortex-m4" in text and "not cycles" in text
+
+
 def test_a_machine_that_there_is_not_is_named(nestling: Nestling, integers: Path, tmp_path: Path) -> None:
     done = nestling("export", integers, "--to", "c", "--machine", "z80", "-o", tmp_path, status=2)
     assert "z80" in done.stderr and "cortex-m4" in done.stderr
