@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -111,21 +112,27 @@ def openvino_engine(network: nn.Module, shape: tuple[int, int, int]) -> Engine:
     compiled = openvino.Core().compile_model(_converted(openvino, traced, shape), "CPU", settings)
 
     def embed(images: Iterator[Image]) -> Iterator[Vector]:
-        queue = openvino.AsyncInferQueue(compiled, cores + 1)
-        done: dict[int, Vector] = {}
-        queue.set_callback(lambda request, index: done.update({index: request.get_output_tensor(0).data[0].copy()}))
-        given = taken = 0
+        # Requests in a ring, not OpenVINO's queue with its callbacks: these want Python's lock in OpenVINO's threads, and whoever
+        # lets go of a compiled model holds that lock while it waits for those threads to end.
+        free = [compiled.create_infer_request() for _ in range(cores + 1)]
+        running: deque[Any] = deque()
         try:
             for image in images:
-                queue.start_async([np.ascontiguousarray(image)[None]], given)  # copies the image; waits while all are busy
-                given += 1
-                while taken in done:
-                    yield done.pop(taken)
-                    taken += 1
+                if not free:
+                    free.append(running.popleft())
+                    yield finished(free[-1])
+                running.append(free.pop())
+                running[-1].start_async([np.ascontiguousarray(image)[None]])  # copies the image
+            while running:
+                yield finished(running.popleft())
         finally:
-            queue.wait_all()
-        for index in range(taken, given):
-            yield done.pop(index)
+            for request in running:
+                request.wait()
+
+    def finished(request: Any) -> Vector:
+        request.wait()
+        vector: Vector = request.get_output_tensor(0).data[0].copy()
+        return vector
 
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with torch.inference_mode():
