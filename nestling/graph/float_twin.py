@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.graph.edit import with_nodes
-from nestling.graph.ir import AveragePool, Conv2d, DepthwiseConv2d, Graph, Node, Tensor
+from nestling.graph.ir import Add, AveragePool, Conv2d, DepthwiseConv2d, FullyConnected, Graph, Mul, Node, Tensor
 from nestling.graph.spec import check
 
 CONVERSIONS = ("quantize", "dequantize")
+CLAMPING = (Conv2d, DepthwiseConv2d, FullyConnected, Add, Mul)
 
 
 def float_twin(graph: Graph) -> Graph:
@@ -26,9 +27,21 @@ def float_twin(graph: Graph) -> Graph:
             continue
         if isinstance(node.attrs, Conv2d | DepthwiseConv2d | AveragePool):
             node = replace(node, attrs=replace(node.attrs, unsigned=False))
-        nodes.append(node)
+        nodes.append(_clamped(node, graph.tensors[node.name]))
     tensors = [_in_float(tensor) for tensor in graph.tensors.values()]
     return check(with_nodes(graph, nodes, tensors, renamed), "the float twin")
+
+
+def _clamped(node: Node, output: Tensor) -> Node:
+    """A layer whose integers begin at zero cuts off what is negative, though it does not say so: so old uint8 networks have their
+    relu6, which ends where the range does, and relu.
+    """
+    if not isinstance(node.attrs, CLAMPING) or node.attrs.clamp != "none" or output.quant is None:
+        return node
+    if int(output.quant.zero_point[0]) != -128:
+        return node
+    six = abs(255 * float(output.quant.scale[0]) - 6) < 0.05
+    return replace(node, attrs=replace(node.attrs, clamp="relu6" if six else "relu"))
 
 
 def real(tensor: Tensor) -> NDArray[np.float32]:
