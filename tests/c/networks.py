@@ -41,7 +41,7 @@ class Net:
         self.node("table", ir.Table(), "x", "image", "norm")
 
     def constant(self, name: str, data: Array, of: Quant) -> str:
-        self.tensors[name] = Tensor(name, data.shape, str(data.dtype), data, of)  # type: ignore[arg-type]
+        self.tensors[name] = Tensor(name, data.shape, str(data.dtype), data, of)
         return name
 
     def node(
@@ -57,7 +57,7 @@ class Net:
         weight = self.rng.integers(-90, 90, (out, size, size, depth)).astype(np.int8)
         w = self.constant(f"{name}.w", weight, quant(0.01))
         bias = self.rng.integers(-500, 500, out).astype(np.int32)
-        return self.node("conv2d", ir.Conv2d(**attrs), name, x, w, self.constant(f"{name}.b", bias, quant(scale * 0.01)), to=to)  # type: ignore[arg-type]
+        return self.node("conv2d", ir.Conv2d(**attrs), name, x, w, self.constant(f"{name}.b", bias, quant(scale * 0.01)), to=to)
 
     def graph(self, *outputs: str) -> Graph:
         return check(Graph(self.tensors, tuple(self.nodes), ("image",), outputs))
@@ -68,7 +68,7 @@ def about_of(graph: Graph, labels: Iterable[str] | None = None) -> About:
     classes = int(np.prod(graph.tensors[graph.outputs[0]].shape))
     ones = (0.5,) * channels
     found = tuple(labels) if labels is not None else tuple(f"thing {i}" for i in range(classes))
-    return About(found, ImagePreprocess((height, width), channels, 1.0, "bilinear", ones, ones))  # type: ignore[arg-type]
+    return About(found, ImagePreprocess((height, width), channels, 1.0, "bilinear", ones, ones))
 
 
 def headed(graph: Graph, classes: int = 7) -> Graph:

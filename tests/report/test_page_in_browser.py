@@ -65,7 +65,7 @@ TEXTS_OF_PICTURES = """[...document.querySelectorAll("svg")].map(svg => [...svg.
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     if executable() is None:
-        pytest.skip("needs a browser: apt-get install chromium (scripts/setup.sh does so where it may)")
+        pytest.skip("needs a browser: apt-get install chromium (scripts/test_tools.sh does so where it may)")
     with browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 

@@ -136,7 +136,10 @@ def test_names_that_look_like_the_printers_own_are_kept_apart(case: tuple[nn.Mod
     _, graph = case
     parts = ("", ":real", ":float", ":quantize", ":dequantize", ":weight", ":quantize:scale", ":dequantize:scale")
     new = {name: f"t{i // len(parts)}{parts[i % len(parts)]}" for i, name in enumerate(graph.tensors)}
-    named = lambda names: tuple(new[name] for name in names)  # noqa: E731
+
+    def named(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(new[name] for name in names)
+
     renamed = Graph(
         {new[name]: replace(tensor, name=new[name]) for name, tensor in graph.tensors.items()},
         tuple(replace(node, inputs=named(node.inputs), outputs=named(node.outputs)) for node in graph.nodes),

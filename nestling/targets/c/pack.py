@@ -102,7 +102,7 @@ def sums_struct(node: Node, graph: Graph, found: Sums, weights: Constant, channe
             "bias": Constant("bias", "int32_t", found.bias.astype(np.int32), count),
             "multiplier": Constant("multiplier", "int32_t", multiplier.astype(np.int32), count),
             "shift": Constant("shift", "int8_t", shifts(multiplier, exponent, found.largest).astype(np.int8), count),
-            "output": output(y, node.attrs.clamp),  # type: ignore[union-attr]
+            "output": output(y, node.attrs.clamp),  # type: ignore[union-attr]  # kernels.py: only layers that have one
         },
     )
 
