@@ -60,6 +60,8 @@ def bench(
     data: photographs for the noise ratio; None for those that the bundles learned from (see yardstick.expected).
     Raises NestlingError where one can't be run.
     """
+    if gone := next((file for file in files if not file.exists()), None):
+        raise UnusableFile(f"{gone} does not exist.", "make it:  nestling export my.nest -o out/, then  nestling bench out/")
     jobs = [(file, runtime, count) for count in threads for file in files for runtime in runtimes(file)]
     with ExitStack() as stack:
         with progress("starting", len(jobs)) as advance:

@@ -89,6 +89,11 @@ def test_report_writes_one_page(nestling: Nestling, everything: Path, tmp_path: 
     assert text.count("data:image/jpeg") >= 6 and "apple" in text and "lime ü" in text
 
 
+def test_bench_names_a_file_that_is_not_there(nestling: Nestling, tmp_path: Path) -> None:
+    done = nestling("bench", tmp_path / "gone.onnx", status=1)
+    assert "gone.onnx does not exist" in done.stderr and "nestling export" in done.stderr
+
+
 def test_report_needs_what_was_exported(nestling: Nestling, tmp_path: Path) -> None:
     done = nestling("report", tmp_path, status=1)
     assert "manifest.json" in done.stderr and "nestling export" in done.stderr
