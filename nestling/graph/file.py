@@ -9,6 +9,8 @@ The arrays of tensor number i are called "i" (its constant), "i.scale" and "i.ze
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -50,6 +52,21 @@ def to_plain(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
     ]
     ends = {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
     return {"schema": SCHEMA, **ends, "tensors": tensors, "nodes": nodes}, arrays
+
+
+def digest(graph: Graph) -> str:
+    """SHA-256, 64 hex digits, of the graph as plain values and arrays: the same for graphs that compute the same by the same names.
+
+    Where in somebody's source a layer stood does not count.
+    """
+    plain, arrays = to_plain(graph)
+    plain["nodes"] = [{key: value for key, value in node.items() if key != "source"} for node in plain["nodes"]]
+    made = hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        made.update(f"\n{name} {array.dtype.name} {list(array.shape)}\n".encode())
+        made.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return made.hexdigest()
 
 
 def from_plain(plain: object, arrays: Mapping[str, Array], where: str = "the stored graph") -> Graph:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from nestling.bundle import Bundle
 from nestling.errors import UnusableFile
+from nestling.graph.file import digest
 from nestling.preprocess import Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.preprocess import to_plain as preprocess_to_plain
@@ -20,6 +21,7 @@ class About:
     """seed, data: the split's seed and the data set's fingerprint, from which `eval` finds the test part; None, "" if unknown.
 
     gives: what the artifact's first output is; one that gives the embedding is a backbone without its head.
+    graph: digest (graph.file) of the int8 Graph that makes the embedding; "" where it is not one.
     """
 
     labels: tuple[str, ...]
@@ -27,13 +29,15 @@ class About:
     seed: int | None = None
     data: str = ""
     gives: Gives = "logits"
+    graph: str = ""
 
 
-def about(bundle: Bundle, gives: Gives = "logits") -> About:
-    """What is to be written into every artifact of this bundle; gives: see About."""
+def about(bundle: Bundle, gives: Gives = "logits", integers: bool = False) -> About:
+    """What is to be written into an artifact of this bundle; gives: see About. integers: it is printed from the int8 Graph."""
     seed = bundle.split.seed if bundle.split else None
     data = next((step.data for step in reversed(bundle.lineage) if step.data), "")
-    return About(bundle.labels, bundle.preprocess, seed, data, gives)
+    graph = digest(bundle.graph) if integers and bundle.graph is not None else ""
+    return About(bundle.labels, bundle.preprocess, seed, data, gives, graph)
 
 
 def to_json(what: About) -> str:
@@ -45,6 +49,7 @@ def to_json(what: About) -> str:
         "seed": what.seed,
         "data": what.data,
         "gives": what.gives,
+        "graph": what.graph,
     }
     return json.dumps(plain, ensure_ascii=False, sort_keys=True)
 
@@ -57,6 +62,7 @@ def from_json(text: str, name: str) -> About:
         gives = plain.get("gives", "logits")  # artifacts of before there was a choice do not say
         if gives not in get_args(Gives):
             raise ValueError(gives)
-        return About(labels, preprocess_from_plain(plain["preprocess"]), plain.get("seed"), str(plain.get("data", "")), gives)
+        preprocess = preprocess_from_plain(plain["preprocess"])
+        return About(labels, preprocess, plain.get("seed"), str(plain.get("data", "")), gives, str(plain.get("graph", "")))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnusableFile(f"{name} does not say its labels and preprocessing in a way that nestling understands.") from error

@@ -125,7 +125,7 @@ def _program(form: str, precision: str) -> Printer:
             if precision == INTEGERS or gives == "embedding":
                 raise
             module, changed = build(job.bundle), Requantised(0, 0)  # what the Graph does not hold ExecuTorch may
-        printed = executorch.print_program(module.eval(), about(job.bundle, gives))
+        printed = executorch.print_program(module.eval(), about(job.bundle, gives, precision == INTEGERS))
         requantised = (changed.channels, changed.of) if changed.of else None
         return Printed(printed.content, printed.delegated / printed.operations, requantised)
 
@@ -137,7 +137,9 @@ def _tflite(precision: str, rewrite: tflite.Precision = "as-is") -> Printer:
 
 
 def _onnx(precision: str) -> Printer:
-    return lambda job: Printed(onnx.print_graph(job.inside("onnx", precision), about(job.bundle), job.config.onnx_weights))
+    return lambda job: Printed(
+        onnx.print_graph(job.inside("onnx", precision), about(job.bundle, integers=precision == INTEGERS), job.config.onnx_weights)
+    )
 
 
 def _c(name: str) -> Printer:
@@ -145,7 +147,9 @@ def _c(name: str) -> Printer:
         machine, program = machines.machine(name), lower(job.inside(f"{C}{name}", INTEGERS))
         planned = emit.arranged(program, machine)
         constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
-        return Printed(emit.files(program, planned, machine, about(job.bundle)), flash=constants, arena=planned.arena)
+        return Printed(
+            emit.files(program, planned, machine, about(job.bundle, integers=True)), flash=constants, arena=planned.arena
+        )
 
     return print_c
 

@@ -11,7 +11,7 @@ from torch import nn
 from nestling.bundle import Bundle, Head
 from nestling.graph.ir import Graph, Tensor
 from nestling.preprocess import ImagePreprocess
-from nestling.targets.gates import judge
+from nestling.targets.gates import dropped, judge
 from nestling.targets.printers import PRINTERS, ExportConfig, Job
 from nestling.targets.yardstick import Expected, expected
 
@@ -126,3 +126,29 @@ def test_the_message_names_the_layer(bundle: Bundle, wanted: Expected) -> None:
         said = " ".join(_problems(bundle, weight(bundle), form, wanted))
         assert "first.0" in said and "conv2d" in said, (form, said)
     assert "label 0 is 'dog', not 'ant'" in " ".join(_problems(bundle, labels(bundle), "tflite", wanted))
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "refused"),
+    [
+        (1, 0, False),  # one photograph of 200 is the half point
+        (4, 0, False),  # four coins on one side: 1 in 16
+        (5, 0, True),  # 1 in 32
+        (4, 2, False),
+        (9, 2, True),  # 67 in 2,048
+        (20, 14, False),
+        (40, 20, True),
+        (2, 9, False),  # better is no reason
+    ],
+)
+def test_near_ties_that_fall_either_way_are_no_drop(lost: int, won: int, refused: bool) -> None:
+    truth = np.zeros(200, np.int64)
+    before, after = np.full(200, True), np.full(200, True)
+    after[:lost] = False
+    before[lost : lost + won] = False
+
+    def logits(right: np.ndarray) -> np.ndarray:
+        return np.stack([right, ~right], axis=1).astype(np.float32)
+
+    wanted = Expected(np.zeros((200, 8, 8, 3), np.uint8), logits(before), None, truth, "")
+    assert bool(list(dropped(logits(after), wanted))) == refused

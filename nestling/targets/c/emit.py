@@ -112,6 +112,7 @@ def _values(program: Program, planned: Plan, machine: Machine, about: About, nam
         "name": name,
         "image": plane(program.tensors[program.inputs[0]]),
         "labels": about.labels,
+        "digest": list(bytes.fromhex(about.graph)) or [0],
         "embedding": Embedding(math.prod(tensor.shape), pack.scale(tensor), pack.zero_point(tensor), said),
         "tail": _tail(program),
         "macs": sum(layer.macs for layer in program.layers),
