@@ -2,9 +2,9 @@
 
     python benchmarks/formats.py --data cifar10_small.tar.gz [--imported mobilenet_v2.tflite] [--write docs/formats.md]
 
-Backbones have random weights (but lite0) with BatchNorm statistics of the data, 128 pixels, a head learned on the data: answers that
-mean something, no more. The noise ratio is rms(file - int8 reference) / rms(float - int8 reference), on up to 500 test images; 1 is
-as much as quantisation made.
+Backbones have random weights (but lite0) with BatchNorm statistics of the data, 128 pixels, a head learned on the data: answers
+that mean something, no more. The noise ratio is rms(file - int8 reference) / rms(float - int8 reference), on up to 500 test images;
+1 is as much as quantisation made.
 """
 
 from __future__ import annotations

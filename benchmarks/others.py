@@ -64,9 +64,9 @@ def main() -> None:
 def _compare(bundle: Bundle, data: Path, place: Path, rounds: int) -> None:
     wanted = expected(bundle, True, data)
     assert wanted.floats is not None
-    normal = _normalised(bundle, wanted.images)
+    normal = normalised(bundle, wanted.images)
     items = part(training_data(bundle, data), bundle, "train", CALIBRATION)
-    calibration = _normalised(bundle, np.stack(images_of(items, bundle.preprocess)))
+    calibration = normalised(bundle, np.stack(images_of(items, bundle.preprocess)))
     np.save(place / "bytes.npy", wanted.images)
     np.save(place / "floats.npy", normal)
     np.save(place / "nhwc.npy", np.ascontiguousarray(normal.transpose(0, 2, 3, 1)))
@@ -151,19 +151,23 @@ WITHOUT_TABLE = {"onnx": _onnx_without_table, "pte": _pte_without_table, "tflite
 
 def _theirs(bundle: Bundle, place: Path, calibration: np.ndarray) -> Iterator[File]:
     """The same network (the bundle's float one under the bundle's head), from normalised float32 [1, C, H, W]."""
-    network = build(bundle)
-    assert isinstance(network, Network) and network.head is not None
-    module = nn.Sequential(network.backbone, network.head).eval()
+    module = _without_normalisation(bundle)
     example = (torch.from_numpy(calibration[:1]),)
     with quiet(), torch.no_grad():
         torch.onnx.export(module, example, str(place / "torch.onnx fp32.onnx"), dynamo=False, input_names=["image"])
         yield "torch.onnx fp32", "floats", ""
-        _quantize_static(place / "torch.onnx fp32.onnx", place / "onnx of the stock quantizer.onnx", calibration)
+        stock_int8_onnx(bundle, place / "onnx of the stock quantizer.onnx", calibration)
         yield "onnx of the stock quantizer", "floats", ""
         (place / "stock fp32.pte").write_bytes(_lowered(torch.export.export(module, example)))
         yield "stock fp32", "floats", ""
         (place / "pte of the stock quantizer.pte").write_bytes(_lowered(_stock_quantized(module, calibration)))
         yield "pte of the stock quantizer", "floats", ""
+
+
+def _without_normalisation(bundle: Bundle) -> nn.Module:
+    network = build(bundle)
+    assert isinstance(network, Network) and network.head is not None
+    return nn.Sequential(network.backbone, network.head).eval()
 
 
 def _lowered(exported: torch.export.ExportedProgram) -> bytes:
@@ -186,7 +190,8 @@ def _stock_quantized(module: nn.Module, calibration: np.ndarray) -> torch.export
     return torch.export.export(convert_pt2e(prepared), example)
 
 
-def _quantize_static(source: Path, target: Path, calibration: np.ndarray) -> None:
+def stock_int8_onnx(bundle: Bundle, target: Path, calibration: np.ndarray) -> None:
+    """onnxruntime.quantization.quantize_static with its defaults, of torch.onnx's file. calibration: as `normalised` gives it."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -198,13 +203,16 @@ def _quantize_static(source: Path, target: Path, calibration: np.ndarray) -> Non
             row = next(self.rows, None)
             return None if row is None else {"image": row[None]}
 
-    prepared = source.with_name("prepared.onnx")
-    quant_pre_process(str(source), str(prepared))  # as its own documentation advises
-    quantize_static(str(prepared), str(target), Images())
+    source, prepared = target.with_name("float.onnx"), target.with_name("prepared.onnx")
+    example = (torch.from_numpy(calibration[:1]),)
+    with quiet(), torch.no_grad():
+        torch.onnx.export(_without_normalisation(bundle), example, str(source), dynamo=False, input_names=["image"])
+        quant_pre_process(str(source), str(prepared))  # as its own documentation advises
+        quantize_static(str(prepared), str(target), Images())
 
 
-def _normalised(bundle: Bundle, images: np.ndarray) -> np.ndarray:
-    """float32 [N, C, H, W]."""
+def normalised(bundle: Bundle, images: np.ndarray) -> np.ndarray:
+    """As the others' files take images: float32 [N, C, H, W]."""
     lines = table(bundle.preprocess)
     normal = lines[np.arange(images.shape[3]), images].astype(np.float32)
     return np.ascontiguousarray(normal.transpose(0, 3, 1, 2))
