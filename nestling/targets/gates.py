@@ -152,7 +152,7 @@ def dropped(answers: Logits, expected: Expected) -> Iterator[str]:
 def chance_of(lost: int, won: int) -> float:
     """How often at least `lost` of `lost + won` fair coins fall on one side: the exact one-sided test of McNemar 1947."""
     changed = lost + won
-    return sum(comb(changed, count) for count in range(lost, changed + 1)) / 2**changed
+    return float(sum(comb(changed, count) for count in range(lost, changed + 1)) / 2**changed)
 
 
 # ---- file gates: (the file, the Graph that it was to be printed from, images) -> what is wrong -----------------------------------
