@@ -1,9 +1,11 @@
 """Writing so that nothing is lost: beside the target, then put in place by one rename."""
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -32,15 +34,27 @@ def _umask() -> int:
     return mask
 
 
-def replace_folder(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Put a folder of files, name and content each, in place of an older one, whole or not at all."""
+def replace_folder(folder: Path, files: Iterable[tuple[str, bytes]], executable: Collection[str] = ()) -> None:
+    """Put a folder of files, name and content each, in place of an older one, whole or not at all.
+
+    executable: names of those that may be run.
+    """
+    with folder_beside(folder) as new:
+        for name, content in files:
+            (new / name).write_bytes(content)
+            if name in executable:
+                (new / name).chmod(0o777 & ~_umask())
+
+
+@contextmanager
+def folder_beside(folder: Path) -> Iterator[Path]:
+    """An empty folder to be filled, which is put in place of `folder` at the end; where filling it fails, all stays as it was."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         new, old = beside / "new", beside / "old"
         new.mkdir()
-        for name, content in files:
-            (new / name).write_bytes(content)
+        yield new
         if folder.exists():
             folder.replace(old)
         try:
@@ -51,3 +65,23 @@ def replace_folder(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
             raise
     finally:
         shutil.rmtree(beside)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def not_made(folder: Path, made: Mapping[str, str]) -> str | None:
+    """The first file below `folder` that is not one of `made`, path -> SHA-256; or that was changed since. None: all are.
+
+    For whoever is about to replace a folder: what somebody else put there is not to be lost.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_dir() or (name in made and digest_of(path) == made[name])):
+            return name
+        if path.is_dir() and not any(file.startswith(f"{name}/") for file in made):
+            return name
+    return None

@@ -1,0 +1,65 @@
+"""nestling data."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from nestling.cli import show
+
+app = typer.Typer(help="Data sets.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Data sets: what comes in other shapes than a folder for each class."""
+
+
+@app.command("prepare")
+def prepare_command(
+    source: Annotated[Path, typer.Argument(help="A folder of images; without --list, with a folder for each class.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of class folders to write.")],
+    listed: Annotated[Path | None, typer.Option("--list", help="Lines `path label`; label: a name or a number.")] = None,
+    names: Annotated[Path | None, typer.Option(help="Lines `name number`, for labels that are numbers.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Only these classes, separated by commas.")] = None,
+    form: Annotated[str, typer.Option("--format", help="jpg, bmp or png; net_runner reads bmp.")] = "jpg",
+    size: Annotated[int | None, typer.Option(help="Side in pixels.", show_default="the largest square of each")] = None,
+    strip: Annotated[int, typer.Option(min=0, help="Leading parts to take off the list's paths, as `patch -p` does.")] = 0,
+    least: Annotated[int, typer.Option(min=1, help="An image with a side of fewer pixels is tiny.")] = 32,
+    tiny: Annotated[str, typer.Option(help="What becomes of tiny images: leave-out or keep.")] = "leave-out",
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run made in the folder.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Make class folders from a folder of images and a list of labels: square, upright, three channels; broken ones are named.
+
+    Example:  nestling data prepare val_256 --list places365_val.txt --names categories_places365.txt --classes attic,lawn -o out
+    """
+    from nestling.data.prepare import Format, PrepareConfig, prepare
+
+    forms: tuple[Format, ...] = get_args(Format)
+    chosen = next((known for known in forms if known == form), None)
+    if chosen is None:
+        raise typer.BadParameter(f"--format is jpg, bmp or png; found {form!r}")
+    if tiny not in ("leave-out", "keep"):
+        raise typer.BadParameter(f"--tiny is leave-out or keep; found {tiny!r}")
+    wanted = tuple(name.strip() for name in classes.split(",")) if classes else None
+    config = PrepareConfig(chosen, size, wanted, strip, least, tiny == "keep", force)
+    made = prepare(source, output, listed, names, config, show.bars)
+    if json:
+        counts = [asdict(count) for count in made.counts]
+        kept_and_not = {
+            name: [{"path": str(entry.path), "reason": entry.reason} for entry in entries]
+            for name, entries in (("left_out", made.left_out), ("kept_tiny", made.kept_tiny))
+        }
+        show.as_json({"folder": str(made.folder), "written": made.written, "classes": counts} | kept_and_not)
+        return
+    show.left_out(made.left_out)
+    for entry in made.kept_tiny:
+        show.say(f"{entry.path}: {entry.reason}")
+    headings = ["class", "images", "written", "of these grey", "missing", "broken", "tiny", "in two classes"]
+    rows = [
+        [c.folder, *map(str, (c.listed, c.written, c.grey, c.missing, c.broken, c.tiny, c.in_two_classes))] for c in made.counts
+    ]
+    show.table(headings, rows, f"{made.written} images in {made.folder}")
+    show.out().print(f"next:  nestling fit {show.path_hint(output)} -o my.nest")
