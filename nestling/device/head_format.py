@@ -1,0 +1,366 @@
+"""The format of head.nst: a head that learns, with all that is needed to go on. The twin of runtime/nestling_head.h.
+
+docs/head-file.md has it as a table; use it through head_file.py. A head takes the int8 embedding q of an int8 Graph:
+x = input_scale * q - offset, logits = weights @ x + bias.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.errors import UnusableFile
+from nestling.preprocess import Interpolation
+
+MAGIC = b"NSTHEAD\n"
+VERSION = 1
+HEADER = struct.Struct("<8s10IQ7fi3Q6I2f4Id32s32s")
+RUNTIMES, RUNTIME_BYTES = 4, 32
+MOST_INPUTS = 2**24
+MOST_CLASSES = 65535  # a replay entry holds its label in 16 bits
+Optimizer = Literal["sgd", "adam"]
+MomentType = Literal["float32", "bfloat16"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+MOMENT_TYPES: tuple[MomentType, ...] = get_args(MomentType)
+RATES: Mapping[Optimizer, float] = {"sgd": 0.5, "adam": 0.005}  # at which ten epochs are enough: benchmarks/head_step.py
+INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic")
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """How it learns. moment_type: of SGD's velocity; Adam's moments are float32. momentum: SGD's, or Adam's beta1.
+
+    decay: loss + decay / 2 * |W|^2. seed: of the order of the data. balanced: each class comes as often as the largest one.
+    The numbers are held as float32: what comes out of a file may differ in the eighth digit from what went in.
+    """
+
+    optimizer: Optimizer = "sgd"
+    moment_type: MomentType = "float32"
+    rate: float = RATES["sgd"]
+    momentum: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    decay: float = 1e-4
+    seed: int = 0
+    balanced: bool = False
+    batch: int = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """How far it is. steps: taken ever; began: steps when this training began. epoch, position: what the next batch begins with.
+
+    items: that the order is of. data: SHA-256 of the items, 64 hex digits, zeros before the first training.
+    saves: how often the head was saved: of two whole files the newer has more.
+    """
+
+    steps: int = 0
+    began: int = 0
+    epoch: int = 0
+    position: int = 0
+    items: int = 0
+    lowest_loss: float = math.inf
+    best_accuracy: float = 0.0
+    saves: int = 0
+    data: str = "0" * 64
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """Embeddings kept for later trainings. capacity: how many there is room for. seen: how many were offered.
+
+    labels: uint16 [n]; runtimes: uint8 [n], indices into the head's runtimes; embeddings: int8 [n, D].
+    """
+
+    capacity: int
+    seen: int
+    labels: NDArray[np.uint16]
+    runtimes: NDArray[np.uint8]
+    embeddings: NDArray[np.int8]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadFile:
+    """A head.nst. Rows of weights, bias and the moments from len(labels) on are 0.
+
+    label_bytes: room for labels in the file. weights, moment, square: float32 [max_classes, D]; bias, bias_moment, bias_square:
+    float32 [max_classes]; offset: float32 [D]. moment: velocity, or Adam's m; square: Adam's v, None with SGD.
+    image: (height, width, channels). graph: SHA-256 of the int8 Graph that makes the embeddings, 64 hex digits (graph.file.digest).
+    runtimes: names of those that made embeddings of the replay store.
+    """
+
+    labels: tuple[str, ...]
+    label_bytes: int
+    weights: FloatArray
+    bias: FloatArray
+    offset: FloatArray
+    input_scale: float
+    embedding_scale: float
+    embedding_zero: int
+    image: tuple[int, int, int]
+    interpolation: Interpolation
+    crop: float
+    graph: str
+    training: Training
+    progress: Progress
+    moment: FloatArray
+    bias_moment: FloatArray
+    square: FloatArray | None
+    bias_square: FloatArray | None
+    replay: Replay
+    runtimes: tuple[str, ...] = ()
+
+    @property
+    def max_classes(self) -> int:
+        """Classes that there is room for."""
+        return len(self.bias)
+
+    @property
+    def inputs(self) -> int:
+        """Length of an embedding."""
+        return len(self.offset)
+
+
+# ---- as bytes ----------------------------------------------------------------------------------------------------------------
+
+
+def to_bytes(head: HeadFile) -> bytes:
+    """The file. The same head gives the same bytes. Raises UnusableFile where its parts do not fit each other."""
+    name, training, progress, replay = "the head", head.training, head.progress, head.replay
+    lines, names = label_lines(head.labels), [runtime.encode() for runtime in head.runtimes]
+    if len(lines) > head.label_bytes or len(names) > RUNTIMES or any(not n or b"\0" in n or len(n) >= RUNTIME_BYTES for n in names):
+        raise UnusableFile(f"{name} has no room for the names {(*head.labels, *head.runtimes)}.")
+    _require_shapes(head, name)
+    sections = _sections(head.inputs, head.max_classes, head.label_bytes, training.optimizer, training.moment_type, replay.capacity)
+    stored = training.moment_type if training.optimizer == "sgd" else "float32"
+    content: Mapping[str, bytes] = {
+        "labels": lines,
+        "runtimes": b"".join(n.ljust(RUNTIME_BYTES, b"\0") for n in names),
+        "offset": _little(head.offset),
+        "weights": _little(head.weights),
+        "bias": _little(head.bias),
+        "moment": _little(head.moment) if stored == "float32" else _as_bfloat16(head.moment).astype("<u2").tobytes(),
+        "bias_moment": _little(head.bias_moment),
+        "square": b"" if head.square is None else _little(head.square),
+        "bias_square": b"" if head.bias_square is None else _little(head.bias_square),
+        "replay": _replay_bytes(replay, head.inputs),
+    }
+    body = b"".join(content[part].ljust(size, b"\0") for part, size in sections.items())
+    try:
+        header = HEADER.pack(
+            MAGIC, VERSION, HEADER.size + len(body) + 4, head.inputs, len(head.labels), head.max_classes, head.label_bytes,
+            OPTIMIZERS.index(training.optimizer), MOMENT_TYPES.index(stored), replay.capacity, len(replay.labels), replay.seen,
+            training.rate, training.momentum, training.beta2, training.epsilon, training.decay, head.input_scale,
+            head.embedding_scale, head.embedding_zero, training.seed, progress.steps, progress.began, progress.epoch,
+            progress.position, progress.items, int(training.balanced), training.batch, progress.saves, progress.lowest_loss,
+            progress.best_accuracy, *head.image, INTERPOLATIONS.index(head.interpolation), head.crop, bytes.fromhex(head.graph),
+            bytes.fromhex(progress.data),
+        )  # fmt: skip  # in the struct's order
+    except (struct.error, ValueError, OverflowError) as error:
+        raise UnusableFile(f"{name} holds a number that does not fit into a file ({error}).") from error
+    whole = header + body
+    whole += struct.pack("<I", zlib.crc32(whole))
+    from_bytes(whole, name)  # what is written can be read
+    return whole
+
+
+def from_bytes(content: bytes, name: str) -> HeadFile:
+    """The inverse of to_bytes. `name` is the file's name in messages. Raises UnusableFile for what is not a whole head.nst."""
+    fields = _header(content, name)
+    (
+        _, _, _, inputs, classes, max_classes, label_bytes, optimizer_number, moment_number, capacity, count, seen, rate, momentum,
+        beta2, epsilon, decay, input_scale, embedding_scale, embedding_zero, seed, steps, began, epoch, position, items, balanced,
+        batch, saves, lowest_loss, best_accuracy, height, width, channels, interpolation, crop, graph, data,
+    ) = fields  # fmt: skip  # in the struct's order
+    optimizer, moment_type = OPTIMIZERS[optimizer_number], MOMENT_TYPES[moment_number]
+    parts: dict[str, bytes] = {}
+    place = HEADER.size
+    for part, size in _sections(inputs, max_classes, label_bytes, optimizer, moment_type, capacity).items():
+        parts[part] = content[place : place + size]
+        place += size
+    shape = (max_classes, inputs)
+    wide = np.frombuffer(parts["moment"], "<u2" if moment_type == "bfloat16" else "<f4")[: max_classes * inputs].reshape(shape)
+    head = HeadFile(
+        labels=_labels(parts["labels"], classes, name),
+        label_bytes=label_bytes,
+        weights=_floats(parts["weights"]).reshape(shape),
+        bias=_floats(parts["bias"]),
+        offset=_floats(parts["offset"]),
+        input_scale=input_scale,
+        embedding_scale=embedding_scale,
+        embedding_zero=embedding_zero,
+        image=(height, width, channels),
+        interpolation=INTERPOLATIONS[interpolation],
+        crop=crop,
+        graph=graph.hex(),
+        training=Training(optimizer, moment_type, rate, momentum, beta2, epsilon, decay, seed, bool(balanced), batch),
+        progress=Progress(steps, began, epoch, position, items, lowest_loss, best_accuracy, saves, data.hex()),
+        moment=_from_bfloat16(wide) if moment_type == "bfloat16" else wide.astype(np.float32),
+        bias_moment=_floats(parts["bias_moment"]),
+        square=_floats(parts["square"]).reshape(shape) if optimizer == "adam" else None,
+        bias_square=_floats(parts["bias_square"]) if optimizer == "adam" else None,
+        replay=_replay(parts["replay"], capacity, count, seen, inputs),
+        runtimes=_runtimes(parts["runtimes"], name),
+    )
+    _require_shapes(head, name)
+    return head
+
+
+def _header(content: bytes, name: str) -> tuple[Any, ...]:
+    """The header's fields, once the file is known to be whole and its sizes to fit each other."""
+    again = "fetch it again, or pack it again:  nestling pack my8.nest -o pkg/"
+    if content[: len(MAGIC)] != MAGIC[: len(content)] or not content:
+        raise UnusableFile(f"{name} is no head.nst.", again)
+    if len(content) < HEADER.size + 4:
+        raise UnusableFile(f"{name} is cut short: {len(content)} bytes, fewer than the header has.", again)
+    fields = HEADER.unpack_from(content)
+    version, size, inputs, classes, max_classes, label_bytes, optimizer, moment_type, capacity, count, seen = fields[1:12]
+    if version != VERSION:
+        raise UnusableFile(f"{name} is of version {version}; this nestling reads version {VERSION}.", again)
+    possible = (
+        1 <= inputs <= MOST_INPUTS and 1 <= classes <= max_classes <= MOST_CLASSES and label_bytes % 8 == 0
+        and optimizer < len(OPTIMIZERS) and moment_type < len(MOMENT_TYPES) and not (moment_type and optimizer)
+        and count <= capacity and count <= seen
+    )  # fmt: skip
+    if possible:
+        sections = _sections(inputs, max_classes, label_bytes, OPTIMIZERS[optimizer], MOMENT_TYPES[moment_type], capacity)
+        possible = size == HEADER.size + sum(sections.values()) + 4
+    if not possible:
+        raise UnusableFile(f"{name} is damaged: its sizes do not fit each other.", again)
+    if len(content) != size:
+        raise UnusableFile(f"{name} has {len(content)} bytes where it says {size}.", again)
+    if zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+        raise UnusableFile(f"{name} is damaged: its checksum differs.", again)
+    floats, (balanced, batch), (height, width, channels, interpolation, crop) = fields[12:19], fields[26:28], fields[31:36]
+    sound = all(map(math.isfinite, floats)) and balanced <= 1 and batch >= 1 and height >= 1 and width >= 1
+    if not (sound and channels in (1, 3) and interpolation < len(INTERPOLATIONS) and 0 < crop <= 1):
+        raise UnusableFile(f"{name} holds settings that make no sense.", again)
+    return fields
+
+
+def _sections(
+    inputs: int, max_classes: int, label_bytes: int, optimizer: Optimizer, moment_type: MomentType, capacity: int
+) -> dict[str, int]:
+    """What follows the header, in order: name -> bytes."""
+    matrix, rows = 4 * max_classes * inputs, 4 * max_classes
+    adam = optimizer == "adam"
+    return {
+        "labels": label_bytes,
+        "runtimes": RUNTIMES * RUNTIME_BYTES,
+        "offset": 4 * inputs,
+        "weights": matrix,
+        "bias": rows,
+        "moment": up(matrix // 2 if moment_type == "bfloat16" and not adam else matrix, 8),
+        "bias_moment": rows,
+        "square": matrix if adam else 0,
+        "bias_square": rows if adam else 0,
+        "replay": capacity * _stride(inputs),
+    }
+
+
+def _require_shapes(head: HeadFile, name: str) -> None:
+    """That arrays, labels and replay store fit each other, and that unused rows are 0."""
+    classes, rows, width = len(head.labels), head.max_classes, head.inputs
+    adam = head.training.optimizer == "adam"
+    matrices = [head.weights, head.moment, *([head.square] if head.square is not None else [])]
+    vectors = [head.bias, head.bias_moment, *([head.bias_square] if head.bias_square is not None else [])]
+    fitting = (
+        len(matrices) == len(vectors) == 2 + adam
+        and all(array.shape == (rows, width) for array in matrices)
+        and all(array.shape == (rows,) for array in vectors)
+        and head.replay.embeddings.shape == (len(head.replay.labels), width)
+        and len(head.replay.runtimes) == len(head.replay.labels) <= head.replay.capacity
+        and all(array.dtype == np.float32 for array in (*matrices, *vectors, head.offset))
+    )
+    if not fitting:
+        raise UnusableFile(f"{name} has arrays whose shapes or types do not fit each other.")
+    if (head.replay.labels >= classes).any() or (head.replay.runtimes >= len(head.runtimes)).any():
+        raise UnusableFile(f"{name} has a replay store of classes or runtimes that it does not name.")
+    if any(array[classes:].any() for array in (*matrices, *vectors)):
+        raise UnusableFile(f"{name} has numbers in rows that no class uses.")
+
+
+# ---- the parts ---------------------------------------------------------------------------------------------------------------
+
+
+def label_lines(labels: Iterable[str]) -> bytes:
+    """Names as the file holds them. Raises UnusableFile for a name that cannot be one."""
+    for label in labels:
+        if not label or "\n" in label or "\0" in label:
+            raise UnusableFile(f"a head cannot hold a class named {label!r}.")
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def _labels(content: bytes, classes: int, name: str) -> tuple[str, ...]:
+    lines = content.rstrip(b"\0").split(b"\n")
+    try:
+        labels = tuple(line.decode() for line in lines[:-1])
+    except UnicodeDecodeError as error:
+        raise UnusableFile(f"{name} has a label that is not UTF-8.") from error
+    if len(labels) != classes or lines[-1] or not all(labels) or any("\0" in label for label in labels):
+        raise UnusableFile(f"{name} does not name its {classes} classes.")
+    return labels
+
+
+def _runtimes(content: bytes, name: str) -> tuple[str, ...]:
+    rows = [content[place : place + RUNTIME_BYTES] for place in range(0, len(content), RUNTIME_BYTES)]
+    names = [row.rstrip(b"\0") for row in rows]
+    used = sum(map(bool, names))
+    try:
+        decoded = tuple(each.decode() for each in names[:used])
+    except UnicodeDecodeError as error:
+        raise UnusableFile(f"{name} has a runtime whose name is not UTF-8.") from error
+    if not all(decoded) or any(b"\0" in each or len(each) == RUNTIME_BYTES for each in names):
+        raise UnusableFile(f"{name} does not name the runtimes of its replay store.")
+    return decoded
+
+
+def _replay_bytes(replay: Replay, inputs: int) -> bytes:
+    rows = np.zeros((len(replay.labels), _stride(inputs)), np.uint8)
+    rows[:, :2] = replay.labels.astype("<u2").reshape(-1, 1).view(np.uint8)
+    rows[:, 2] = replay.runtimes
+    rows[:, 4 : 4 + inputs] = replay.embeddings.view(np.uint8)
+    return rows.tobytes()
+
+
+def _replay(content: bytes, capacity: int, count: int, seen: int, inputs: int) -> Replay:
+    rows = np.frombuffer(content, np.uint8).reshape(capacity, _stride(inputs))[:count]
+    labels = rows[:, :2].copy().view("<u2").reshape(-1).astype(np.uint16)
+    return Replay(capacity, seen, labels, rows[:, 2].copy(), rows[:, 4 : 4 + inputs].copy().view(np.int8))
+
+
+def _stride(inputs: int) -> int:
+    """Bytes of a replay entry."""
+    return up(4 + inputs, 4)
+
+
+def up(value: int, to: int) -> int:
+    """The next multiple."""
+    return -(-value // to) * to
+
+
+def _little(array: FloatArray) -> bytes:
+    return array.astype("<f4").tobytes()
+
+
+def _floats(content: bytes) -> FloatArray:
+    return np.frombuffer(content, "<f4").astype(np.float32)
+
+
+def _as_bfloat16(values: FloatArray) -> NDArray[np.uint16]:
+    """Rounded to the nearest, halves to even; the upper half of a float32's bits."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _from_bfloat16(values: NDArray[np.uint16]) -> FloatArray:
+    return (values.astype(np.uint32) << 16).view(np.float32)
