@@ -51,6 +51,8 @@ class _LayerInfo(ctypes.Structure):
         ("width", ctypes.c_int32),
         ("channels", ctypes.c_int32),
         ("macs", ctypes.c_int32),
+        ("read_count", ctypes.c_int32),
+        ("reads", ctypes.POINTER(ctypes.c_int16)),
     )
 
 

@@ -133,6 +133,19 @@ class Program:
             offset += further
         return name, offset
 
+    def sources(self, layer: Layer) -> tuple[int, ...]:
+        """Numbers of the layers whose answers it reads, views and parts of concats resolved; -1 for the image."""
+        found = [number for name in layer.reads for number in self._writers(name)]
+        return tuple(dict.fromkeys(found))
+
+    def _writers(self, name: str) -> tuple[int, ...]:
+        root, first = self.root(name)
+        if root in self.inputs:
+            return (-1,)
+        end = first + bytes_of(self.tensors[name])
+        spans = [(*self.root(layer.writes), bytes_of(self.tensors[layer.writes])) for layer in self.layers]
+        return tuple(i for i, (of, start, size) in enumerate(spans) if of == root and start < end and first < start + size)
+
 
 def layer(
     node: Node,
