@@ -1,0 +1,23 @@
+/* What the files of net_runner share: memory, paths, whole files. */
+#ifndef COMMON_H
+#define COMMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* realloc, that ends the program with status 1 and a line on stderr where there is no memory. bytes > 0. */
+void *enough(void *old, size_t bytes);
+
+/* "folder/name", of malloc. */
+char *joined(const char *folder, const char *name);
+
+/* The path of `name` in the folder that `file` lies in, of malloc. */
+char *beside(const char *file, const char *name);
+
+/* The whole file, of malloc, and 0; or the reason why it cannot be read. Larger ones than any image that is read are refused. */
+const char *read_whole(const char *path, uint8_t **content, size_t *bytes);
+
+/* The 16 hex digits, or fewer, of bytes; made: [2 * count + 1]. */
+void as_hex(const uint8_t *bytes, uint32_t count, char *made);
+
+#endif

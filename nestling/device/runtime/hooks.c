@@ -1,0 +1,3 @@
+#include "net_runner.h"
+
+int should_continue(void) { return 1; }

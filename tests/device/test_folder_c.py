@@ -1,0 +1,205 @@
+"""folder.c and split.c find and divide what nestling.data finds and divides; SHA-256 is hashlib's."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from device.runner_program import environment, library, program
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from nestling.bundle import PARTS
+from nestling.data.folders import scan
+from nestling.data.split import split
+from nestling.device.parts import parts, read_split
+
+NAMES = st.sampled_from(("good", "bad", "ä b", "Z", "a-1", "日本", "x,y"))
+
+
+@pytest.fixture(scope="module")
+def lister(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return program(tmp_path_factory.mktemp("sanitized"), "list_folder.c")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """parts: part -> {(fingerprint, class, path)}; failed: the reason, "" where there is none."""
+
+    classes: tuple[str, ...]
+    parts: dict[str, set[tuple[str, str, str]]]
+    left_out: set[str]
+    failed: str
+
+
+def listing(lister: Path, data: Path, split_csv: Path, seed: int) -> Listing:
+    command = [str(lister), str(data), str(split_csv), str(seed)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert not ended.stderr, ended.stderr[:2000]
+    rows = [line.split("\t") for line in ended.stdout.split("\n") if line]
+    found: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
+    for row in rows:
+        if row[0] in PARTS:
+            found[row[0]].add((row[1], row[2], row[3]))
+    said = ended.stdout.split("failed\t")[1] if ended.returncode else ""
+    return Listing(
+        tuple(row[1] for row in rows if row[0] == "class"), found, {row[1] for row in rows if row[0] == "left out"}, said
+    )
+
+
+def picture(number: int) -> bytes:
+    """A BMP; the same for the same number, so that copies happen."""
+    with TemporaryDirectory() as place:
+        file = Path(place) / "x.bmp"
+        Image.fromarray(np.full((2, 3, 3), number % 251, np.uint8) + np.uint8(number // 251)).save(file)
+        return file.read_bytes()
+
+
+PICTURES = [picture(number) for number in range(60)]
+PATHS = st.sampled_from(("{}.bmp", "in/{}.bmp", "in/deep er/{}", ".hidden/{}.bmp", ".{}.bmp", "__MACOSX/{}.bmp", "in-{}.bmp"))
+FILES = st.lists(st.tuples(NAMES, PATHS, st.integers(0, 59), st.integers(0, 99)), min_size=1, max_size=120)
+
+
+def expected_of(data: Path, known: dict[str, Any], seed: int) -> dict[str, set[tuple[str, str, str]]]:
+    found = parts(data, (), known, seed)
+    return {part: {(item.fingerprint, found.labels[item.label], str(item.path)) for item in getattr(found, part)} for part in PARTS}
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    files=FILES,
+    given_parts=st.sampled_from(("", "", "train,test", "train,valid", "train,val,test")),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_any_folder(lister: Path, files: list[tuple[str, str, int, int]], given_parts: str, seed: int) -> None:
+    """Copies, photographs in two classes or two parts, hidden files, folders in folders, given parts; half of them in split.csv."""
+    with TemporaryDirectory() as place:
+        data, split_csv = Path(place) / "data", Path(place) / "split.csv"
+        for number, (label, path, picture_number, name) in enumerate(files):
+            names = given_parts.split(",") if given_parts else [""]
+            file = data / names[number % len(names)] / label / path.format(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(PICTURES[picture_number])
+            (file.parent / "notes.txt").write_text("no image")
+        try:
+            dataset = scan(data)
+        except Exception as error:
+            assert "no usable image" in str(error)
+            assert "holds no usable image" in listing(lister, data, split_csv, seed).failed
+            return
+        prints = sorted({item.fingerprint for item in dataset.items})
+        lines = [f"{print_},{PARTS[int(print_, 16) % 3]}" for print_ in prints if int(print_, 16) % 2]
+        for content in ("", "\n".join(["fingerprint,part", *lines]) + "\n"):
+            if content:
+                split_csv.write_text(content)
+            found = listing(lister, data, split_csv, seed)
+            assert not found.failed and found.classes == dataset.labels
+            assert dict(found.parts) == {k: v for k, v in expected_of(data, read_split(split_csv), seed).items() if v}
+            assert {str(entry.path) for entry in dataset.left_out} == found.left_out
+
+
+@settings(max_examples=60, deadline=None)
+@given(counts=st.lists(st.integers(5, 40), min_size=2, max_size=4), seed=st.integers(0, 2**32))
+def test_a_whole_data_set_is_divided_as_fit_does(lister: Path, counts: list[int], seed: int) -> None:
+    with TemporaryDirectory() as place:
+        data = Path(place) / "data"
+        for label, count in enumerate(counts):
+            (data / f"class{label}").mkdir(parents=True)
+            for i in range(count):
+                (data / f"class{label}" / f"{i}.bmp").write_bytes(PICTURES[i] + bytes([label]))
+        expected = split(scan(data), seed)
+        found = listing(lister, data, Path(place) / "split.csv", seed)
+        for part in PARTS:
+            assert {entry[0] for entry in found.parts[part]} == set(getattr(expected, part))
+
+
+def test_fewer_than_three_of_a_class_are_all_learned_from(lister: Path, tmp_path: Path) -> None:
+    for label, count in (("few", 2), ("three", 3)):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / "data" / label / f"{i}.bmp").write_bytes(PICTURES[i] + label.encode())
+    found = listing(lister, tmp_path / "data", tmp_path / "split.csv", 5)
+    assert sorted(entry[1] for entry in found.parts["train"]) == ["few", "few", "three"]
+    assert [len(found.parts[part]) for part in PARTS] == [3, 1, 1]
+    keys = {
+        hashlib.sha256(f"5:{print_}".encode()).digest(): print_
+        for print_ in (hashlib.sha256(PICTURES[i] + b"three").hexdigest()[:16] for i in range(3))
+    }
+    in_order = [keys[key] for key in sorted(keys)]
+    assert [entry[0] for part in ("test", "val") for entry in found.parts[part]] == in_order[:2]
+
+
+def test_links_are_followed_and_loops_are_not(lister: Path, tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder in (data / "a", data / "b", elsewhere):
+        folder.mkdir(parents=True)
+    (elsewhere / "1.bmp").write_bytes(PICTURES[1])
+    (data / "a" / "2.bmp").write_bytes(PICTURES[2])
+    (data / "a" / "link").symlink_to(elsewhere)
+    (data / "b" / "3.bmp").write_bytes(PICTURES[3])
+    (data / "b" / "up").symlink_to(data)
+    (data / "b" / "round").symlink_to(data / "b")
+    (data / "c").symlink_to(data)
+    found = listing(lister, data, tmp_path / "no", 0)
+    assert sorted(Path(entry[2]).name for entry in found.parts["train"]) == ["1.bmp", "2.bmp", "3.bmp"]
+    assert {Path(path).name for path in found.left_out} == {"up", "round", "c"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "does not begin with the line 'fingerprint,part'"),
+        ("print,part\n", "does not begin"),
+        ("fingerprint,part\n0123456789abcdef,train\n0123456789abcdeF,train\n", "line 3, is not a fingerprint"),
+        ("fingerprint,part\n0123456789abcdef,training\n", "line 2, is not"),
+        ("fingerprint,part\n0123456789abcde,val\n", "line 2, is not"),
+        ("fingerprint,part\n0123456789abcdef;val\n", "line 2, is not"),
+    ],
+)
+def test_a_split_csv_that_is_none_is_named(lister: Path, tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "1.bmp").write_bytes(PICTURES[0])
+    (tmp_path / "split.csv").write_text(content)
+    found = listing(lister, tmp_path / "data", tmp_path / "split.csv", 0)
+    assert said in found.failed and "split.csv" in found.failed
+
+
+def test_what_cannot_be_learned_from_is_said(lister: Path, tmp_path: Path) -> None:
+    assert "does not exist" in listing(lister, tmp_path / "absent", tmp_path / "no", 0).failed
+    (tmp_path / "empty").mkdir()
+    assert "holds no usable image" in listing(lister, tmp_path / "empty", tmp_path / "no", 0).failed
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "1.bmp").write_bytes(PICTURES[0])
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "data" / "a" / "2.jpg")
+    said = listing(lister, tmp_path / "data", tmp_path / "no", 0).failed
+    assert "2.jpg is a JPEG file" in said and f"nestling data prepare {tmp_path / 'data'} --format bmp -o" in said
+    (tmp_path / "data" / "a" / "2.jpg").unlink()
+    bad = bytes(tmp_path / "data") + b"/\xff\xfe"
+    Path(bad.decode("utf-8", "surrogateescape")).mkdir()
+    assert "is not UTF-8" in listing(lister, tmp_path / "data", tmp_path / "no", 0).failed
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.binary(max_size=300), cut=st.integers(0, 300))
+def test_sha256(lib: Any, content: bytes, cut: int) -> None:
+    """Taken in in two pieces."""
+    state, digest = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32)
+    lib.sha256_begin(state)
+    for piece in (content[:cut], content[cut:]):
+        lib.sha256_add(state, piece, ctypes.c_size_t(len(piece)))
+    lib.sha256_end(state, digest)
+    assert digest.raw == hashlib.sha256(content).digest()
+
+
+@pytest.fixture(scope="module")
+def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return library(tmp_path_factory.mktemp("c"))
