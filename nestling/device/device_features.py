@@ -1,0 +1,115 @@
+"""What features.pte of a package sees: int8 embeddings of photographs, remembered by content; and that it stays the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.data.folders import Item, LeftOut
+from nestling.device import manifest
+from nestling.device.head_format import HeadFile
+from nestling.device.parts import Parts
+from nestling.errors import UnusableFile
+from nestling.progress import Progress
+from nestling.targets import executorch
+from nestling.targets.executorch import Program
+from nestling.training.engine import Engine, Image, Vector
+from nestling.training.features import embed
+
+FILE = "features.pte"
+AGAIN = "pack the package again:  nestling pack my8.nest --for linux -o pkg/"
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedFeatures:
+    """A package's loaded features.pte, whose SHA-256 was the manifest's."""
+
+    path: Path
+    sha256: str
+    program: Program
+
+    def require_unchanged(self) -> None:
+        """Raises UnusableFile where the file is another one by now."""
+        require_sum(self.path, read_file(self.path), self.sha256)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """items: photographs that could be read, in order; labels: int64 [N]; embeddings: int8 [N, D]; left_out: the others."""
+
+    items: tuple[Item, ...]
+    labels: NDArray[np.int64]
+    embeddings: NDArray[np.int8]
+    left_out: tuple[LeftOut, ...]
+
+
+def checked_features(package: Path, head: HeadFile) -> CheckedFeatures:
+    """The package's features.pte. Raises UnusableFile where it is missing, not the manifest's, or not of the head's network."""
+    path = package / FILE
+    listed = manifest.read(package).files
+    if FILE not in listed:
+        raise UnusableFile(f"{package} has no {FILE}: it is not for a computer with Python.", AGAIN)
+    expected, content = listed[FILE].sha256, read_file(path)
+    require_sum(path, content, expected)
+    program = executorch.load_bytes(content, str(path))
+    if program.about.gives != "embedding":
+        raise UnusableFile(f"{path} gives logits, not the embedding.", AGAIN)
+    if program.about.graph != head.graph:
+        raise UnusableFile(
+            f"{path} is of the network {program.about.graph[:16] or 'without integers'}, the head of {head.graph[:16]}.", AGAIN
+        )
+    return CheckedFeatures(path, expected, program)
+
+
+def embedded(divided: Parts, features: CheckedFeatures, head: HeadFile, progress: Progress) -> dict[str, Embedded]:
+    """Embeddings of each part: the integers that the network gave, for its real numbers are multiples of the head's scale."""
+    engine = _engine(features.program)
+    wanted = [(part, item) for part in ("train", "val", "test") for item in getattr(divided, part)]
+    found = embed([item for _, item in wanted], features.program.preprocess, engine, progress=progress)
+    part_of = {item.path: part for part, item in wanted}
+    steps = np.rint(found.x[0].reshape(len(found.items), head.inputs) / np.float32(head.embedding_scale)) + head.embedding_zero
+    integers = np.clip(steps, -128, 127).astype(np.int8)
+    rows: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    for row, item in enumerate(found.items):
+        rows[part_of[item.path]].append(row)
+    left_out = {part: tuple(entry for entry in found.left_out if part_of[entry.path] == part) for part in rows}
+    return {
+        part: Embedded(
+            tuple(found.items[row] for row in own),
+            np.array([found.items[row].label for row in own], np.int64),
+            integers[own],
+            left_out[part],
+        )
+        for part, own in rows.items()
+    }
+
+
+def _engine(program: Program) -> Engine:
+    """One image after the other: ExecuTorch spreads each over the cores."""
+
+    def one_by_one(images: Iterator[Image]) -> Iterator[Vector]:
+        for image in images:
+            yield program.features(image[None])[0]
+
+    width = program.method.metadata.output_tensor_meta(0).sizes()[-1]
+    return Engine(f"executorch-{version('executorch')} {program.digest}", width, one_by_one)
+
+
+def require_sum(path: Path, content: bytes, expected: str) -> None:
+    """Raises UnusableFile where the content is not what the manifest says."""
+    if (found := sha256(content).hexdigest()) != expected:
+        raise UnusableFile(f"{path} has the SHA-256 {found[:16]}..., the package's {manifest.NAME} says {expected[:16]}...", AGAIN)
+
+
+def read_file(path: Path) -> bytes:
+    """The content. Raises UnusableFile, naming the file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnusableFile(f"{path} cannot be read: {error.strerror}.", AGAIN) from error

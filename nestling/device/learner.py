@@ -1,0 +1,163 @@
+"""The head's learner where Python is: loss and gradients by ExecuTorch's training runtime, the optimiser here.
+
+The same steps as nestling_learn_step() of runtime/nestling_head.c, sums in another order. Everything that the next step depends
+on is in the HeadFile that it gives: a Learner made from it goes on as if it had never stopped, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nestling.device.head_format import HeadFile, MomentType, Training
+from nestling.device.training_program import BIAS, MASKED, METHOD, MOST, WEIGHT
+from nestling.errors import NestlingError, UnusableFile
+from nestling.targets.quiet import quiet
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Program:
+    """A loaded head_train.pte. weight, bias: views of its parameters: what is written there counts in the next step."""
+
+    module: Any
+    content: bytes  # the module points into it
+    weight: Floats
+    bias: Floats
+
+
+class Learner:
+    """A head that learns. A class, for the program holds the parameters: they change in place.
+
+    program: print_training_program's for this head's sizes. frozen: classes whose rows stay as they are.
+    Raises UnusableFile where the program is damaged, or of other sizes.
+    """
+
+    def __init__(self, head: HeadFile, program: bytes, name: str = "head_train.pte", frozen: tuple[int, ...] = ()) -> None:
+        self._head = replace(head, training=as_kept(head.training))
+        self._program = _loaded(program, name, head)
+        self._program.weight[:], self._program.bias[:] = head.weights, head.bias
+        mask = np.full(head.max_classes, MASKED, np.float32)
+        mask[: len(head.labels)] = 0
+        self._mask = torch.from_numpy(mask)
+        self._still = [*frozen, *range(len(head.labels), head.max_classes)]
+        self._steps, self._lowest = head.progress.steps, head.progress.lowest_loss
+        self._moments = tuple(np.array(some, np.float32) for some in (head.moment, head.bias_moment))
+        self._squares = tuple(np.array(some, np.float32) for some in (head.square, head.bias_square) if some is not None)
+        self._update = UPDATES[head.training.optimizer]
+
+    def step(self, x: Floats, y: NDArray[np.int64]) -> float:
+        """One step. x: float32 [B, D], standardised embeddings; y: int64 [B], labels; 1 <= B <= training_program.MOST.
+
+        Returns the batch's mean cross-entropy as it was before the step.
+        """
+        program, training = self._program, self._head.training
+        if not 1 <= len(x) <= MOST:
+            raise NestlingError(f"a batch has 1 to {MOST} samples, not {len(x)}.", "choose another one:  --batch 32")
+        loss = float(_forward_backward(program.module, x, y, self._mask))
+        gradients = program.module.named_gradients()
+        self._steps += 1
+        self._lowest = min(self._lowest, loss)
+        for index, (name, parameter) in enumerate(((WEIGHT, program.weight), (BIAS, program.bias))):
+            gradient = gradients[name].numpy()
+            if name == WEIGHT:
+                gradient += np.float32(training.decay) * parameter
+            gradient[self._still] = 0
+            square = self._squares[index] if self._squares else None
+            parameter -= self._update(gradient, self._moments[index], square, training, self._steps - self._head.progress.began)
+        return loss
+
+    @property
+    def head(self) -> HeadFile:
+        """The head as it is now, copied."""
+        square, bias_square = (some.copy() for some in self._squares) if self._squares else (None, None)
+        return replace(
+            self._head,
+            weights=self._program.weight.copy(),
+            bias=self._program.bias.copy(),
+            moment=self._moments[0].copy(),
+            bias_moment=self._moments[1].copy(),
+            progress=replace(self._head.progress, steps=self._steps, lowest_loss=self._lowest),
+            square=square,
+            bias_square=bias_square,
+        )
+
+
+# ---- optimisers: (gradient with decay, first moment, second moment, settings, steps of this training) -> what is taken off -----
+# The moments are changed in place.
+
+
+def _sgd(gradient: Floats, velocity: Floats, square: Floats | None, training: Training, step: int) -> Floats:
+    """PyTorch's SGD with momentum and no dampening. A velocity in bfloat16 is rounded after the step has taken it."""
+    fresh: Floats = np.float32(training.momentum) * velocity + gradient
+    velocity[:] = bfloat16(fresh) if training.moment_type == "bfloat16" and fresh.ndim == 2 else fresh
+    return np.float32(training.rate) * fresh
+
+
+def _adam(gradient: Floats, mean: Floats, square: Floats | None, training: Training, step: int) -> Floats:
+    """Source: Kingma and Ba 2015, algorithm 1; in PyTorch's order."""
+    assert square is not None
+    first, second = training.momentum, training.beta2
+    mean[:] = np.float32(first) * mean + np.float32(1 - first) * gradient
+    square[:] = np.float32(second) * square + np.float32(1 - second) * (gradient * gradient)
+    root: Floats = np.sqrt(square)
+    spread = root / np.float32(math.sqrt(1 - second**step)) + np.float32(training.epsilon)
+    taken: Floats = np.float32(training.rate / (1 - first**step)) * (mean / spread)
+    return taken
+
+
+Update = Callable[[Floats, Floats, Floats | None, Training, int], Floats]
+UPDATES: Mapping[str, Update] = {"sgd": _sgd, "adam": _adam}
+
+
+def as_kept(training: Training) -> Training:
+    """The settings as a file keeps them, in float32: so that a training that is gone on with has what it began with."""
+    kept = {name: float(np.float32(getattr(training, name))) for name in ("rate", "momentum", "beta2", "epsilon", "decay")}
+    moment_type: MomentType = training.moment_type if training.optimizer == "sgd" else "float32"
+    return Training(training.optimizer, moment_type, **kept, seed=training.seed, balanced=training.balanced, batch=training.batch)
+
+
+def bfloat16(values: Floats) -> Floats:
+    """Each number's nearest bfloat16, of two the even one, as float32."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded: Floats = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    return rounded
+
+
+# ---- the program ---------------------------------------------------------------------------------------------------------------
+
+
+def _loaded(content: bytes, name: str, head: HeadFile) -> _Program:
+    if content[4:8] not in (b"ET12", b"eh00"):
+        raise UnusableFile(f"{name} is not an ExecuTorch program.", "pack the package again")
+    with quiet():
+        from executorch.extension.training import _load_for_executorch_for_training_from_buffer
+
+        blank = np.zeros((1, head.inputs), np.float32), np.zeros(1, np.int64), torch.zeros(head.max_classes)
+        try:
+            module = _load_for_executorch_for_training_from_buffer(content)
+            _forward_backward(module, *blank)  # only then are there parameters
+            weight, bias = (module.named_parameters()[parameter].numpy() for parameter in (WEIGHT, BIAS))
+        except (RuntimeError, ValueError, KeyError) as error:
+            wanted = f"{head.max_classes} classes of {head.inputs} inputs"
+            raise UnusableFile(f"{name} is no training program of {wanted} ({type(error).__name__}).", "pack again") from error
+    if weight.shape != head.weights.shape or bias.shape != head.bias.shape:
+        raise UnusableFile(
+            f"{name} trains a head of {list(weight.shape)}; this one is of {list(head.weights.shape)}.", "pack again"
+        )
+    return _Program(module, content, weight, bias)
+
+
+def _forward_backward(module: Any, x: Floats, y: NDArray[np.int64], mask: torch.Tensor) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = [torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y)), mask]
+        return module.forward_backward(METHOD, inputs)[0]
