@@ -20,6 +20,10 @@ _VERBS = {
     "predict": "nestling.report.answers",
     "bench": "nestling.report.bench",
     "report": "nestling.report.gather",
+    "prepare": "nestling.data.prepare",  # `data prepare` on the command line
+    "pack": "nestling.device.package",
+    "push": "nestling.device.push",
+    "learn": "nestling.device.learn",
     "demo": "nestling.demo",
 }
 __all__ = ["__version__", *_VERBS]

@@ -5,10 +5,11 @@ cd "$(dirname "$0")/.."
 
 # Tests whose tool is missing are skipped, naming it. About 380 MB to fetch and 2.7 GB on disk, without the browser.
 wanted=(
-    gcc libc6-dev make clang                                                     # the C target on this computer
+    gcc g++ libc6-dev make clang                                                 # the C target on this computer, ExecuTorch's C++
     gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm                    # Cortex-M
     gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc        # RISC-V
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user                        # 64-bit Arm Linux
+    openssh-server openssh-client rsync                                          # `nestling push` to a device
 )
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 [ -n "$browser" ] || wanted+=(chromium fonts-dejavu-core)                        # the report's page

@@ -7,7 +7,26 @@ import warnings
 
 import typer
 
-from nestling.cli import agree, backbones, bench, demo, eval, export, fit, import_, plan, predict, quantize, report, show, trace
+from nestling.cli import (
+    agree,
+    backbones,
+    bench,
+    data,
+    demo,
+    eval,
+    export,
+    fit,
+    import_,
+    learn,
+    pack,
+    plan,
+    predict,
+    push,
+    quantize,
+    report,
+    show,
+    trace,
+)
 from nestling.errors import NestlingError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -33,6 +52,10 @@ app.command("trace")(trace.command)
 app.command("bench")(bench.command)
 app.command("plan")(plan.command)
 app.command("report")(report.command)
+app.command("pack")(pack.command)
+app.command("push")(push.command)
+app.command("learn")(learn.command)
+app.add_typer(data.app, name="data")
 app.command("backbones")(backbones.command)
 
 

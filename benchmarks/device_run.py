@@ -1,0 +1,73 @@
+"""A device's whole run in portable C: how good the untrained head is, training, how good the trained one is; and the time of it.
+
+    python benchmarks/device_run.py --data cifar10_small.tar.gz [--bundle my8.nest] [--images 100] [--cycles 60]
+
+Takes so many photographs of each class, converts them to BMP, packs EfficientNet-Lite0 with a head of zeros and runs the package's
+three scripts, in one thread. Without --bundle the network is fitted on the data and quantised first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from photographs import folder
+
+from nestling import bundle as bundles
+from nestling.data.folders import scan
+from nestling.data.prepare import PrepareConfig, prepare
+from nestling.device.manifest import SCRIPTS
+from nestling.device.package import PackConfig, pack
+from nestling.graph.quantize import quantize
+from nestling.report.machine import processor
+from nestling.training.fit import FitConfig, fit
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--data", type=Path, required=True, help="a folder of class folders, or a .tar.gz of one")
+    arguments.add_argument("--bundle", type=Path, help="a quantised bundle with the same classes; by default one is made")
+    arguments.add_argument("--images", type=int, default=100, help="of each class")
+    arguments.add_argument("--cycles", type=int, default=60)
+    chosen = arguments.parse_args()
+    with folder(chosen.data) as data, tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        path = chosen.bundle or place / "my8.nest"
+        if chosen.bundle is None:
+            bundles.save(quantize(fit(data, FitConfig()).bundle, data), path)
+        photographs = prepare(_some(data, chosen.images, place / "some"), place / "bmp", config=PrepareConfig("bmp")).folder
+        package = place / "pkg"
+        pack(path, package, PackConfig(untrained=True), data)
+        print(f"{processor()}\n")
+        before = _seconds()
+        for script in SCRIPTS:
+            more = ["-c", str(chosen.cycles), "-b", "32", "-a", "2"] if script == "train.sh" else []
+            print(" ".join(["$", f"./{script}", "photos", *more]))
+            command = [str(package / script), str(photographs), *more]
+            print(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout, end="")
+        print(f"\n{_seconds() - before:.1f} seconds of one thread")
+
+
+def _some(data: Path, images: int, out: Path) -> Path:
+    """The first photographs of each class, by the order of their contents' digests."""
+    dataset = scan(data)
+    for label, name in enumerate(dataset.labels):
+        (out / name).mkdir(parents=True)
+        own = sorted((item for item in dataset.items if item.label == label), key=lambda item: item.fingerprint)
+        for item in own[:images]:
+            shutil.copyfile(item.path, out / name / f"{item.fingerprint}{item.path.suffix}")
+    return out
+
+
+def _seconds() -> float:
+    """Processor time of the programs that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    main()
