@@ -3,7 +3,8 @@
     python benchmarks/device_run.py --data cifar10_small.tar.gz [--bundle my8.nest] [--images 100] [--cycles 60]
 
 Takes so many photographs of each class, converts them to BMP, packs EfficientNet-Lite0 with a head of zeros and runs the package's
-three scripts, in one thread. Without --bundle the network is fitted on the data and quantised first.
+three scripts, in one thread. Without --bundle the network is fitted on the data and quantised first. At the end: how far the
+embeddings of ExecuTorch's features.pte are from the reference's, which are the C's, byte for byte, on every processor.
 """
 
 from __future__ import annotations
@@ -15,16 +16,22 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from photographs import folder
 
 from nestling import bundle as bundles
+from nestling.bundle import Bundle
 from nestling.data.folders import scan
 from nestling.data.prepare import PrepareConfig, prepare
+from nestling.device.head_file import newest
 from nestling.device.manifest import SCRIPTS
 from nestling.device.package import PackConfig, pack
-from nestling.graph.quantize import quantize
+from nestling.graph.quantize import images_of, quantize, reference_embeddings
 from nestling.report.machine import processor
+from nestling.targets import executorch
 from nestling.training.fit import FitConfig, fit
+
+PROBES = 100  # photographs
 
 
 def main() -> None:
@@ -50,6 +57,7 @@ def main() -> None:
             command = [str(package / script), str(photographs), *more]
             print(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout, end="")
         print(f"\n{_seconds() - before:.1f} seconds of one thread")
+        print(_apart(package, bundles.load(path), photographs))
 
 
 def _some(data: Path, images: int, out: Path) -> Path:
@@ -61,6 +69,17 @@ def _some(data: Path, images: int, out: Path) -> Path:
         for item in own[:images]:
             shutil.copyfile(item.path, out / name / f"{item.fingerprint}{item.path.suffix}")
     return out
+
+
+def _apart(package: Path, bundle: Bundle, photographs: Path) -> str:
+    assert bundle.graph is not None
+    head, _, _ = newest(package / "head.nst")
+    items = sorted(scan(photographs).items, key=lambda item: item.fingerprint)[:PROBES]
+    images = np.stack(images_of(items, bundle.preprocess))
+    real = executorch.load(package / "features.pte", threads=1).features(images)
+    steps = np.rint((real - reference_embeddings(bundle.graph, list(images))) / np.float32(head.embedding_scale)).astype(int)
+    same = f"{(steps == 0).mean():.1%} of the embeddings' bytes are the C's, none is more than {abs(steps).max()} off"
+    return f"features.pte on {len(items)} of them: {same}"
 
 
 def _seconds() -> float:
