@@ -27,6 +27,14 @@ def command(
     momentum: Annotated[str, typer.Option(help="float32 or bf16, which takes half the memory.")] = "float32",
     optimizer: Annotated[str, typer.Option(help="sgd or adam.")] = "sgd",
     untrained: Annotated[bool, typer.Option("--untrained", help="A head of zeros that learns everything on the device.")] = False,
+    replay: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="KB of embeddings that keep a new class from making it forget the others.",
+            show_default="64; 0 for mcu, and with --untrained",
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were, else made-up ones")
     ] = None,
@@ -50,6 +58,7 @@ def command(
         _one_of("--momentum", momentum, get_args(Momentum)),
         _one_of("--optimizer", optimizer, get_args(Optimizer)),
         untrained,
+        replay,
         force,
     )
     made = pack(bundle, output, config, data, show.bars)

@@ -95,6 +95,7 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     seen = embedded(divided, checked, known, progress)
     items = _items(known, seen)
     head = _begun(known, items, divided, config)
+    notes = (*notes, *_forgotten(known, items))
     before = _evaluations(first, seen, divided.labels)
     ready = perf_counter()
 
@@ -150,6 +151,16 @@ def _items(head: HeadFile, seen: Mapping[str, Embedded]) -> _Items:
     embeddings = np.concatenate([train.embeddings, head.replay.embeddings[extra]])
     labels = np.concatenate([train.labels, head.replay.labels[extra].astype(np.int64)])
     return _Items(inputs_of(head, embeddings), labels, digest, frozen)
+
+
+def _forgotten(head: HeadFile, items: _Items) -> Iterator[str]:
+    """Where nothing at all stands for a class, the others have no reason not to take its place."""
+    there = set(items.labels.tolist())
+    if lost := [label for place, label in enumerate(head.labels) if place not in there]:
+        yield (
+            f"nothing is kept of {', '.join(lost)} and there are no photographs of it: it will be forgotten. Add some, or begin "
+            "with a head that keeps embeddings (pack --replay KB, learn --replay KB)"
+        )
 
 
 def _with_classes(head: HeadFile, new: tuple[str, ...]) -> HeadFile:

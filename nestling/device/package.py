@@ -27,6 +27,7 @@ from nestling.device.build import TARGETS, Target, built, built_with_executorch,
 from nestling.device.head_file import HeadFile, Training
 from nestling.device.head_format import RATES, Optimizer
 from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile, System
+from nestling.device.replay import room, stored
 from nestling.device.training_program import print_training_program
 from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile
 from nestling.files import digest_of, not_made, replace_folder
@@ -46,6 +47,7 @@ Momentum = Literal["float32", "bf16"]
 
 MOST_PHOTOGRAPHS = 500  # that centre and scale of the head's inputs are taken from
 NEW_CLASSES: Mapping[System, int] = {"linux": 8, "android": 8, "mcu": 0}  # that there is room for, unless it is said
+REPLAY: Mapping[System, int] = {"linux": 64, "android": 64, "mcu": 0}  # KB of embeddings that are kept, unless it is said
 HEAD, SPLIT, HEAD_TRAIN = "head.nst", "split.csv", "head_train.pte"
 NOT_IN_FIRMWARE = ("Makefile", "README.md", "main_bench.c", "about.json")
 FLOAT = 4  # bytes
@@ -58,7 +60,9 @@ class PackConfig:
 
     runner: what runs the network there, its printed C or ExecuTorch. max_classes: rows that the head has room for; None for 8 more
     than there are classes, on a microcontroller for none more. untrained: a head of zeros instead of the bundle's. momentum: how
-    SGD's velocity is held; bf16 halves its memory. force: keep what does not pass its gates.
+    SGD's velocity is held; bf16 halves its memory. replay: KB of training photographs' embeddings that the head brings along, so
+    that a new class does not make it forget the others; None for 64, none with `untrained` or on a microcontroller. force: keep
+    what does not pass its gates.
     """
 
     system: System = "linux"
@@ -68,6 +72,7 @@ class PackConfig:
     momentum: Momentum = "float32"
     optimizer: Optimizer = "sgd"
     untrained: bool = False
+    replay: int | None = None
     force: bool = False
 
 
@@ -86,8 +91,8 @@ def pack(
     head = _require_packable(bundle, path)
     target = target_of(config)
     _require_replaceable(out)
-    embeddings, centred_on = _embeddings(bundle, data, progress)
-    made = _head(bundle, head, embeddings, config)
+    embeddings, labels, centred_on = _embeddings(bundle, data, progress)
+    made = _head(bundle, head, embeddings, labels, config)
     printed, failed = _printed(bundle, target, config, data, progress)
     if failed and not config.force:
         raise GateFailed(f"nothing was packed: {'; '.join(failed)}.", "pack it all the same with --force")
@@ -183,8 +188,8 @@ def _require_replaceable(out: Path) -> None:
 # ---- the head ------------------------------------------------------------------------------------------------------------------
 
 
-def _embeddings(bundle: Bundle, data: Path | None, progress: Progress) -> tuple[NDArray[np.int8], str]:
-    """int8 [N, D] of up to 500 training photographs, or of made-up images; and which these are, in words."""
+def _embeddings(bundle: Bundle, data: Path | None, progress: Progress) -> tuple[NDArray[np.int8], NDArray[np.int64], str]:
+    """int8 [N, D] of up to 500 training photographs and their labels, or of made-up images without; which these are, in words."""
     assert bundle.graph is not None
     engine = integer_engine(bundle.graph)
     try:
@@ -193,17 +198,20 @@ def _embeddings(bundle: Bundle, data: Path | None, progress: Progress) -> tuple[
         if data is not None:
             raise
         items = ()
-    x = embed(items, bundle.preprocess, engine, progress=progress).x[0] if items else np.empty((0, engine.width), np.float32)
+    features = embed(items, bundle.preprocess, engine, progress=progress)
+    x = features.x[0] if features.items else np.empty((0, engine.width), np.float32)
+    labels = np.array([item.label for item in features.items], np.int64)
     said = f"{len(x)} training photographs"
     if not len(x):
         images = made_up(bundle.preprocess)
         x, said = engine(images), f"{len(images)} made-up images, since no training photographs are at hand"
     scale, zero = _quant(bundle)
     steps: NDArray[np.int8] = np.clip(np.rint(x / np.float32(scale)) + zero, -128, 127).astype(np.int8)
-    return steps, said
+    return steps, labels, said
 
 
-def _head(bundle: Bundle, head: Head, embeddings: NDArray[np.int8], config: PackConfig) -> HeadFile:
+def _head(bundle: Bundle, head: Head, embeddings: NDArray[np.int8], labels: NDArray[np.int64], config: PackConfig) -> HeadFile:
+    """labels: of the first embeddings, those that may be kept for replay."""
     assert bundle.graph is not None
     scale, zero = _quant(bundle)
     settings = fit_settings(bundle)
@@ -220,7 +228,7 @@ def _head(bundle: Bundle, head: Head, embeddings: NDArray[np.int8], config: Pack
     rows = config.max_classes if config.max_classes is not None else len(bundle.labels) + NEW_CLASSES[config.system]
     if rows < len(bundle.labels):
         raise NestlingError(f"--max-classes {rows} is less than the {len(bundle.labels)} classes that there are.")
-    return head_file.made(
+    made = head_file.made(
         bundle.labels,
         rows,
         embeddings,
@@ -231,6 +239,10 @@ def _head(bundle: Bundle, head: Head, embeddings: NDArray[np.int8], config: Pack
         graph=digest(bundle.graph),
         training=training,
     )
+    usual_replay = 0 if config.untrained else REPLAY[config.system]
+    capacity = room(usual_replay if config.replay is None else config.replay, made.inputs)
+    # the engine's integers are the reference's, and so are the C's
+    return stored(made, embeddings[: len(labels)], labels, "c", capacity)
 
 
 def _quant(bundle: Bundle) -> tuple[float, int]:

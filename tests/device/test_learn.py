@@ -223,7 +223,9 @@ def test_a_new_class_is_learned_and_the_old_ones_are_kept(packed: Path, photos: 
     begun = replace(first.head, replay=replace(first.head.replay, labels=first.head.replay.labels[:0],
                     runtimes=first.head.replay.runtimes[:0], embeddings=first.head.replay.embeddings[:0]))  # fmt: skip
     begin_with.write_bytes(to_bytes(begun))
-    learn(packed, new, replace(config, output=packed / "without.nst"))
+    assert not any("will be forgotten" in note for note in learned.notes)
+    without = learn(packed, new, replace(config, output=packed / "without.nst"))
+    assert any("nothing is kept of apple, lime, plum" in note and "pack --replay" in note for note in without.notes)
     forgotten = learn(packed, old, LearnConfig(begin_with=packed / "without.nst", cycles=0))
     assert forgotten.before["test"].top1 < 0.2
 

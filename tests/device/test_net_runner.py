@@ -261,9 +261,11 @@ def test_a_new_folder_is_a_new_class_while_there_is_room(device: Device, tmp_pat
     replay = Replay(14, 12, q.y[chosen].astype(np.uint16), np.zeros(12, np.uint8), q.q[chosen])
     weights = rng.normal(size=(6, DEPTH)).astype(np.float32) * _rows(3)
     head = save(replace(plain, weights=weights, replay=replay, runtimes=("c",)), tmp_path / "head.nst")
-    run(device.runner, "-f", tmp_path / "head.nst", "-d", data, "-c", 30, *NEVER)
+    ended = run(device.runner, "-f", tmp_path / "head.nst", "-d", data, "-c", 30, *NEVER)
     trained = newest(tmp_path / "trained.nst")[0]
     assert trained.labels == (*LABELS, "aa new", "zz new")
+    told = re.findall(r"nothing is kept of (.+) and there are no photographs", ended.stderr)
+    assert told == [LABELS[label] for label in (1, 2) if label not in replay.labels]
 
     widened = replace(head, labels=trained.labels)
     known = known_of(device, data, widened)
@@ -278,6 +280,10 @@ def test_a_new_folder_is_a_new_class_while_there_is_room(device: Device, tmp_pat
     for row in (1, 2):
         assert trained.weights[row].tobytes() == weights[row].tobytes() and not trained.moment[row].any()
     assert_array_equal(trained.replay.embeddings, replay.embeddings)
+
+    save(replace(head, replay=replace(replay, labels=np.full(12, 2, np.uint16))), tmp_path / "other.nst")
+    ended = run(device.runner, "-f", tmp_path / "other.nst", "-d", data, "-c", 1, "-o", tmp_path / "elsewhere.nst", *NEVER)
+    assert f"nothing is kept of {LABELS[1]} and" in ended.stderr and LABELS[2] not in ended.stderr
 
     photographs(data, ("and another", "b", "c"), 5, seed=6)
     ended = run(device.runner, "-f", tmp_path / "head.nst", "-d", data, "-c", 5, status=1)

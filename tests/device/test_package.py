@@ -164,15 +164,21 @@ def test_options_of_the_head(bundle: Path) -> None:
 
     def head(**settings: object) -> HeadFile:
         assert loaded.head is not None
-        return package._head(loaded, loaded.head, steps, PackConfig(**settings))  # type: ignore[arg-type]
+        return package._head(loaded, loaded.head, steps, np.array([0, 1, 2, 2]), PackConfig(**settings))  # type: ignore[arg-type]
 
     plain = head(untrained=True, max_classes=4, momentum="bf16")
     assert plain.max_classes == 4 and not plain.weights.any() and plain.training.moment_type == "bfloat16"
     assert head(system="mcu").max_classes == 3 and head().max_classes == 11
     adam = head(optimizer="adam", momentum="bf16")
     assert adam.training.optimizer == "adam" and adam.square is not None
-    bytes_of = {name: len(to_bytes(head(momentum=name, max_classes=10))) for name in ("float32", "bf16")}
+    bytes_of = {name: len(to_bytes(head(momentum=name, max_classes=10, replay=0))) for name in ("float32", "bf16")}
     assert bytes_of["float32"] - bytes_of["bf16"] == 10 * 1280 * 2
+    kept = head().replay
+    assert kept.capacity == 64 * 1024 // 1284 and sorted(kept.labels) == [0, 1, 2, 2]
+    assert {row.tobytes() for row in kept.embeddings} == {row.tobytes() for row in steps}
+    assert head(replay=3).replay.capacity == len(head(replay=3).replay.labels) == 2
+    for none in (head(replay=0), head(system="mcu"), head(untrained=True)):
+        assert none.replay.capacity == 0 and len(none.replay.labels) == 0
     with pytest.raises(NestlingError, match="less than the 3 classes"):
         head(max_classes=2)
 
@@ -378,10 +384,10 @@ def test_without_photographs_made_up_images_are_said(bundle: Path, data: Path, t
     loaded = bundles.load(bundle)
     settings = dict(loaded.lineage[0].settings) | {"folder": str(tmp_path / "gone")}
     lost = replace(loaded, lineage=(replace(loaded.lineage[0], settings=settings), *loaded.lineage[1:]))
-    steps, said = package._embeddings(lost, None, package.silent)
-    assert "made-up" in said and steps.dtype == np.int8 and steps.shape[0] == 32
-    steps, said = package._embeddings(lost, data, package.silent)
-    assert said == "54 training photographs" and steps.shape[0] == 54
+    steps, labels, said = package._embeddings(lost, None, package.silent)
+    assert "made-up" in said and len(labels) == 0 and steps.dtype == np.int8 and steps.shape[0] == 32
+    steps, labels, said = package._embeddings(lost, data, package.silent)
+    assert said == "54 training photographs" and steps.shape[0] == len(labels) == 54 and set(labels) == {0, 1, 2}
     with pytest.raises(UnusableData):
         package._embeddings(lost, tmp_path / "nowhere", package.silent)
 
@@ -417,10 +423,23 @@ def test_the_command_shows_a_table_or_json(firmware: Path, tmp_path: Path, monke
     monkeypatch.setattr(package, "pack", packed)
     app = typer.Typer()
     app.command()(command.command)
-    words = ["my8.nest", "--for", "mcu", "--machine", "cortex-m4", "--momentum", "bf16", "--max-classes", "5", "--untrained"]
+    words = [
+        "my8.nest",
+        "--for",
+        "mcu",
+        "--machine",
+        "cortex-m4",
+        "--momentum",
+        "bf16",
+        "--max-classes",
+        "5",
+        "--untrained",
+        "--replay",
+        "7",
+    ]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0 and "main_learn.c" in shown.stdout and "the network (arena)" in shown.stdout, shown.output
-    assert asked == [PackConfig("mcu", "cortex-m4", "c", 5, "bf16", "sgd", True)]
+    assert asked == [PackConfig("mcu", "cortex-m4", "c", 5, "bf16", "sgd", True, 7)]
     plain = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert plain["ram"]["arena"] > 64 * 64 * 3 and plain["machine"] == "cortex-m4" and "main_learn.c" in plain["files"]
     for wrong in (["--momentum", "fp64"], ["--for", "windows"], ["--runner", "tf"], ["--max-classes", "0"]):

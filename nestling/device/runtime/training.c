@@ -101,6 +101,18 @@ static uint8_t *seen_classes(const nestling_head *head, const items *train) {
     return seen;
 }
 
+/* Where nothing at all stands for a class, the others have no reason not to take its place. */
+static void tell_forgotten(const nestling_head *head, const uint8_t *seen) {
+    const char *at = head->labels;
+    for (uint32_t c = 0; c < head->header->classes; c++) {
+        const int length = (int)strcspn(at, "\n");
+        if (!seen[c]) {
+            fprintf(stderr, "nothing is kept of %.*s and there are no photographs of it: it will be forgotten\n", length, at);
+        }
+        at += length + 1;
+    }
+}
+
 float accuracy(const nestling_head *head, const items *asked) {
     const uint32_t classes = head->header->classes;
     float *logits = enough(0, classes * sizeof *logits);
@@ -150,6 +162,8 @@ int training_begin(held_head *held, const items *train, uint32_t optimizer, floa
     nestling_head_header *header = held->head.header;
     uint8_t *seen = seen_classes(&held->head, train);
     for (uint32_t c = 0; c < header->classes; c++) added |= !seen[c];
+    for (uint32_t i = train->photographs; i < train->count; i++) seen[train->samples[i].label] = 1; /* replayed */
+    tell_forgotten(&held->head, seen);
     free(seen);
     header->balanced |= added != 0;
     header->rate = rate;
