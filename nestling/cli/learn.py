@@ -69,13 +69,13 @@ def command(
     ]
     if rows:
         show.table(["accuracy on", "images", "before", "after [95%]"], rows)
+    if not saved:
+        return
     replayed = f" and {learned.replayed} of the replay store" if learned.replayed else ""
     show.out().print(
         f"learned from  {learned.images['train']} photographs{replayed}, {learned.cycles} cycles, "
         f"lowest loss {learned.head.progress.lowest_loss:.4f}\nseconds       {show.seconds(learned.seconds)}"
     )
-    if not saved:
-        return
     kept = len(learned.head.replay.labels)
     store = f", with {kept} embeddings of {show.size(learned.head.replay.embeddings.nbytes)} for later trainings" if kept else ""
     again = f"nestling learn {show.path_hint(package)} MORE --from {show.path_hint(learned.output)}"
