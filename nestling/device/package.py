@@ -48,6 +48,7 @@ Momentum = Literal["float32", "bf16"]
 MOST_PHOTOGRAPHS = 500  # that centre and scale of the head's inputs are taken from
 NEW_CLASSES: Mapping[System, int] = {"linux": 8, "android": 8, "mcu": 0}  # that there is room for, unless it is said
 REPLAY: Mapping[System, int] = {"linux": 64, "android": 64, "mcu": 0}  # KB of embeddings that are kept, unless it is said
+RUNTIME = "litert"  # that makes the embeddings here
 HEAD, SPLIT, HEAD_TRAIN = "head.nst", "split.csv", "head_train.pte"
 NOT_IN_FIRMWARE = ("Makefile", "README.md", "main_bench.c", "about.json")
 FLOAT = 4  # bytes
@@ -241,8 +242,7 @@ def _head(bundle: Bundle, head: Head, embeddings: NDArray[np.int8], labels: NDAr
     )
     usual_replay = 0 if config.untrained else REPLAY[config.system]
     capacity = room(usual_replay if config.replay is None else config.replay, made.inputs)
-    # the engine's integers are the reference's, and so are the C's
-    return stored(made, embeddings[: len(labels)], labels, "c", capacity)
+    return stored(made, embeddings[: len(labels)], labels, RUNTIME, capacity)
 
 
 def _quant(bundle: Bundle) -> tuple[float, int]:

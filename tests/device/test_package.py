@@ -176,6 +176,7 @@ def test_options_of_the_head(bundle: Path) -> None:
     kept = head().replay
     assert kept.capacity == 64 * 1024 // 1284 and sorted(kept.labels) == [0, 1, 2, 2]
     assert {row.tobytes() for row in kept.embeddings} == {row.tobytes() for row in steps}
+    assert head().runtimes == ("litert",)
     assert head(replay=3).replay.capacity == len(head(replay=3).replay.labels) == 2
     for none in (head(replay=0), head(system="mcu"), head(untrained=True)):
         assert none.replay.capacity == 0 and len(none.replay.labels) == 0
