@@ -1,0 +1,225 @@
+"""finetune on a small network and three colours: what changes, what stays, and what can still be done with the bundle."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nestling.bundle import Bundle, Split, Step, Timm, Yardstick, load, save
+from nestling.data.choose import part, scan_for
+from nestling.data.folders import scan
+from nestling.errors import NestlingError
+from nestling.graph.ir import Graph
+from nestling.graph.quantize import quantize
+from nestling.models.backbones import build
+from nestling.models.float_graph import float_graph
+from nestling.models.runner import float_runner
+from nestling.preprocess import load as load_image
+from nestling.report.answers import evaluate
+from nestling.targets.export import export
+from nestling.training import finetune as module
+from nestling.training.finetune import FinetuneConfig, Finetuned, blocks_of, finetune
+from nestling.training.fit import FitConfig, fit
+
+QUICK = FinetuneConfig(epochs=2, batch=8, rate=1e-3, augment="light")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "photos"
+    rng = np.random.default_rng(0)
+    for name, colour in (("apple", (170, 90, 90)), ("lime", (90, 160, 90)), ("plum", (110, 90, 150))):
+        (root / name).mkdir(parents=True)
+        for i in range(15):
+            pixels = np.clip(rng.normal(colour, 60, (50, 60, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def fitted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NESTLING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return fit(photos, FitConfig("mobilenetv3_small_050", "none", 32)).bundle
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NESTLING_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def made(fitted: Bundle, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Finetuned:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NESTLING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return finetune(fitted, photos, QUICK)
+
+
+def changed(before: Bundle, after: Bundle) -> set[str]:
+    assert before.arrays.keys() == after.arrays.keys()
+    return {name for name in before.arrays if not np.array_equal(before.arrays[name], after.arrays[name])}
+
+
+def graph_bundle(fitted: Bundle) -> Bundle:
+    """The same network with its architecture as a float Graph, as imported and pruned ones have it."""
+    return replace(fitted, architecture=float_graph(fitted), arrays={})
+
+
+def test_the_backbone_and_the_head_have_learned_and_the_rest_stays(fitted: Bundle, made: Finetuned) -> None:
+    assert len(changed(fitted, made.bundle)) > 0.9 * len(fitted.arrays)
+    assert made.bundle.head is not None and fitted.head is not None
+    assert not np.array_equal(made.bundle.head.weight, fitted.head.weight)
+    for name in ("architecture", "labels", "preprocess", "split"):
+        assert getattr(made.bundle, name) == getattr(fitted, name)
+    step = made.bundle.lineage[-1]
+    assert [s.name for s in made.bundle.lineage] == ["fit", "finetune"] and step.settings["epochs"] == 2
+    assert step.metrics["test_top1"] == pytest.approx(made.test.top1, abs=1e-6)
+    assert made.images == {"train": 27, "val": 9, "test": 9, "left_out": 0} and len(made.history) == 2
+
+
+def test_what_it_reports_is_what_the_saved_bundle_answers(made: Finetuned, photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fine.nest"
+    save(made.bundle, path)
+    bundle = load(path)
+    dataset = scan_for(bundle.labels, photos)
+    for which, said in (("test", made.test.top1), ("val", made.best.val_top1)):
+        items = part(dataset, bundle, which)
+        logits = float_runner(bundle)(np.stack([load_image(bundle.preprocess, item.path) for item in items]))
+        assert (logits.argmax(1) == [item.label for item in items]).mean() == pytest.approx(said)
+
+
+def test_it_learns_from_train_alone(fitted: Bundle, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, set[str]] = {}
+    real = module.train
+
+    def spied(network, samples, val, *more, **named):
+        seen.update(train={item.fingerprint for item in samples.items}, val={item.fingerprint for item in val.items})
+        return real(network, samples, val, *more, **named)
+
+    monkeypatch.setattr(module, "train", spied)
+    finetune(fitted, photos, replace(QUICK, epochs=1))
+    assert fitted.split is not None
+    assert seen == {"train": set(fitted.split.train), "val": set(fitted.split.val)}
+
+
+@pytest.mark.slow
+def test_it_quantises_exports_and_answers(made: Finetuned, photos: Path, tmp_path: Path) -> None:
+    """Quantising learns the head again: on the embeddings of the new backbone."""
+    path = tmp_path / "fine.nest"
+    save(quantize(made.bundle, photos), path)
+    export(path, tmp_path / "out", [("tflite", "int8"), ("tflite", "fp32")], photos)
+    for name in ("fine-int8.tflite", "fine-fp32.tflite"):
+        assert evaluate(tmp_path / "out" / name, photos).evaluation.images == 9
+
+
+def test_what_was_quantised_before_is_no_longer(fitted: Bundle, photos: Path) -> None:
+    """Any graph and yardstick stand for those of `quantize`, which takes its time."""
+    yardstick = Yardstick(("0" * 16,), np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32))
+    lineage = (*fitted.lineage, Step("quantize"))
+    quantised = replace(fitted, graph=float_graph(fitted), yardstick=yardstick, lineage=lineage)
+    again = finetune(quantised, photos, replace(QUICK, epochs=1)).bundle
+    assert again.graph is None and again.yardstick is None and [step.name for step in again.lineage] == ["fit", "finetune"]
+
+
+def test_a_graph_learns_and_stays_a_graph(fitted: Bundle, photos: Path, tmp_path: Path) -> None:
+    before = graph_bundle(fitted)
+    after = finetune(before, photos, QUICK)
+    assert isinstance(before.architecture, Graph) and isinstance(after.bundle.architecture, Graph)
+    assert [node.op for node in after.bundle.architecture.nodes] == [node.op for node in before.architecture.nodes]
+    weights = [name for name, tensor in before.architecture.tensors.items() if tensor.data is not None and tensor.data.size > 100]
+    moved = [
+        name
+        for name in weights
+        if not np.array_equal(before.architecture.tensors[name].data, after.bundle.architecture.tensors[name].data)
+    ]
+    assert len(moved) >= len(weights) - 1  # all but the table of the normalisation
+    save(after.bundle, tmp_path / "graph.nest")
+    assert evaluate(tmp_path / "graph.nest", photos).evaluation.top1 == pytest.approx(after.test.top1)
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_only_the_last_blocks_learn(fitted: Bundle, photos: Path, blocks: int) -> None:
+    assert isinstance(fitted.architecture, Timm)
+    after = finetune(fitted, photos, replace(QUICK, epochs=1, blocks=blocks)).bundle
+    # mobilenetv3_small_050 ends: ..., blocks.4.2, blocks.5.0 (a convolution), conv_head (last, with a bias)
+    prefixes = {0: (), 2: ("blocks.5.0.", "conv_head.")}[blocks]
+    assert {name for name in fitted.arrays if name.startswith(prefixes or "-")} == changed(fitted, after)
+
+
+def test_blocks_of_a_graph_are_its_layers(fitted: Bundle) -> None:
+    graph = graph_bundle(fitted)
+    assert isinstance(graph.architecture, Graph)
+    layers = [node for node in graph.architecture.nodes if node.op in ("conv2d", "depthwise_conv2d", "fully_connected")]
+    assert len(blocks_of(build(graph).backbone)) == len(layers)
+
+
+def test_frozen_norms_keep_their_statistics(fitted: Bundle, photos: Path) -> None:
+    after = finetune(fitted, photos, replace(QUICK, epochs=1, freeze_norm=True)).bundle
+    kept = {name for name in fitted.arrays if name.endswith(("running_mean", "running_var"))}
+    assert changed(fitted, after) == fitted.arrays.keys() - kept
+
+
+def test_another_size_begins_with_a_head_of_that_size(fitted: Bundle, photos: Path) -> None:
+    after = finetune(fitted, photos, replace(QUICK, epochs=1, size=64))
+    assert after.bundle.preprocess == replace(fitted.preprocess, size=(64, 64))
+    direct = fit(photos, FitConfig("mobilenetv3_small_050", "none", 64)).bundle.lineage[-1].metrics["val_top1"]
+    assert after.frozen_val_top1 == pytest.approx(direct)
+
+
+def test_resumed_is_the_same_bundle(fitted: Bundle, photos: Path, made: Finetuned, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(epoch: object) -> None:
+        raise StopError
+
+    checkpoint = tmp_path / "fine.checkpoint"
+    with pytest.raises(StopError):
+        finetune(fitted, photos, QUICK, checkpoint=checkpoint, told=stop)
+    resumed = finetune(fitted, photos, QUICK, checkpoint=checkpoint, resume=True)
+    assert resumed.resumed == 1 and changed(resumed.bundle, made.bundle) == set()
+    with pytest.raises(NestlingError, match="belongs to another run; it differs in data"):
+        finetune(fitted, _fewer(photos, tmp_path), QUICK, checkpoint=checkpoint, resume=True)
+
+
+def _fewer(photos: Path, folder: Path) -> Path:
+    for path in sorted(photos.glob("*/*.png"))[1:]:
+        (folder / "few" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / "few" / path.parent.name / path.name).write_bytes(path.read_bytes())
+    return folder / "few"
+
+
+def test_a_damaged_photograph_is_named_and_left_out(fitted: Bundle, photos: Path, tmp_path: Path) -> None:
+    folder = _fewer(photos, tmp_path)
+    assert fitted.split is not None
+    victim = next(item for item in scan(folder).items if item.fingerprint in fitted.split.train)
+    content = victim.path.read_bytes()
+    victim.path.write_bytes(content[: len(content) // 2])
+    broken = next(item for item in scan(folder).items if item.path == victim.path).fingerprint
+    split = Split(0, tuple({*fitted.split.train, broken}), fitted.split.val, fitted.split.test)
+    after = finetune(replace(fitted, split=split), folder, replace(QUICK, epochs=1))
+    assert [entry.path for entry in after.left_out] == [victim.path] and "truncated" in after.left_out[0].reason
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "said"),
+    [
+        ({"architecture": None}, QUICK, "no float weights"),
+        ({"split": None}, QUICK, "not learned any classes"),
+        ({}, replace(QUICK, augment="wild"), "none, light, strong"),
+        ({}, replace(QUICK, blocks=99), "has 1[0-9] blocks"),
+        ({}, replace(QUICK, size=5), "8 to 4096"),
+        ({}, replace(QUICK, optimiser="adam"), "adamw or sgd"),
+        ({}, replace(QUICK, batch=0), "--batch is 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, object], config: FinetuneConfig, said: str) -> None:
+    with pytest.raises(NestlingError, match=said):
+        finetune(replace(fitted, **change), photos, config)
+
+
+def test_a_graph_has_one_size(fitted: Bundle, photos: Path) -> None:
+    with pytest.raises(NestlingError, match="32x32 pixels"):
+        finetune(graph_bundle(fitted), photos, replace(QUICK, size=64))
