@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _VERBS = {
     "fit": "nestling.training.fit",
     "import_model": "nestling.models.import_model",  # `import` on the command line
+    "finetune": "nestling.training.finetune",
+    "prune": "nestling.compress.prune",
     "quantize": "nestling.graph.quantize",
     "trace": "nestling.graph.trace",
     "export": "nestling.targets.export",

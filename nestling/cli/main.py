@@ -15,12 +15,14 @@ from nestling.cli import (
     demo,
     eval,
     export,
+    finetune,
     fit,
     import_,
     learn,
     pack,
     plan,
     predict,
+    prune,
     push,
     quantize,
     report,
@@ -43,6 +45,8 @@ app = typer.Typer(
 app.command("demo")(demo.command)
 app.command("fit")(fit.command)
 app.command("import")(import_.command)
+app.command("finetune")(finetune.command)
+app.command("prune")(prune.command)
 app.command("quantize")(quantize.command)
 app.command("export")(export.command)
 app.command("eval")(eval.command)
