@@ -26,6 +26,9 @@ def command(
     freeze_norm: Annotated[bool, typer.Option("--freeze-norm", help="BatchNorm keeps its statistics.")] = False,
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels.", show_default="the bundle's")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Photographs a step, over all processes.")] = 32,
+    micro: Annotated[
+        int | None, typer.Option(min=1, help="Of these, how many go through at a time.", show_default="the quickest, or all")
+    ] = None,
     augment: Annotated[str, typer.Option(help="How photographs are varied: none, light, strong.")] = "light",
     mixup: Annotated[float, typer.Option(min=0, help="Mix photographs in pairs; 0.2 mixes a little, 1 a lot.")] = 0.0,
     cutmix: Annotated[float, typer.Option(min=0, help="Likewise, by pasting a part of one into the other.")] = 0.0,
@@ -59,6 +62,7 @@ def command(
         freeze_norm=freeze_norm,
         size=size,
         batch=batch,
+        micro=micro,
         augment=augment,
         mixup=mixup,
         cutmix=cutmix,

@@ -41,7 +41,8 @@ TRIED = 2  # times each
 class FinetuneConfig:
     """rate: of the head; backbone_rate: share of it that the backbone learns with. blocks: only the last so many (of an imported or
     pruned network: layers with weights) and the head learn; None for all. freeze_norm: BatchNorm keeps its statistics.
-    size: side of the input in pixels, None for the bundle's. batch: images a step. augment: key of AUGMENTATIONS.
+    size: side of the input in pixels, None for the bundle's. batch: images a step; micro: of these, how many go through at a time,
+    None for the quickest with frozen norms, else all of a process's. augment: key of AUGMENTATIONS.
     mixup, cutmix: alphas, 0 for none. ema: keep the weights' moving average. workers: processes that prepare images.
     """
 
@@ -53,6 +54,7 @@ class FinetuneConfig:
     freeze_norm: bool = False
     size: int | None = None
     batch: int = 32
+    micro: int | None = None
     augment: str = "light"
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -68,7 +70,7 @@ class FinetuneConfig:
 class Finetuned:
     """bundle; test: its answers on the test part; images: how many are in each part; frozen_val_top1: with the frozen backbone.
 
-    resumed: epochs that came from a checkpoint; micro: images at a time. seconds: of each phase.
+    resumed: epochs that came from a checkpoint. seconds: of each phase.
     """
 
     bundle: Bundle
@@ -116,7 +118,9 @@ def finetune(
     read = perf_counter()
 
     network = _learning(build(sized), config.blocks)
-    micro = team.leaders(_quickest(network, sized, config, team, progress)) if config.freeze_norm else None
+    micro = config.micro
+    if micro is None and config.freeze_norm:
+        micro = team.leaders(_quickest(network, sized, config, team, progress))
     loop = _loop_config(config, micro)
     frozen, _ = judged(network, val, loop, team)
     run = {"network": _digest(network), "data": fingerprint(dataset), "augment": config.augment, "size": sized.preprocess.size}

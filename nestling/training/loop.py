@@ -122,7 +122,8 @@ def train(
     the rate, by the beginning of a parameter's name ("backbone." -> 0.1), the longest that fits; 1 for all others.
     told: called after each epoch. The same arguments give the same bits on one machine with one number of threads, whatever the
     number of workers, interrupted and resumed or not. In a team with frozen norms they give what one process gives that
-    accumulates the same micro-batches, up to the order of sums.
+    accumulates the same micro-batches, up to the order of sums; other micro-batches differ by rounding, which
+    a rate that is too high makes large.
     Raises NestlingError where a batch cannot be divided so, or the loss is no longer a number.
     """
     team = team or Team()

@@ -63,10 +63,11 @@ def test_killed_and_resumed_is_the_same_file(nestling: Nestling, photos: Path, b
 
 
 def test_torchrun(nestling: Nestling, photos: Path, bundle: Path, cache: Path, tmp_path: Path) -> None:
-    """Two processes, frozen norms: one file, written once, and the weights are those of one process."""
+    """Two processes, frozen norms: one file, written once, and the weights are those of one process with the same micro-batches."""
+    same = (*QUICK, "--micro", 4)
     one, two = tmp_path / "one.nest", tmp_path / "two.nest"
-    nestling("finetune", bundle, photos, "-o", one, *QUICK)
-    words = [*TORCHRUN, "finetune", bundle, photos, "-o", two, *QUICK, "--json"]
+    nestling("finetune", bundle, photos, "-o", one, *same)
+    words = [*TORCHRUN, "finetune", bundle, photos, "-o", two, *same, "--json"]
     ran = subprocess.run([*map(str, words)], capture_output=True, text=True, env=os.environ | {"NESTLING_CACHE": str(cache)})
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["bundle"] == str(two)
