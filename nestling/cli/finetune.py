@@ -110,7 +110,9 @@ def command(
         f"val top-1   {show.share(made.best.val_top1)} in epoch {made.best.number}; {show.share(made.frozen_val_top1)} before\n"
         f"test top-1  {show.top1(made.test)}\nseconds     {show.seconds(made.seconds)}"
     )
-    show.out().print(f"written     {output}\nnext:  nestling export {show.path_hint(output)} --to pte --precision int8 -o out/")
+    show.out().print(
+        f"written     {output}\nnext:  nestling export {show.path_hint(output)} --to pte --precision int8 -o out/", soft_wrap=True
+    )
 
 
 def _line(epoch: "Epoch") -> str:

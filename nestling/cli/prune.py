@@ -59,7 +59,7 @@ def command(
     out.print("only the head has learned since; fine-tuning wins back what the channels cost")
     path, tuned = show.path_hint(output), show.path_hint(output.with_name("tuned.nest"))
     where = show.path_hint(data) if data else "DATA"
-    out.print(f"written     {output}\nnext:  nestling finetune {path} {where} -o {tuned}")
+    out.print(f"written     {output}\nnext:  nestling finetune {path} {where} -o {tuned}", soft_wrap=True)
 
 
 def _share(text: str) -> float:
