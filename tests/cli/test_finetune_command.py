@@ -64,7 +64,7 @@ def test_killed_and_resumed_is_the_same_file(nestling: Nestling, photos: Path, b
 
 def test_torchrun(nestling: Nestling, photos: Path, bundle: Path, cache: Path, tmp_path: Path) -> None:
     """Two processes, frozen norms: one file, written once, and the weights are those of one process with the same micro-batches."""
-    same = (*QUICK, "--micro", 4)
+    same = (*QUICK, "--micro", 4, "--optimiser", "sgd")  # AdamW divides a gradient by its size, and so enlarges its rounding
     one, two = tmp_path / "one.nest", tmp_path / "two.nest"
     nestling("finetune", bundle, photos, "-o", one, *same)
     words = [*TORCHRUN, "finetune", bundle, photos, "-o", two, *same, "--json"]
@@ -72,8 +72,8 @@ def test_torchrun(nestling: Nestling, photos: Path, bundle: Path, cache: Path, t
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["bundle"] == str(two)
     alone, together = load(one), load(two)
-    ours, theirs = (np.concatenate([made.arrays[name].reshape(-1) for name in sorted(made.arrays)]) for made in (alone, together))
-    assert np.linalg.norm(ours - theirs) <= 1e-4 * np.linalg.norm(ours)
+    for name, array in alone.arrays.items():
+        assert np.abs(together.arrays[name] - array).max() <= 1e-4 * np.abs(array).max(), name
 
 
 def test_torchrun_says_when_a_process_was_killed(photos: Path, bundle: Path, cache: Path, tmp_path: Path) -> None:
