@@ -18,15 +18,16 @@ from photographs import folder
 
 from nestling.models.backbones import DEFAULT
 from nestling.report.machine import processor
-from nestling.training.finetune import FinetuneConfig, finetune
+from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
+from nestling.training.teach import TrainingConfig
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--epochs", type=int, default=FinetuneConfig.epochs)
+    parser.add_argument("--epochs", type=int, default=TrainingConfig.epochs)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--backbone", default=DEFAULT)
     parser.add_argument("--weights")
@@ -46,12 +47,12 @@ def row(data: Path, arguments: argparse.Namespace, seed: int) -> tuple[float, fl
     """(test top-1 of the frozen backbone's head, of the fine-tuned network)."""
     fitted = fit(data, FitConfig(arguments.backbone, arguments.weights, arguments.size, seed))
     start = perf_counter()
-    made = finetune(fitted.bundle, data, FinetuneConfig(epochs=arguments.epochs, seed=seed))
+    made = finetune(fitted.bundle, data, TrainingConfig(epochs=arguments.epochs, seed=seed))
     cells = [
         str(seed),
         str(arguments.size),
         str(arguments.epochs),
-        f"{made.frozen_val_top1:.1%}, {fitted.test.top1:.1%}",
+        f"{made.val_top1_before:.1%}, {fitted.test.top1:.1%}",
         f"{made.best.val_top1:.1%}, {made.test.top1:.1%}",
         f"{100 * (made.test.top1 - fitted.test.top1):+.1f}",
         f"{(perf_counter() - start) / 60:.1f}",

@@ -24,8 +24,9 @@ from nestling.report.bench import bench
 from nestling.report.machine import processor
 from nestling.targets.export import exported
 from nestling.targets.printers import ExportConfig
-from nestling.training.finetune import FinetuneConfig, finetune
+from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
+from nestling.training.teach import TrainingConfig
 
 FORMATS = (("tflite", "fp32"), ("tflite", "int8"), ("pte", "fp32"), ("pte", "int8"))
 
@@ -51,7 +52,7 @@ def main() -> None:
     with folder(options.data) as data, TemporaryDirectory() as place:
         before, after = Path(place) / "before.nest", Path(place) / "after.nest"
         fitted = fit(data, FitConfig(backbone=options.backbone, size=options.size)).bundle
-        tuning = FinetuneConfig(epochs=options.finetune)
+        tuning = TrainingConfig(epochs=options.finetune)
         if options.finetune:
             fitted = finetune(fitted, None, tuning).bundle
         pruned = prune(fitted, None, PruneConfig(float(options.macs.removesuffix("%")) / 100, options.importance))

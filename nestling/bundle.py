@@ -15,7 +15,7 @@ import json
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -73,12 +73,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the lineage: what was done, with which settings, on which data, and what it reached."""
+    """One line of the lineage: what was done, with which settings, on which data, and what it reached.
+
+    curves: of a training, one number an epoch: "loss" on train, "val_top1" (0 to 1), "val_loss".
+    """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

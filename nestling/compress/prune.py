@@ -31,7 +31,8 @@ from nestling.preprocess import table as normalisation
 from nestling.progress import Progress, silent
 from nestling.report.evaluate import Evaluation, judge
 from nestling.targets.tflite import open_interpreter, print_graph
-from nestling.training.engine import Engine, engine_of
+from nestling.training.bundle_engine import bundle_engine
+from nestling.training.engine import Engine
 from nestling.training.features import Features, embed
 from nestling.training.fit import refitted, training_views
 
@@ -224,7 +225,7 @@ def _batches(bundle: Bundle, graph: Graph, dataset: Dataset, config: PruneConfig
 
 def _engine(bundle: Bundle, dataset: Dataset) -> Engine:
     count = len(dataset.items) * len(training_views(bundle))  # as fit counted, so that the cache knows the same engine's
-    return engine_of(build(replace(bundle, head=None)), (*bundle.preprocess.size, bundle.preprocess.channels), count)
+    return bundle_engine(bundle, count)
 
 
 def _invoked(graph: Graph) -> Callable[[], object]:

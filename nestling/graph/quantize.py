@@ -30,7 +30,7 @@ from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
-from nestling.training.engine import engine_of
+from nestling.training.bundle_engine import bundle_engine
 from nestling.training.features import Features, embed
 from nestling.training.fit import refitted, training_views
 from nestling.training.integer_engine import integer_engine
@@ -192,7 +192,7 @@ def measured(bundle: Bundle, dataset: Dataset, progress: Progress = silent) -> Y
     embeddings = reference_embeddings(bundle.graph, images, progress)
     count = len(dataset.items) * len(training_views(bundle))  # as fit counted, so that the cache knows the same engine's
     shape = (*bundle.preprocess.size, bundle.preprocess.channels)
-    real = embed(items, bundle.preprocess, engine_of(build(replace(bundle, head=None)), shape, count), progress=progress).x[0]
+    real = embed(items, bundle.preprocess, bundle_engine(bundle, count), progress=progress).x[0]
     prints = tuple(item.fingerprint for item in items)
     return Yardstick(prints, _logits(bundle.head, embeddings), _logits(bundle.head, real))
 

@@ -29,6 +29,7 @@ from nestling.targets.openvino import import_openvino
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
 Embed = Callable[[Iterator[Image]], Iterator[Vector]]
+Printed = Callable[[], bytes]  # a network as .onnx; a function, since where torch does the work it is not wanted
 
 FEW = 16  # images that torch has done before OpenVINO would be ready (see benchmarks/features.py)
 SAME = 1e-4  # how far OpenVINO's embedding may be from torch's, relative to its largest number
@@ -65,13 +66,16 @@ def engine_for(backbone: nn.Module, preprocess: Preprocess, count: int) -> Engin
     return engine_of(Network(Normalise(preprocess), backbone, None), (*preprocess.size, preprocess.channels), count)
 
 
-def engine_of(network: nn.Module, shape: tuple[int, int, int], count: int) -> Engine:
-    """As engine_for, for any network that takes uint8 [N, H, W, C] of `shape` (H, W, C) and gives float32 [N, D]."""
+def engine_of(network: nn.Module, shape: tuple[int, int, int], count: int, printed: Printed | None = None) -> Engine:
+    """As engine_for, for any network that takes uint8 [N, H, W, C] of `shape` (H, W, C) and gives float32 [N, D].
+
+    printed: gives the network as .onnx, one image in and one embedding out, for OpenVINO to read instead of a trace of it.
+    """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     if count <= FEW:
         return torch_engine(network, shape)
     try:
-        return openvino_engine(network, shape)
+        return openvino_engine(network, shape, printed)
     except Exception as error:  # a missing package, an operation that it doesn't know, a machine that it doesn't run on
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(
@@ -94,10 +98,10 @@ def torch_engine(network: nn.Module, shape: tuple[int, int, int]) -> Engine:
     return Engine(f"torch-{torch.__version__} f32 {digest}", width, lambda images: map(embed_one, images))
 
 
-def openvino_engine(network: nn.Module, shape: tuple[int, int, int]) -> Engine:
+def openvino_engine(network: nn.Module, shape: tuple[int, int, int], printed: Printed | None = None) -> Engine:
     """OpenVINO, one stream of one thread a core. Its embedding of one image of noise must be torch's, or RuntimeError is raised.
 
-    One thread a stream keeps the order of sums, and with it the bytes, the same on any number of cores.
+    printed: see engine_of. One thread a stream keeps the order of sums, and with it the bytes, the same on any number of cores.
     """
     openvino = _openvino()
     cores = _cores()
@@ -108,8 +112,9 @@ def openvino_engine(network: nn.Module, shape: tuple[int, int, int]) -> Engine:
         "INFERENCE_NUM_THREADS": cores,
         "ENABLE_CPU_PINNING": False,  # the threads that decode want a place, too
     }
-    traced = _traced(network, shape)
-    compiled = openvino.Core().compile_model(_converted(openvino, traced, shape), "CPU", settings)
+    core = openvino.Core()
+    model = core.read_model(printed()) if printed else _converted(openvino, _traced(network, shape), shape)
+    compiled = core.compile_model(model, "CPU", settings)
 
     def embed(images: Iterator[Image]) -> Iterator[Vector]:
         # Requests in a ring, not OpenVINO's queue with its callbacks: these want Python's lock in OpenVINO's threads, and whoever

@@ -19,7 +19,7 @@ from nestling.models.backbones import DEFAULT, build, create
 from nestling.models.weights import package_of
 from nestling.progress import Progress, silent
 from nestling.report.evaluate import Evaluation, judge
-from nestling.training.engine import engine_of
+from nestling.training.bundle_engine import bundle_engine
 from nestling.training.features import VIEWS, Features, embed
 from nestling.training.head import Embeddings, fit_head
 
@@ -77,7 +77,7 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     backbone, weights = _backbone(config)
     preprocess = backbone.preprocess
     views = VIEW_SETS[config.views]
-    engine = engine_of(build(backbone), (*preprocess.size, preprocess.channels), count=len(dataset.items) * len(views))
+    engine = bundle_engine(backbone, count=len(dataset.items) * len(views))
     side = parts.part_of()
     first = {item.fingerprint: item for item in reversed(dataset.items)}
     learned = [item for item in first.values() if side[item.fingerprint] == "train"]

@@ -36,15 +36,22 @@ MIXING, MODEL = 1, 2  # beside seed, epoch and place: what random numbers are fo
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 [N, h, w, C]. targets: float32 [N, classes], rows add up to 1. indices: int64 [N], of the samples."""
+    """images: uint8 [N, h, w, C]. targets: float32 [N, classes], rows add up to 1. indices: int64 [N], of the samples.
+
+    variation: with indices it says which images these were (Samples.image), before they were mixed.
+    """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
+    variation: int = 0
 
 
 Loss = Callable[[nn.Module, Batch], Tensor]
 """(network, batch) -> the loss of each image, float32 [N]. It calls the network itself, once: a team needs that."""
+
+AfterStep = Callable[[nn.Module, int, int], None]
+"""(network, step, steps): changes its weights in place after step 0..steps-1 of the optimiser; without gradients."""
 
 
 def classification(network: nn.Module, batch: Batch) -> Tensor:
@@ -59,6 +66,7 @@ class LoopConfig:
     weight_decay: of weights, not of biases and norms. smoothing: of labels. average: decay of the weights' moving average, a step;
     None for none. patience: epochs without a better validation after which it ends. freeze_norm: BatchNorm keeps its statistics
     (its scale and shift go on learning). precision: bfloat16 is autocast; auto is that on a GPU that has it, else float32.
+    variations: of each image, gone through again and again; None to vary it anew in each epoch.
     workers: processes that prepare images, of each training process; they change nothing but the time.
     """
 
@@ -76,6 +84,7 @@ class LoopConfig:
     patience: int | None = None
     freeze_norm: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    variations: int | None = None
     seed: int = 0
     workers: int = 0
 
@@ -115,15 +124,17 @@ def train(
     checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
     told: Callable[[Epoch], None] = lambda epoch: None,
+    after_step: AfterStep | None = None,
+    settled: int = 1,
 ) -> Trained:
     """Train a copy of the module, uint8 [N, h, w, C] -> logits [N, classes]; `module` itself stays as it is.
 
     Only parameters that require a gradient learn; BatchNorm in front of which nothing learns is frozen with them. multipliers: of
     the rate, by the beginning of a parameter's name ("backbone." -> 0.1), the longest that fits; 1 for all others.
-    told: called after each epoch. The same arguments give the same bits on one machine with one number of threads, whatever the
-    number of workers, interrupted and resumed or not. In a team with frozen norms they give what one process gives that
-    accumulates the same micro-batches, up to the order of sums; other micro-batches differ by rounding, which
-    a rate that is too high makes large.
+    told: called after each epoch. after_step: called after each step of the optimiser. settled: the first epoch, from 1, that may
+    be the best. The same arguments give the same bits on one machine with one number of threads, whatever the number of workers,
+    interrupted and resumed or not. In a team with frozen norms they give what one process gives that accumulates the same
+    micro-batches, up to the order of sums; other micro-batches differ by rounding, which a rate that is too high makes large.
     Raises NestlingError where a batch cannot be divided so, or the loss is no longer a number.
     """
     team = team or Team()
@@ -139,24 +150,24 @@ def train(
     averaged = _copied(network.state_dict()) if config.average else {}
     for name, value in averaged.items():
         value.copy_(start.average[name] if start else value)
-    course = _Course(team.wrap(network), network, optimiser, averaged, samples, classes, micro, config, loss, team)
+    course = _Course(team.wrap(network), network, optimiser, averaged, samples, classes, micro, config, loss, team, after_step)
     best_weights = dict(start.best) if start else {}
     history = start.history if start else ()
-    while len(history) < config.epochs and not _patience_ended(history, config.patience):
+    while len(history) < config.epochs and not _patience_ended(history, config.patience, settled):
         began = perf_counter()
         mean = _epoch(course, len(history), progress)
         weights = averaged or network.state_dict()
         top1, val_loss = judged(network, val, config, team, weights) if val else (math.nan, math.nan)
         epoch = Epoch(len(history) + 1, mean, top1, val_loss, perf_counter() - began)
         history = (*history, epoch)
-        if best_of(history) is epoch:
+        if best_of(history, settled) is epoch:
             best_weights = _copied(weights)
         if checkpoint and team.leads:
             state = State(history, network.state_dict(), averaged, best_weights, moments_of(optimiser), micro)
             save_state(checkpoint.path, state, _run(checkpoint, config))
         told(epoch)
     best_weights = {name: value.cpu().contiguous() for name, value in best_weights.items()}
-    return Trained(best_weights, history, best_of(history), len(start.history) if start else 0)
+    return Trained(best_weights, history, best_of(history, settled), len(start.history) if start else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +184,7 @@ class _Course:
     config: LoopConfig
     loss: Loss
     team: Team
+    after_step: AfterStep | None
 
 
 def _epoch(course: _Course, number: int, progress: Progress) -> float:
@@ -185,13 +197,14 @@ def _epoch(course: _Course, number: int, progress: Progress) -> float:
     labels = torch.from_numpy(course.samples.labels)
     total = torch.zeros((), dtype=torch.float64)
     with progress(f"epoch {number + 1} of {config.epochs}", len(whole) * config.batch) as advance:
-        stream = batches(course.samples, [order[place] for place in mine], config.seed, number, config.workers)
+        variation = number % (config.variations or config.epochs)
+        stream = batches(course.samples, [order[place] for place in mine], config.seed, variation, config.workers)
         for place, (images, indices) in zip(mine, stream, strict=True):
             step, part = divmod(place, parts)
             last = part + team.size >= parts
             with seeded(config.seed, number, place, MIXING):
                 images, targets = mixed(images, labels[indices], course.classes, config.mixing, config.smoothing)
-            batch = Batch(images.to(team.device), targets.to(team.device), indices)
+            batch = Batch(images.to(team.device), targets.to(team.device), indices, variation)
             with seeded(config.seed, number, place, MODEL), _gathered(course.wrapped, last):
                 with autocast(team.device, config.precision):
                     losses = course.loss(course.wrapped, batch)
@@ -215,6 +228,9 @@ def _step(course: _Course, step: int, an_epoch: int) -> None:
         group["lr"] = group["initial_lr"] * share
     course.optimiser.step()
     course.optimiser.zero_grad(set_to_none=True)
+    if course.after_step:
+        with torch.no_grad():
+            course.after_step(course.network, step, config.epochs * an_epoch)
     if config.average:
         _average(course.averaged, course.network, config.average, step)
 
@@ -321,8 +337,8 @@ def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
-def _patience_ended(history: tuple[Epoch, ...], patience: int | None) -> bool:
-    return patience is not None and len(history) > 0 and history[-1].number - best_of(history).number >= patience
+def _patience_ended(history: tuple[Epoch, ...], patience: int | None, settled: int) -> bool:
+    return patience is not None and len(history) > 0 and history[-1].number - best_of(history, settled).number >= patience
 
 
 def _start(checkpoint: Checkpoint | None, config: LoopConfig, team: Team) -> State | None:

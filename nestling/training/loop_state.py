@@ -55,14 +55,21 @@ class State:
 PARTS = ("weights", "average", "best", "moments")
 
 
-def best_of(history: tuple[Epoch, ...]) -> Epoch:
-    """The best epoch by validation, of equals the first; the last one where nothing was validated."""
-    if math.isnan(history[-1].val_top1):
-        return history[-1]
-    best = history[0]
-    for epoch in history[1:]:
-        best = epoch if epoch.better_than(best) else best
+def best_of(history: tuple[Epoch, ...], settled: int = 1) -> Epoch:
+    """The best epoch by validation from epoch `settled` on, of equals the first; the last one where there is none of these."""
+    best = history[-1]
+    if math.isnan(best.val_top1) or best.number < settled:
+        return best
+    for epoch in reversed(history[settled - 1 :]):
+        best = best if best.better_than(epoch) else epoch
     return best
+
+
+def curves_of(history: tuple[Epoch, ...]) -> dict[str, tuple[float, ...]]:
+    """As a step of the lineage keeps them: one number an epoch; without those that are no numbers."""
+    names = ("loss", "val_top1", "val_loss")
+    curves = {name: tuple(round(float(getattr(epoch, name)), 6) for epoch in history) for name in names}
+    return {name: values for name, values in curves.items() if not any(map(math.isnan, values))}
 
 
 def save_state(path: Path, state: State, run: Mapping[str, Any]) -> None:

@@ -19,11 +19,12 @@ from nestling.models.runner import float_runner
 from nestling.preprocess import load as load_image
 from nestling.report.answers import evaluate
 from nestling.targets.export import export
-from nestling.training import finetune as module
-from nestling.training.finetune import FinetuneConfig, Finetuned, blocks_of, finetune
+from nestling.training import teach as module
+from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
+from nestling.training.teach import Taught, TrainingConfig, blocks_of
 
-QUICK = FinetuneConfig(epochs=2, batch=8, rate=1e-3, augment="light")
+QUICK = TrainingConfig(epochs=2, batch=8, rate=1e-3, augment="light")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(fitted: Bundle, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Finetuned:
+def made(fitted: Bundle, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Taught:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NESTLING_CACHE", str(tmp_path_factory.mktemp("cache")))
         return finetune(fitted, photos, QUICK)
@@ -67,7 +68,7 @@ def graph_bundle(fitted: Bundle) -> Bundle:
     return replace(fitted, architecture=float_graph(fitted), arrays={})
 
 
-def test_the_backbone_and_the_head_have_learned_and_the_rest_stays(fitted: Bundle, made: Finetuned) -> None:
+def test_the_backbone_and_the_head_have_learned_and_the_rest_stays(fitted: Bundle, made: Taught) -> None:
     assert len(changed(fitted, made.bundle)) > 0.9 * len(fitted.arrays)
     assert made.bundle.head is not None and fitted.head is not None
     assert not np.array_equal(made.bundle.head.weight, fitted.head.weight)
@@ -79,7 +80,7 @@ def test_the_backbone_and_the_head_have_learned_and_the_rest_stays(fitted: Bundl
     assert made.images == {"train": 27, "val": 9, "test": 9, "left_out": 0} and len(made.history) == 2
 
 
-def test_what_it_reports_is_what_the_saved_bundle_answers(made: Finetuned, photos: Path, tmp_path: Path) -> None:
+def test_what_it_reports_is_what_the_saved_bundle_answers(made: Taught, photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "fine.nest"
     save(made.bundle, path)
     bundle = load(path)
@@ -105,7 +106,7 @@ def test_it_learns_from_train_alone(fitted: Bundle, photos: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_it_quantises_exports_and_answers(made: Finetuned, photos: Path, tmp_path: Path) -> None:
+def test_it_quantises_exports_and_answers(made: Taught, photos: Path, tmp_path: Path) -> None:
     """Quantising learns the head again: on the embeddings of the new backbone."""
     path = tmp_path / "fine.nest"
     save(quantize(made.bundle, photos), path)
@@ -165,10 +166,10 @@ def test_another_size_begins_with_a_head_of_that_size(fitted: Bundle, photos: Pa
     after = finetune(fitted, photos, replace(QUICK, epochs=1, size=64))
     assert after.bundle.preprocess == replace(fitted.preprocess, size=(64, 64))
     direct = fit(photos, FitConfig("mobilenetv3_small_050", "none", 64)).bundle.lineage[-1].metrics["val_top1"]
-    assert after.frozen_val_top1 == pytest.approx(direct)
+    assert after.val_top1_before == pytest.approx(direct)
 
 
-def test_resumed_is_the_same_bundle(fitted: Bundle, photos: Path, made: Finetuned, tmp_path: Path) -> None:
+def test_resumed_is_the_same_bundle(fitted: Bundle, photos: Path, made: Taught, tmp_path: Path) -> None:
     class StopError(Exception):
         pass
 
@@ -215,7 +216,7 @@ def test_a_damaged_photograph_is_named_and_left_out(fitted: Bundle, photos: Path
         ({}, replace(QUICK, batch=0), "--batch is 1 or more"),
     ],
 )
-def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, object], config: FinetuneConfig, said: str) -> None:
+def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, object], config: TrainingConfig, said: str) -> None:
     with pytest.raises(NestlingError, match=said):
         finetune(replace(fitted, **change), photos, config)
 

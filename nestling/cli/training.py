@@ -1,0 +1,103 @@
+"""What the commands that train have in common: their options, the epochs as they come, the tables at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nestling.cli import show
+from nestling.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from nestling.training.loop_state import Epoch
+    from nestling.training.teach import Taught
+    from nestling.training.team import Team
+
+BundleFile = Annotated[Path, typer.Argument(help="The fitted bundle.")]
+Data = Annotated[Path | None, typer.Argument(help="The photographs it learned from.", show_default="where they were")]
+Epochs = Annotated[int, typer.Option(min=1, help="How often it sees each photograph.")]
+Rate = Annotated[float, typer.Option(help="Learning rate of the head.")]
+BackboneRate = Annotated[float, typer.Option(help="Share of it that the backbone learns with.")]
+FreezeNorm = Annotated[bool, typer.Option("--freeze-norm", help="BatchNorm keeps its statistics.")]
+Size = Annotated[int | None, typer.Option(help="Side of the input in pixels.", show_default="the bundle's")]
+Batch = Annotated[int, typer.Option(min=1, help="Photographs a step, over all processes.")]
+Micro = Annotated[
+    int | None, typer.Option(min=1, help="Of these, how many go through at a time.", show_default="the quickest, or all")
+]
+Augment = Annotated[str, typer.Option(help="How photographs are varied: none, light, strong.")]
+Mixup = Annotated[float, typer.Option(min=0, help="Mix photographs in pairs; 0.2 mixes a little, 1 a lot.")]
+Cutmix = Annotated[float, typer.Option(min=0, help="Likewise, by pasting a part of one into the other.")]
+Smoothing = Annotated[float, typer.Option(min=0, max=0.9, help="Of labels: share of the target that all classes get.")]
+Ema = Annotated[bool, typer.Option("--ema", help="Keep the moving average of the weights.")]
+Patience = Annotated[
+    int | None, typer.Option(min=1, help="End after so many epochs without a better validation.", show_default="never")
+]
+Optimiser = Annotated[str, typer.Option(help="adamw or sgd.")]
+Seed = Annotated[int, typer.Option(help="Of order and variation; the division into parts is the bundle's.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that prepare photographs; they change only the time.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch of a run that was stopped.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+HEADING = f"{'epoch':>5}  {'loss':>7}  {'val top-1':>9}  {'val loss':>8}  {'seconds':>7}"
+
+Teach = Callable[[Progress, Path, "Team", "Callable[[Epoch], None]"], "Taught"]
+"""(progress, checkpoint, team, told) -> what came of it."""
+
+
+def taught(work: Teach, output: Path, resume: bool, json: bool) -> Taught | None:
+    """Do the work, save the bundle, name files left out. None in a process of a team that does not lead it: it says nothing."""
+    from nestling import bundle as bundles
+    from nestling.training.team import joined
+
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
+    with joined() as team:
+        tell = (show.say if json else show.out().print) if team.leads else _nothing
+        if team.leads and checkpoint.exists() != resume:
+            show.say(_about_checkpoint(checkpoint, resume))
+        tell(HEADING)
+        made = work(show.bars if team.leads else silent, checkpoint, team, lambda epoch: tell(_line(epoch)))
+    if not team.leads:
+        return None
+    bundles.save(made.bundle, output)
+    checkpoint.unlink(missing_ok=True)
+    show.left_out(made.left_out)
+    return made
+
+
+def plain(made: Taught, output: Path) -> dict[str, object]:
+    """As --json prints it."""
+    evaluation: dict[str, object] = {"top1": made.test.top1, "interval": made.test.interval}
+    return {"bundle": str(output), "images": made.images, **evaluation, "seconds": made.seconds}
+
+
+def summary(made: Taught, output: Path) -> None:
+    """Tables of the test part, and what came of the training."""
+    show.evaluation_tables(made.test)
+    counts = ", ".join(f"{count} {part.replace('_', ' ')}" for part, count in made.images.items())
+    show.out().print(
+        f"images      {counts}\n"
+        f"val top-1   {show.share(made.best.val_top1)} in epoch {made.best.number}; {show.share(made.val_top1_before)} before\n"
+        f"test top-1  {show.top1(made.test)}\nseconds     {show.seconds(made.seconds)}\nwritten     {output}"
+    )
+
+
+def next_line(command: str) -> None:
+    """What to type next, on one line however narrow the terminal is."""
+    show.out().print(f"next:  nestling {command}", soft_wrap=True)
+
+
+def _line(epoch: Epoch) -> str:
+    return f"{epoch.number:>5}  {epoch.loss:>7.4f}  {show.share(epoch.val_top1):>9}  {epoch.val_loss:>8.4f}  {epoch.seconds:>7.1f}"
+
+
+def _about_checkpoint(checkpoint: Path, resume: bool) -> str:
+    if resume:
+        return f"there is no {checkpoint} to go on from: begins anew"
+    return f"{checkpoint} is of a run that was stopped; begins anew and replaces it (--resume would have gone on)"
+
+
+def _nothing(text: str) -> None:
+    pass
