@@ -1,10 +1,12 @@
 """What structured pruning saves and costs: MACs, size, accuracy, milliseconds of the printed files before and after.
 
     python benchmarks/prune.py --data cifar10_small.tar.gz [--macs 50%] [--size 128] [--importance taylor] [--finetune 5]
+    python benchmarks/prune.py --data cifar10_small.tar.gz --bundle tuned.nest --finetune 10
 
 --data: a folder (a folder a class, or train/ and test/ with those), or such a folder as .tar.gz. The files of both networks are
 timed in one run, in turns, each in its own process, one thread. --finetune: epochs of fine-tuning before pruning and again after
-it; without it only the head is learned again. A file that does not pass its gates is timed all the same, and marked.
+it; without it only the head is learned again. --bundle: a fine-tuned bundle to begin with, at its own size, which is not trained
+before pruning. A file that does not pass its gates is timed all the same, and marked.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ def row(name: str, measured: Measured) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path)
     parser.add_argument("--backbone", default=DEFAULT)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--macs", default="50%")
@@ -48,16 +51,19 @@ def main() -> None:
     parser.add_argument("--finetune", type=int, default=0, metavar="EPOCHS")
     options = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torch-pruning", "ai-edge-litert", "executorch"))
-    print(f"{options.backbone} at {options.size} pixels; {processor()}; {packages}; Python {platform.python_version()}\n")
+    network = str(options.bundle) if options.bundle else f"{options.backbone} at {options.size} pixels"
+    print(f"{network}; {processor()}; {packages}; Python {platform.python_version()}\n")
     with folder(options.data) as data, TemporaryDirectory() as place:
         before, after = Path(place) / "before.nest", Path(place) / "after.nest"
-        fitted = fit(data, FitConfig(backbone=options.backbone, size=options.size)).bundle
         tuning = TrainingConfig(epochs=options.finetune)
-        if options.finetune:
-            fitted = finetune(fitted, None, tuning).bundle
-        pruned = prune(fitted, None, PruneConfig(float(options.macs.removesuffix("%")) / 100, options.importance))
+        if options.bundle:
+            fitted = bundles.load(options.bundle)
+        else:
+            fitted = fit(data, FitConfig(backbone=options.backbone, size=options.size)).bundle
+            fitted = finetune(fitted, data, tuning).bundle if options.finetune else fitted
+        pruned = prune(fitted, data, PruneConfig(float(options.macs.removesuffix("%")) / 100, options.importance))
         bundles.save(fitted, before)
-        tuned = finetune(pruned.bundle, None, tuning) if options.finetune else None
+        tuned = finetune(pruned.bundle, data, tuning) if options.finetune else None
         bundles.save(tuned.bundle if tuned else pruned.bundle, after)
         print("| network | MACs | parameters | float size | val top-1 | test top-1 |\n|---|---:|---:|---:|---:|---:|")
         print(row("before", pruned.before))
@@ -69,7 +75,7 @@ def main() -> None:
 
         out = Path(place) / "out"
         config = ExportConfig(force=True)
-        artifacts = [a for path in (before, after) for a in exported(path, out, FORMATS, None, config).artifacts]
+        artifacts = [a for path in (before, after) for a in exported(path, out, FORMATS, data, config).artifacts]
         failed = {artifact.file for artifact in artifacts if artifact.failed}
         files = [f"{path.stem}-{precision}.{form}" for form, precision in FORMATS for path in (before, after)]
         ms = {timing.file: timing.ms_median for timing in bench([out / file for file in files])}

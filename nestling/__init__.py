@@ -13,7 +13,9 @@ _VERBS = {
     "fit": "nestling.training.fit",
     "import_model": "nestling.models.import_model",  # `import` on the command line
     "finetune": "nestling.training.finetune",
+    "distill": "nestling.training.distill",
     "prune": "nestling.compress.prune",
+    "search": "nestling.compress.search",
     "quantize": "nestling.graph.quantize",
     "trace": "nestling.graph.trace",
     "export": "nestling.targets.export",
@@ -22,6 +24,7 @@ _VERBS = {
     "predict": "nestling.report.answers",
     "bench": "nestling.report.bench",
     "report": "nestling.report.gather",
+    "compare": "nestling.report.compare",  # `report` on the command line, with bundles
     "prepare": "nestling.data.prepare",  # `data prepare` on the command line
     "pack": "nestling.device.package",
     "push": "nestling.device.push",

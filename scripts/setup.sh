@@ -25,5 +25,5 @@ fi
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "setup: installing into .venv (torch for Linux brings CUDA libraries along: about 5.5 GB, some minutes)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,search]'
 touch .venv/ready

@@ -16,7 +16,17 @@ def command(
     rate: training.Rate = 2e-3,
     backbone_rate: training.BackboneRate = 0.5,
     blocks: Annotated[
-        int | None, typer.Option(min=0, help="Only the last so many blocks of the backbone learn.", show_default="all")
+        int | None,
+        typer.Option(min=0, help="Only the last so many blocks of the backbone learn; 0 for the head alone.", show_default="all"),
+    ] = None,
+    variations: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="So many variations of each photograph, again and again, instead of a new one each time: "
+            "with --blocks the part that does not learn then sees each of them once.",
+            show_default="8 with --blocks, else new ones",
+        ),
     ] = None,
     freeze_norm: training.FreezeNorm = False,
     size: training.Size = None,
@@ -49,6 +59,7 @@ def command(
         rate=rate,
         backbone_rate=backbone_rate,
         blocks=blocks,
+        variations=variations,
         freeze_norm=freeze_norm,
         size=size,
         batch=batch,

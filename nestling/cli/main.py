@@ -13,6 +13,7 @@ from nestling.cli import (
     bench,
     data,
     demo,
+    distill,
     eval,
     export,
     finetune,
@@ -26,6 +27,7 @@ from nestling.cli import (
     push,
     quantize,
     report,
+    search,
     show,
     trace,
 )
@@ -46,7 +48,9 @@ app.command("demo")(demo.command)
 app.command("fit")(fit.command)
 app.command("import")(import_.command)
 app.command("finetune")(finetune.command)
+app.command("distill")(distill.command)
 app.command("prune")(prune.command)
+app.command("search")(search.command)
 app.command("quantize")(quantize.command)
 app.command("export")(export.command)
 app.command("eval")(eval.command)

@@ -1,12 +1,17 @@
 """nestling quantize."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import show, training
+
+if TYPE_CHECKING:
+    from nestling.graph.bits import LayerBits
+    from nestling.training.qat import Qat, QatConfig
 
 LISTED = 15  # layers in the table of --explain; the picture and --json have more
 
@@ -16,9 +21,26 @@ def command(
     output: Annotated[Path, typer.Option("-o", "--output", help="The quantised bundle.")],
     data: Annotated[Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were")] = None,
     bits_weights: Annotated[int, typer.Option(min=2, max=8, help="Bits of a weight; fewer than 8 are kept in int8.")] = 8,
+    bits: Annotated[str, typer.Option(help="auto: 2, 4 or 8 bits of weights layer by layer, within --budget.")] = "",
+    budget: Annotated[str, typer.Option(help="Of --bits auto: bytes for the weights, as 100K or 100000.")] = "",
     bits_activations: Annotated[int, typer.Option(min=2, max=8, help="Bits of an activation, likewise.")] = 8,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Activations around zero too, as TensorRT wants.")] = False,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="One weight scale a layer, not one a channel.")] = False,
+    first_last_8: Annotated[
+        bool, typer.Option("--first-last-8", help="8 bits for the weights of the first and last layer.")
+    ] = False,
+    qat: Annotated[str, typer.Option(help="Train with rounded values before: lsq, pact or minmax.")] = "",
+    epochs: Annotated[int, typer.Option(min=1, help="Of --qat: how often it sees each photograph.")] = 15,
+    rate: Annotated[float | None, typer.Option(help="Of --qat: learning rate of the head.", show_default="0.002")] = None,
+    fold_after: Annotated[
+        int | None, typer.Option(min=0, help="Of --qat: epochs before BatchNorm is frozen and folded.", show_default="a third")
+    ] = None,
+    distill: Annotated[float, typer.Option(help="Of --qat: share of the loss that the float network's answers have.")] = 0.0,
+    augment: training.Augment = "light",
+    batch: training.Batch = 32,
+    seed: training.Seed = 0,
+    workers: training.Workers = 0,
+    resume: training.Resume = False,
     modes: Annotated[str, typer.Option(help="Float precisions to print as well, noted for export: fp16, dynamic.")] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Show which layers cost most, with a picture beside OUTPUT.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -26,8 +48,10 @@ def command(
     """Give a fitted network integers: smaller files, the same answers, every format printed from the same numbers.
 
     Example:  nestling quantize parts.nest -o parts8.nest
+
+    Few bits, trained:  nestling quantize parts.nest -o parts4.nest --qat lsq --bits-weights 4
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from nestling import bundle as bundles
     from nestling.graph.integers import Mode, QuantizeConfig
@@ -36,19 +60,41 @@ def command(
     wanted = [mode.strip() for mode in modes.split(",") if mode.strip()]
     if unknown := [mode for mode in wanted if mode not in get_args(Mode)]:
         raise typer.BadParameter(f"--modes is of {', '.join(get_args(Mode))}; found {unknown[0]!r}")
+    most = _budget(bits, budget, bits_weights)
     config = QuantizeConfig(
         bits_weights=bits_weights,
         bits_activations=bits_activations,
         symmetric=symmetric,
         per_layer=per_layer,
+        ends_at_8=first_last_8,
         modes=tuple(mode for mode in get_args(Mode) if mode in wanted),
     )
     start = perf_counter()
-    made = quantized(bundles.load(bundle), data, config, show.bars)
-    bundles.save(made.bundle, output)
+    plan: tuple[LayerBits, ...] = ()
+    if most is not None:
+        from nestling.graph.bits import bits_for, layer_bits
+
+        plan = bits_for(bundles.load(bundle), data, most, config, show.bars)
+        config = replace(config, layer_bits=layer_bits(plan))
+    found: Qat | None = None
+    if qat:
+        from nestling.training.qat import QatConfig, usual
+
+        settings = replace(usual(), epochs=epochs, augment=augment, batch=batch, seed=seed, workers=workers)
+        settings = replace(settings, rate=settings.rate if rate is None else rate)
+        wished = QatConfig(qat, config, settings, fold_after, distill)  # type: ignore[arg-type]  # it checks the word
+        found = _trained(bundle, data, output, wished, resume, json)
+        if found is None:
+            return
+        made = found.kept
+    else:
+        made = quantized(bundles.load(bundle), data, config, show.bars)
+        bundles.save(made.bundle, output)
     step = made.bundle.lineage[-1]
     plain: dict[str, object] = {"bundle": str(output), "seconds": perf_counter() - start} | dict(step.metrics)
     plain |= {"equalized": step.settings["equalized"], "bias_corrected": step.settings["bias_corrected"]}
+    if found:
+        plain |= _about_training(found)
     if explain:
         from nestling.graph.explain import draw, explained
 
@@ -63,6 +109,10 @@ def command(
             ]
             show.table(["layer", "op", "SQNR, dB", "logit error without it", "top-1 gained"], rows, "layers that cost most")
             show.out().print(f"all layers: {picture}")
+    if plan:
+        plain |= {"bits": [asdict(row) for row in plan], "budget": most, "weight_bytes": sum(row.bytes for row in plan)}
+        if not json:
+            _show_bits(plan)
     if json:
         show.as_json(plain)
         return
@@ -71,6 +121,63 @@ def command(
         f"{len(made.bundle.yardstick.fingerprints) if made.bundle.yardstick else 0} images "
         f"{show.share(step.metrics['yardstick_top1'])} in int8, {show.share(step.metrics['yardstick_float_top1'])} in float"
     )
+    if found:
+        _show_training(found)
     kept = [name for name, key in (("equalisation", "equalized"), ("bias correction", "bias_corrected")) if step.settings[key]]
-    show.out().print(f"kept because it helped: {', '.join(kept) or 'neither equalisation nor bias correction'}")
+    if found is None or found.which == "post-training":
+        show.out().print(f"kept because it helped: {', '.join(kept) or 'neither equalisation nor bias correction'}")
     show.out().print(f"written to {output}\nnext:  nestling export {show.path_hint(output)} --to tflite -o out/")
+
+
+def _trained(bundle: Path, data: Path | None, output: Path, config: "QatConfig", resume: bool, json: bool) -> "Qat | None":
+    """None in a process of a team that does not lead it."""
+    from nestling import bundle as bundles
+    from nestling.training.qat import qat
+
+    loaded = bundles.load(bundle)
+    work: Any = lambda progress, checkpoint, team, told: qat(loaded, data, config, progress, checkpoint, resume, team, told)  # noqa: E731
+    made: Any = training.taught(work, output, resume, json)  # takes whatever has a bundle and left_out
+    found: Qat | None = made
+    return found
+
+
+def _about_training(found: "Qat") -> dict[str, object]:
+    """As --json prints it."""
+    return {
+        "kept": found.which,
+        "noise": found.noise,
+        "best_epoch": found.best.number,
+        "val_top1_qat": found.val_top1,
+        "val_top1_post_training": found.post_val_top1,
+        "val_top1_float": found.float_val_top1,
+    }
+
+
+def _show_training(found: "Qat") -> None:
+    show.out().print(
+        f"validation top-1: trained {show.share(found.val_top1)} (epoch {found.best.number}), "
+        f"post-training {show.share(found.post_val_top1)} with the same bits, float {show.share(found.float_val_top1)}\n"
+        f"noise ratio {found.noise:.3f}: the int8 reference to the network that was trained, over that one to float"
+    )
+    if found.which == "post-training":
+        show.say("the training is not better than post-training quantisation on the validation part: kept is the latter")
+
+
+def _budget(bits: str, budget: str, bits_weights: int) -> int | None:
+    """Bytes; None without --bits auto."""
+    from nestling.targets.c.plan_report import parse_size
+
+    if bits not in ("", "auto"):
+        raise typer.BadParameter(f"--bits is auto, found {bits!r}; one number for all layers is --bits-weights")
+    if (bits == "auto") != bool(budget):
+        raise typer.BadParameter("--bits auto and --budget BYTES go together")
+    if bits and bits_weights < 8:
+        raise typer.BadParameter("--bits auto chooses what --bits-weights would fix; give one of them")
+    return parse_size(budget) if budget else None
+
+
+def _show_bits(plan: "Sequence[LayerBits]") -> None:
+    rows = [[r.source or r.layer, r.op, f"{r.weights:,}", str(r.bits), f"{r.bytes:,}", f"{r.cost:.2g}"] for r in plan]
+    counts = ", ".join(f"{sum(row.bits == n for row in plan)} at {n} bits" for n in sorted({row.bits for row in plan}))
+    title = f"{sum(row.bytes for row in plan):,} bytes of weights: layers {counts}"
+    show.table(["layer", "op", "weights", "bits", "bytes", "cost alone, nats"], rows, title)

@@ -1,23 +1,54 @@
 """nestling report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nestling.cli import show
 
+if TYPE_CHECKING:
+    from nestling.report.compared import Comparison
+
+BUNDLE = ".nest"
+
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="The folder of an export, with its manifest.json.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER | BUNDLES...", help="The folder of an export; or bundles, to compare them.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
     data: Annotated[Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were")] = None,
+    to: Annotated[str, typer.Option(help="Of bundles: formats, as in export.", show_default="tflite, and pte in int8")] = "",
+    precision: Annotated[str, typer.Option(help="Of bundles, with --to: as in export.")] = "fp32,int8",
+    machine: Annotated[
+        str, typer.Option(help="Of bundles: C for cortex-m4, ... (as in plan), its instructions counted.", show_default="none")
+    ] = "",
+    no_int8: Annotated[bool, typer.Option("--no-int8", help="Of bundles: quantise none that has no integers.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option(help="Of bundles: a folder for their files, found there again.", show_default="none")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Of bundles: the table as Markdown, too.", show_default="none")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Of bundles: the pictures as one .svg, too.", show_default="none")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Show everything that was exported on one page: right answers, size, time, layers, mistakes. Open it in any browser.
+    """Show everything that was exported on one page, or compare bundles: right answers, size, time. Open it in any browser.
 
     Example:  nestling report out/ -o report.html
+
+    Example:  nestling report my.nest pruned.nest tuned.nest --machine cortex-m4 -o compare.html
     """
+    if all(path.suffix == BUNDLE for path in paths):
+        if picture is not None and picture.suffix != ".svg":
+            raise typer.BadParameter(f"--picture is a file NAME.svg; found {picture}")
+        _compare(paths, output, data, _wanted(to, precision), machine, no_int8, keep, markdown, picture, json)
+        return
+    if len(paths) > 1:
+        raise typer.BadParameter(f"report takes one folder, or bundles ({BUNDLE}); found {paths[0]} and {paths[1]}")
+    _report(paths[0], output, data, json)
+
+
+def _report(folder: Path, output: Path, data: Path | None, json: bool) -> None:
     from dataclasses import asdict
 
     from nestling.report.gather import report
@@ -28,3 +59,70 @@ def command(
         return
     show.networks(page.rows)
     show.out().print(f"written to {output}: open it in a browser")
+
+
+def _compare(
+    paths: list[Path],
+    output: Path,
+    data: Path | None,
+    wanted: tuple[tuple[str, str], ...],
+    machine: str,
+    no_int8: bool,
+    keep: Path | None,
+    markdown: Path | None,
+    picture: Path | None,
+    json: bool,
+) -> None:
+    from nestling.files import write_atomically
+    from nestling.report import compare_page, compare_words
+    from nestling.report.compare import DEFAULTS, CompareConfig, compare
+    from nestling.report.compared import to_plain
+
+    config = CompareConfig(wanted or DEFAULTS, not no_int8, machine or None, keep=keep)
+    found = compare(paths, data, config, show.bars)
+    write_atomically(output, compare_page.render(found).encode())
+    if markdown is not None:
+        write_atomically(markdown, compare_words.markdown(found).encode())
+    if picture is not None:
+        write_atomically(picture, compare_page.picture(found).encode())
+    if json:
+        show.as_json({"page": str(output), "images": found.images, "data": found.data, "bundles": to_plain(found)})
+        return
+    _print(found)
+    for file, what in ((output, "open it in a browser"), (markdown, "the table"), (picture, "the pictures")):
+        if file is not None:
+            show.out().print(f"written to {file}: {what}", soft_wrap=True)
+
+
+def _print(found: "Comparison") -> None:
+    from nestling.report import compare_words
+
+    verdict = compare_words.verdict(found)
+    out = show.out()
+    out.print(verdict.sentence, soft_wrap=True)
+    show.table(*compare_words.table(found))
+    out.print(compare_words.below(found), soft_wrap=True)
+    for change in compare_words.changes(found):
+        out.print(change, soft_wrap=True)
+    for warning in verdict.warnings:
+        show.say(f"warning: {warning}")
+    for note in found.notes:
+        show.say(note)
+
+
+def _wanted(to: str, precision: str) -> tuple[tuple[str, str], ...]:
+    """(format, precision) of the files; () where --to was not given."""
+    from nestling.targets.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, C
+
+    if not to:
+        return ()
+    formats = [form for form in FORMATS if form != FEATURES and not form.startswith(C)]
+    words = [list(dict.fromkeys(word.strip() for word in text.split(","))) for text in (to, precision)]
+    for option, found, known in (("--to", words[0], formats), ("--precision", words[1], list(PRECISIONS))):
+        if unknown := [word for word in found if word not in known]:
+            hint = "; C is for a --machine" if unknown[0] == "c" else ""
+            raise typer.BadParameter(f"{option} is one or more of {', '.join(known)}{hint}; found {unknown[0]!r}")
+    wanted = tuple((form, kind) for form in words[0] for kind in words[1] if (form, kind) in PRINTERS)
+    if not wanted:
+        raise typer.BadParameter(f"no format of {to} is printed in {precision}")
+    return wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -17,11 +17,10 @@ from nestling.data.choose import part, training_data
 from nestling.errors import NestlingError
 from nestling.files import write_atomically
 from nestling.graph.calibrate import batches, sqnr
-from nestling.graph.edit import tidy
 from nestling.graph.integers import SHARING
 from nestling.graph.ir import Graph, Node
 from nestling.graph.quantize import Quantized, read_images
-from nestling.graph.simulate import simulated
+from nestling.graph.simulate import rest_from, simulated
 from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
 from nestling.targets import tflite
@@ -141,20 +140,11 @@ def _left_out_one_by_one(
             carried.observe = keep
             parts[""].append(_logits(carried(torch.from_numpy(batch)), head))
             for node in layers:
-                rest = _from(graph, node)
+                rest = rest_from(graph, node)
                 module = simulated(rest, integers, off=(node.name, *node.inputs[1:]))
                 parts[node.name].append(_logits(module(*(values[name] for name in rest.inputs)), head))
                 advance(len(batch))
     return {name: np.concatenate(found) for name, found in parts.items()}
-
-
-def _from(graph: Graph, first: Node) -> Graph:
-    """The graph from a node on; what was computed before it are inputs."""
-    nodes = graph.nodes[graph.nodes.index(first) :]
-    own = {node.name for node in nodes}
-    read = dict.fromkeys(name for node in nodes for name in node.inputs)
-    inputs = tuple(name for name in read if name not in own and graph.tensors[name].data is None)
-    return tidy(replace(graph, nodes=nodes, inputs=inputs))
 
 
 def _run(module: GraphModule, images: Sequence[Image], head: Head) -> NDArray[np.float32]:

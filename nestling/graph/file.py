@@ -1,16 +1,19 @@
 """A Graph as plain JSON values and named arrays, for storage; and back, with everything checked, for a stored file may be hostile.
 
-{"schema": 1, "inputs": [...], "outputs": [...],
- "tensors": [{"name", "shape", "dtype", "constant": bool, "quant": null | {"axis": null | int}}],
+{"schema": 1 | 2, "inputs": [...], "outputs": [...],
+ "tensors": [{"name", "shape", "dtype", "constant": bool, "quant": null | {"axis": null | int}, "bits": 2 | 4}],
  "nodes": [{"op", "inputs", "outputs", "attrs": {...}, "source"}]}
 
-The arrays of tensor number i are called "i" (its constant), "i.scale" and "i.zero_point".
+The arrays of tensor number i are called "i" (its constant), "i.scale" and "i.zero_point". Where "bits" is there, which only schema
+2 has, the constant is int8 and its array uint8 [bytes]: its values in C order, packed as packed.py says. A graph without such a
+constant is written as schema 1, so that older programs go on reading it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -18,16 +21,26 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nestling.errors import UnusableFile
-from nestling.graph import spec
+from nestling.graph import packed, spec
 from nestling.graph.ir import OPS, Array, Attrs, Graph, Node, Quant, Tensor, attrs_to_plain
 
-SCHEMA = 1
+WHOLE, PACKED = 1, 2  # schemas
 MAX_TENSORS = 200_000
 MAX_LIST = 10_000
 
 
 def to_plain(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(JSON values, arrays by name) of a graph. Constants are not copied."""
+    """(JSON values, arrays by name) of a graph. int8 constants whose values all fit 4 or 2 bits are packed, no other is copied."""
+    plain, arrays = _whole(graph)
+    for index, item in enumerate(plain["tensors"]):
+        data = arrays[f"{index}"] if item["constant"] and item["dtype"] == "int8" else None
+        if data is not None and (bits := packed.bits_for(data)) in packed.FEW:
+            plain["schema"], item["bits"], arrays[f"{index}"] = PACKED, bits, packed.pack(data, bits)
+    return plain, arrays
+
+
+def _whole(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The same with every constant as it is."""
     arrays: dict[str, Array] = {}
     tensors: list[dict[str, Any]] = []
     for index, tensor in enumerate(graph.tensors.values()):
@@ -51,15 +64,15 @@ def to_plain(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
         for node in graph.nodes
     ]
     ends = {"inputs": list(graph.inputs), "outputs": list(graph.outputs)}
-    return {"schema": SCHEMA, **ends, "tensors": tensors, "nodes": nodes}, arrays
+    return {"schema": WHOLE, **ends, "tensors": tensors, "nodes": nodes}, arrays
 
 
 def digest(graph: Graph) -> str:
     """SHA-256, 64 hex digits, of the graph as plain values and arrays: the same for graphs that compute the same by the same names.
 
-    Where in somebody's source a layer stood does not count.
+    Where in somebody's source a layer stood does not count, nor how a constant is stored.
     """
-    plain, arrays = to_plain(graph)
+    plain, arrays = _whole(graph)
     plain["nodes"] = [{key: value for key, value in node.items() if key != "source"} for node in plain["nodes"]]
     made = hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(arrays):
@@ -72,14 +85,16 @@ def digest(graph: Graph) -> str:
 def from_plain(plain: object, arrays: Mapping[str, Array], where: str = "the stored graph") -> Graph:
     """The checked graph. Raises UnusableFile, naming `where` and the place, for anything that to_plain does not write.
 
-    Nothing is allocated by a size that stands in `plain`: the arrays are those given.
+    Nothing is allocated by a size that stands in `plain`: the arrays are those given, packed ones at most four times as large.
     """
     record = _Record(plain, where)
     record.only("schema", "inputs", "outputs", "tensors", "nodes")
-    if record.get("schema", int) != SCHEMA:
-        record.refuse(f"it has schema {record.get('schema', int)}, this nestling reads {SCHEMA}")
+    schema = record.get("schema", int)
+    if schema not in (WHOLE, PACKED):
+        newer = "; it was written by a newer nestling" if schema > PACKED else ""
+        record.refuse(f"it has schema {schema}, this nestling reads {WHOLE} and {PACKED}{newer}")
     listed = record.records("tensors", MAX_TENSORS)
-    tensors = [_tensor(item, index, arrays) for index, item in enumerate(listed)]
+    tensors = [_tensor(item, index, arrays, schema) for index, item in enumerate(listed)]
     nodes = tuple(_node(item) for item in record.records("nodes", spec.MAX_NODES))
     by_name = {tensor.name: tensor for tensor in tensors}
     if len(by_name) < len(tensors):
@@ -128,10 +143,13 @@ class _Record:
         return [_Record(item, f"{self.where}: {name}[{index}]") for index, item in enumerate(self.list_of(name, dict, most))]
 
 
-def _tensor(item: _Record, index: int, arrays: Mapping[str, Array]) -> Tensor:
-    item.only("name", "shape", "dtype", "constant", "quant")
+def _tensor(item: _Record, index: int, arrays: Mapping[str, Array], schema: int) -> Tensor:
+    few = schema == PACKED and "bits" in item.plain
+    item.only("name", "shape", "dtype", "constant", "quant", *(("bits",) if few else ()))
     shape = item.list_of("shape", int, spec.MAX_RANK)
     data = _array(item, arrays, f"{index}") if item.get("constant", bool) else None
+    if few:
+        data = _unpacked(item, data, shape)
     quant = None
     if item.plain["quant"] is not None:
         inner = _Record(item.plain["quant"], f"{item.where}: quant")
@@ -146,6 +164,22 @@ def _array(item: _Record, arrays: Mapping[str, Array], name: str) -> Array:
     if name not in arrays:
         item.refuse(f"array {name!r} is missing")
     return arrays[name]
+
+
+def _unpacked(item: _Record, content: Array | None, shape: tuple[int, ...]) -> Array:
+    """The int8 values that a packed constant stands for."""
+    bits, count = item.get("bits", int), math.prod(shape)
+    if bits not in packed.FEW or content is None or item.get("dtype", str) != "int8":
+        item.refuse(f"{str(bits)[:20]} bits: only int8 constants are packed, in 2 or 4")
+    if min(shape, default=1) < 0 or count > spec.MAX_ELEMENTS:
+        item.refuse(f"a constant has at most {spec.MAX_ELEMENTS} elements")
+    size = packed.packed_size(count, bits)
+    if content.dtype != np.uint8 or content.shape != (size,):
+        item.refuse(f"{count} values of {bits} bits take {size} bytes, its array is {content.dtype} {list(content.shape)}")
+    values = packed.unpack(np.asarray(content, np.uint8), bits)
+    if values[count:].any():
+        item.refuse("bits are set behind its last value")
+    return values[:count].reshape(shape)
 
 
 def _node(item: _Record) -> Node:

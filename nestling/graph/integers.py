@@ -34,6 +34,8 @@ class QuantizeConfig:
 
     bits_weights, bits_activations: 2 to 8; below 8 the values are kept in int8 and use fewer of its integers.
     symmetric: zero points 0 for activations too, as TensorRT wants them (logistic and softmax keep their fixed one).
+    layer_bits: (node, bits of its weights) of layers that have others than bits_weights. ends_at_8: the first and the last layer
+    with weights have 8 bits, unless layer_bits names them.
     per_layer: one weight scale a layer instead of one a channel: smaller tables, and usually worse.
     range: how an activation's range is found (calibrate.choose_range). equalize, bias_correction: "auto" keeps them where they
     help on the validation part. calibration: training images that ranges are found on. seed: of what is sampled.
@@ -50,11 +52,18 @@ class QuantizeConfig:
     calibration: int = 200
     seed: int = 0
     modes: tuple[Mode, ...] = ()
+    layer_bits: tuple[tuple[str, int], ...] = ()
+    ends_at_8: bool = False
 
     def __post_init__(self) -> None:
         for name in ("bits_weights", "bits_activations"):
             if not 2 <= getattr(self, name) <= 8:
                 raise NestlingError(f"{name} is 2 to 8; found {getattr(self, name)}.")
+        for layer, bits in self.layer_bits:
+            if not 2 <= bits <= 8:
+                raise NestlingError(f"a layer's weights have 2 to 8 bits; found {bits} for {layer!r}.")
+        if len(dict(self.layer_bits)) < len(self.layer_bits):
+            raise NestlingError("a layer's bits are given once; found a layer twice.")
         if self.calibration < 1:
             raise NestlingError(f"calibration needs at least one image; found {self.calibration}.")
 
@@ -106,8 +115,52 @@ def quantized(values: Array, quant: Quant, low: int, high: int) -> NDArray[np.in
 # ---- weights and biases -------------------------------------------------------------------------------------------------------
 
 
-def quantized_weight(weight: Array, bias: Array | None, axis: int, input_scale: float, bits: int, per_layer: bool) -> Tensor:
-    """The weights as an int8 tensor without a name. bias and input_scale see to it that the bias fits its int32."""
+def weighted(graph: Graph) -> tuple[Node, ...]:
+    """The layers with weights, in running order."""
+    return tuple(node for node in graph.nodes if node.op in OUT_AXIS)
+
+
+def bits_of(graph: Graph, config: QuantizeConfig) -> dict[str, int]:
+    """Bits of the weights of every layer that has some, by node. Raises NestlingError where layer_bits names another."""
+    names = [node.name for node in weighted(graph)]
+    named = dict(config.layer_bits)
+    if unknown := [name for name in named if name not in names]:
+        raise NestlingError(f"the network has no layer {unknown[0]!r} with weights.", f"its layers: {', '.join(names)}")
+    ends = dict.fromkeys((names[:1] + names[-1:]) if config.ends_at_8 else (), 8)
+    return dict.fromkeys(names, config.bits_weights) | ends | named
+
+
+def quantized_weight(
+    weight: Array,
+    bias: Array | None,
+    axis: int,
+    input_scale: float,
+    bits: int,
+    per_layer: bool,
+    step: NDArray[np.float32] | None = None,
+) -> Tensor:
+    """The weights as an int8 tensor without a name. bias and input_scale see to it that the bias fits its int32.
+
+    step: the scale if it is known, float32 [1] or [channels]; kept to the bit but where a bias would not fit. None: it is found,
+    one a channel or one a layer.
+    """
+    last = integer_range(bits, True)[1]
+    scale = _found_step(weight, axis, bits, per_layer) if step is None else _given_step(step, weight.shape[axis])
+    single = len(scale) == 1
+    if bias is not None:  # a channel of tiny weights with a bias of its own
+        needed = np.abs(np.asarray(bias, np.float64)) / (LARGEST_BIAS * input_scale)
+        scale = np.maximum(scale, needed.max() if single else needed)
+    quant = Quant(scale.astype(np.float32), np.zeros(len(scale), np.int32), None if single else axis)
+    return Tensor("", weight.shape, "int8", quantized(weight, quant, -last, last), quant)
+
+
+def _given_step(step: NDArray[np.float32], channels: int) -> NDArray[np.float64]:
+    if step.shape not in ((1,), (channels,)) or not (np.isfinite(step) & (step > 0)).all():
+        raise NestlingError(f"weight steps are positive, one or {channels}; found {step.shape}, the least {step.min(initial=1)}.")
+    return step.astype(np.float64)
+
+
+def _found_step(weight: Array, axis: int, bits: int, per_layer: bool) -> NDArray[np.float64]:
     last = integer_range(bits, True)[1]
     rows = np.moveaxis(np.asarray(weight, np.float64), axis, 0).reshape(weight.shape[axis], -1)
     if per_layer:
@@ -115,14 +168,7 @@ def quantized_weight(weight: Array, bias: Array | None, axis: int, input_scale: 
     largest = np.abs(rows).max(axis=1)
     fallback = largest.max() or 1.0
     scale = np.where(largest > 1e-9 * fallback, largest, fallback) / last
-    if bits < 8:
-        scale = scale * _best_share(rows, scale, last)
-    if bias is not None:  # a channel of tiny weights with a bias of its own
-        needed = np.abs(np.asarray(bias, np.float64)) / (LARGEST_BIAS * input_scale)
-        scale = np.maximum(scale, needed.max() if per_layer else needed)
-    single = len(scale) == 1
-    quant = Quant(scale.astype(np.float32), np.zeros(len(scale), np.int32), None if single else axis)
-    return Tensor("", weight.shape, "int8", quantized(weight, quant, -last, last), quant)
+    return scale * _best_share(rows, scale, last) if bits < 8 else scale
 
 
 def _best_share(rows: NDArray[np.float64], scale: NDArray[np.float64], last: int) -> NDArray[np.float64]:
@@ -163,14 +209,17 @@ def quantized_table(data: Array, span: Range, config: QuantizeConfig) -> tuple[A
 # ---- the graph ----------------------------------------------------------------------------------------------------------------
 
 
-def with_integers(graph: Graph, ranges: Mapping[str, Range], config: QuantizeConfig) -> Graph:
+def with_integers(
+    graph: Graph, ranges: Mapping[str, Range], config: QuantizeConfig, steps: Mapping[str, NDArray[np.float32]] | None = None
+) -> Graph:
     """The int8 Graph of a prepared float graph: tensors and nodes keep their names, outputs are int8.
 
     ranges: of every activation, after its clamp (calibrate.choose_ranges). A float32 input gets a `quantize` behind it.
+    steps: weight scales that are known (learned), by node: float32 [1] or [channels]; those of other layers are found.
     Raises UnsupportedOp for a node without integer semantics (batch_norm, weights that are not constants).
     """
     quants = _activation_quants(graph, ranges, config)
-    writer = _Writer(graph, quants, config)
+    writer = _Writer(graph, quants, config, bits_of(graph, config), steps or {})
     for node in graph.nodes:
         writer.take(node)
     outputs = tuple(writer.renamed.get(name, name) for name in graph.outputs)
@@ -245,8 +294,15 @@ def _data(graph: Graph, name: str) -> Array:
 class _Writer:
     """Collects the int8 graph's tensors and nodes."""
 
-    def __init__(self, graph: Graph, quants: Mapping[str, Quant], config: QuantizeConfig) -> None:
-        self.graph, self.quants, self.config = graph, quants, config
+    def __init__(
+        self,
+        graph: Graph,
+        quants: Mapping[str, Quant],
+        config: QuantizeConfig,
+        bits: Mapping[str, int],
+        steps: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        self.graph, self.quants, self.config, self.bits, self.steps = graph, quants, config, bits, steps
         self.tensors: dict[str, Tensor] = {name: graph.tensors[name] for name in graph.inputs}
         self.nodes: list[Node] = []
         self.renamed: dict[str, str] = {}
@@ -310,7 +366,8 @@ def _layer(writer: _Writer, node: Node) -> Iterable[str]:
     x, axis = writer.quants[node.inputs[0]], OUT_AXIS[node.op]
     bias = _data(graph, node.inputs[2]) if len(node.inputs) > 2 else None
     data = _data(graph, node.inputs[1])
-    weight = quantized_weight(data, bias, axis, float(x.scale[0]), config.bits_weights, config.per_layer)
+    bits, step = writer.bits[node.name], writer.steps.get(node.name)
+    weight = quantized_weight(data, bias, axis, float(x.scale[0]), bits, config.per_layer, step)
     assert weight.quant is not None
     yield writer.activation(node.inputs[0])
     yield writer.constant(node.inputs[1], weight)

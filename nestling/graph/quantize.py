@@ -26,7 +26,6 @@ from nestling.graph.calibrate import Statistics, choose_ranges, observe
 from nestling.graph.equalize import equalized
 from nestling.graph.integers import Choice, QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
-from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
@@ -191,7 +190,6 @@ def measured(bundle: Bundle, dataset: Dataset, progress: Progress = silent) -> Y
     items, images = [item for item, _ in read], [image for _, image in read]
     embeddings = reference_embeddings(bundle.graph, images, progress)
     count = len(dataset.items) * len(training_views(bundle))  # as fit counted, so that the cache knows the same engine's
-    shape = (*bundle.preprocess.size, bundle.preprocess.channels)
     real = embed(items, bundle.preprocess, bundle_engine(bundle, count), progress=progress).x[0]
     prints = tuple(item.fingerprint for item in items)
     return Yardstick(prints, _logits(bundle.head, embeddings), _logits(bundle.head, real))

@@ -7,11 +7,13 @@ be left in float.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from dataclasses import replace
 
 import torch
 
+from nestling.graph.edit import tidy
 from nestling.graph.float_twin import real
-from nestling.graph.ir import Graph, Quant, Tensor
+from nestling.graph.ir import Graph, Node, Quant, Tensor
 from nestling.models.graph_module import GraphModule, Hook
 
 T = torch.Tensor
@@ -51,3 +53,12 @@ def carry(quant: Quant) -> Carry:
     """value -> the nearest one that int8 with this quant (per tensor) can hold."""
     scale, zero = float(quant.scale[0]), int(quant.zero_point[0])
     return lambda value: torch.fake_quantize_per_tensor_affine(value, scale, zero, *LIMITS["int8"])
+
+
+def rest_from(graph: Graph, first: Node) -> Graph:
+    """The graph from a node on; what was computed before it are inputs."""
+    nodes = graph.nodes[graph.nodes.index(first) :]
+    own = {node.name for node in nodes}
+    read = dict.fromkeys(name for node in nodes for name in node.inputs)
+    inputs = tuple(name for name in read if name not in own and graph.tensors[name].data is None)
+    return tidy(replace(graph, nodes=nodes, inputs=inputs))

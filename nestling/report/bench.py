@@ -54,10 +54,12 @@ def bench(
     progress: Progress = silent,
     data: Path | None = None,
     rounds: int = ROUNDS,
+    noise: bool = True,
 ) -> tuple[Timing, ...]:
     """Time every file (bundle or artifact) in every runtime that takes it, with every number of threads.
 
-    data: photographs for the noise ratio; None for those that the bundles learned from (see yardstick.expected).
+    data: photographs for the noise ratio; None for those that the bundles learned from (see yardstick.expected). noise: False
+    leaves it out.
     Raises NestlingError where one can't be run.
     """
     if gone := next((file for file in files if not file.exists()), None):
@@ -77,10 +79,10 @@ def bench(
                     own.extend(worker.ask({"runs": RUNS})["ms"])
                     advance(1)
         peaks = [worker.ask({"peak": True})["peak"] for worker in workers]
-        noise = _noise(files, workers, data, progress)
+        ratios = _noise(files, workers, data, progress) if noise else [None for _ in workers]
     return tuple(
         Timing(file.name, runtime, count, float(np.median(own)), float(np.percentile(own, 95)), peak, size_of(file), ratio)
-        for (file, runtime, count), own, peak, ratio in zip(jobs, times, peaks, noise, strict=True)
+        for (file, runtime, count), own, peak, ratio in zip(jobs, times, peaks, ratios, strict=True)
     )
 
 

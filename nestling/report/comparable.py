@@ -54,7 +54,9 @@ def judges(bundles: Mapping[str, Bundle], data: Path | None = None) -> Judges:
     kept = {print_ for split in splits for print_ in split.test}
     items = tuple(sorted((item for print_, item in here.items() if print_ not in learned_from), key=lambda item: item.path))
     if not items:
-        raise UnusableData(f"{dataset.root} holds only photographs that the bundles have learned from.", "give others:  --data OTHERS")
+        raise UnusableData(
+            f"{dataset.root} holds only photographs that the bundles have learned from.", "give others:  --data OTHERS"
+        )
     count = sum(item.fingerprint in kept for item in items)
     who = "the network has" if len(bundles) == 1 else "any of the networks has"
     said = f"the test part, {count} photographs that none of these has learned from" if count else ""
@@ -74,7 +76,8 @@ def _require_same_labels(bundles: Mapping[str, Bundle]) -> None:
     for name, other in others:
         if other.labels != one.labels:
             raise NestlingError(
-                f"{first} and {name} know different classes, or in another order: {_listed(one.labels)} and {_listed(other.labels)}.",
+                f"{first} and {name} know different classes, or another order of them: {_listed(one.labels)} and "
+                f"{_listed(other.labels)}.",
                 "compare bundles that were fitted to the same folder",
             )
     if not one.labels:

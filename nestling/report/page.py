@@ -2,6 +2,7 @@
 
     words.py       the verdict, the lineage, numbers
     pictures.py    inline SVG
+    curves.py      of trainings
     templates/     the page itself, and its style sheet
 
 Nothing here loads or runs a network: what is on the page comes in a Page.
@@ -23,7 +24,7 @@ from markupsafe import Markup
 
 from nestling.bundle import Step
 from nestling.errors import NestlingError
-from nestling.report import pictures, words
+from nestling.report import curves, pictures, words
 from nestling.report.evaluate import Evaluation
 from nestling.report.pictures import Bars, Point
 
@@ -130,20 +131,15 @@ def render(page: Page) -> str:
     """
     if not page.rows:
         raise NestlingError("a report needs at least one network; there is none.", "make one:  nestling export my.nest -o out/")
-    environment = Environment(
-        loader=PackageLoader("nestling.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "share": words.share, "ms": words.milliseconds, "millions": words.millions, "data_uri": _data_uri,
-    }  # fmt: skip
     evaluation = page.evaluation
-    text = environment.get_template("report.html.j2").render(
+    return filled(
+        "report.html.j2",
         page=page,
         verdict=words.verdict(page.rows),
         numbered=len(page.rows) > MOST_LABELS,
         most_bars=MOST_BARS,
-        marks=[_mark(row) for row in page.rows],
-        legend=_legend(page.rows),
+        marks=[mark(row.precision, row.format) for row in page.rows],
+        legend=legend([(row.precision, row.format) for row in page.rows]),
         against=_against(page.rows),
         columns=_columns(page.rows),
         layers=[(table, layer_picture(table, f"layers{i}")) for i, table in enumerate(page.layers) if table.layers],
@@ -152,10 +148,29 @@ def render(page: Page) -> str:
         confusion_picture=_confusion_picture(evaluation) if evaluation and len(evaluation.labels) > MOST_CELLS else "",
         confusions=_confusions(evaluation) if evaluation else [],
         examples=[(said, some) for said, some in _examples(page.examples) if some],
-        chapters=[words.chapter(step) for step in page.lineage],
+        chapters=story(page.lineage, "curves"),
     )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template of this package with its values, as HTML5 text."""
+    environment = Environment(
+        loader=PackageLoader("nestling.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "share": words.share, "ms": words.milliseconds, "millions": words.millions, "data_uri": _data_uri,
+    }  # fmt: skip
+    text = environment.get_template(template).render(**values)
     # a file's name may hold halves of characters, a label control characters: neither has a place in HTML
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text.encode("utf-8", "replace").decode())
+
+
+def story(lineage: Sequence[Step], name: str) -> list[tuple[words.Chapter, list[tuple[str, Markup]]]]:
+    """Each step as told, with (heading, picture) of its curves. name: goes before the pictures' ids."""
+    return [
+        (words.chapter(step), [(heading, Markup(svg)) for heading, svg in curves.pictures(step, f"{name}{i}")])
+        for i, step in enumerate(lineage)
+    ]
 
 
 # ---- the networks ------------------------------------------------------------------------------------------------------------
@@ -200,16 +215,16 @@ def _names(rows: Sequence[Row]) -> list[str]:
     return names
 
 
-def _mark(row: Row) -> dict[str, str]:
-    """The sign that stands for a row in text: its character, the variable of its colour."""
-    colour = pictures.PRECISIONS.get(row.precision, pictures.OTHER)
-    return {"sign": pictures.FORMATS.get(row.format, pictures.OTHER_FORMAT)[1], "colour": pictures.VARIABLES[colour]}
+def mark(precision: str, form: str) -> dict[str, str]:
+    """The sign that stands for a file in text: its character, the variable of its colour."""
+    colour = pictures.PRECISIONS.get(precision, pictures.OTHER)
+    return {"sign": pictures.FORMATS.get(form, pictures.OTHER_FORMAT)[1], "colour": pictures.VARIABLES[colour]}
 
 
-def _legend(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, str]]]:
-    """{"colour" and "shape": {a precision or a format: its sign}}."""
-    by_colour = {row.precision: _mark(row) | {"sign": "●"} for row in rows}
-    return {"colour": by_colour, "shape": {row.format: _mark(row) | {"colour": "--muted"} for row in rows}}
+def legend(kinds: Sequence[tuple[str, str]]) -> dict[str, dict[str, dict[str, str]]]:
+    """kinds: (precision, format) of files. {"colour" and "shape": {a precision or a format: its sign}}."""
+    by_colour = {precision: mark(precision, form) | {"sign": "●"} for precision, form in kinds}
+    return {"colour": by_colour, "shape": {form: mark(precision, form) | {"colour": "--muted"} for precision, form in kinds}}
 
 
 def _against(rows: Sequence[Row]) -> list[Markup]:

@@ -90,11 +90,11 @@ def front(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(kept)
 
 
-def accuracy_against(points: Sequence[Point], what: str, unit: str, name: str) -> str:
+def accuracy_against(points: Sequence[Point], what: str, unit: str, name: str, height: float = 4.0) -> str:
     """An SVG of top-1 against a cost. what: "size", unit: "MB" of x; name: unique on the page, it goes before every id."""
-    with _style():
-        figure = Figure(figsize=(WIDTH, 4.0))
-        axes = figure.add_axes((0.115, 0.15, 0.845, 0.82))
+    with style():
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((0.115, 0.6 / height, 0.845, 1 - 0.72 / height))
         _cost_axis(axes, [p.x for p in points])
         _share_axis(axes, points)
         axes.set_xlabel(f"{what}, {unit}")
@@ -110,7 +110,7 @@ def accuracy_against(points: Sequence[Point], what: str, unit: str, name: str) -
         _place_labels(axes, points)
         said = "; ".join(f"{p.name} ({p.label}): {p.x:.4g} {unit}, {_percent(p)}" for p in sorted(points, key=lambda p: p.x))
         text = f"{said}. On the Pareto front: {', '.join(dict.fromkeys(p.name for p in best)) or 'none'}."
-        return _inline(figure, name, f"Top-1 against {what}, {unit}", text)
+        return inline(figure, name, f"Top-1 against {what}, {unit}", text)
 
 
 def _percent(p: Point) -> str:
@@ -228,7 +228,7 @@ def _covered(box: Bbox, taken: Sequence[tuple[Bbox, float]], inside: Bbox) -> fl
 
 def bars(names: Sequence[str], columns: Sequence[Bars], title: str, name: str) -> str:
     """An SVG of a row a name, with a bar for every column. name: unique on the page."""
-    with _style():
+    with style():
         height = 0.25 * len(names) + 0.45
         figure = Figure(figsize=(WIDTH, height))
         shown = [shorten(text) for text in names]
@@ -241,7 +241,7 @@ def bars(names: Sequence[str], columns: Sequence[Bars], title: str, name: str) -
             axes.text(0, 1.0, column.heading, transform=axes.transAxes, va="bottom", color=MUTED)
             axes.set_yticks(range(len(names)), shown if i == 0 else [""] * len(names), color=INK)
         said = (f"{row}: " + ", ".join(f"{c.texts[i]} ({c.heading})" for c in columns) for i, row in enumerate(names))
-        return _inline(figure, name, title, "; ".join(said) + ".")
+        return inline(figure, name, title, "; ".join(said) + ".")
 
 
 def _draw_bars(axes: Axes, column: Bars, room: float) -> None:
@@ -266,7 +266,7 @@ def _draw_bars(axes: Axes, column: Bars, room: float) -> None:
 
 def confusion(counts: NDArray[np.int64], description: str, name: str) -> str:
     """An SVG of a confusion matrix, row the true class, column the answer; the darker, the more of the row. name: unique."""
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, WIDTH))
         axes = figure.add_axes((0.1, 0.02, 0.87, 0.87))
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -289,7 +289,7 @@ def confusion(counts: NDArray[np.int64], description: str, name: str) -> str:
         axes.set_ylabel("true class")
         for side in axes.spines.values():
             side.set_visible(True)
-        return _inline(figure, name, "Confusion matrix", description)
+        return inline(figure, name, "Confusion matrix", description)
 
 
 def _cells(cells: NDArray[np.int64], classes: int, colour: str, alpha: float) -> PathPatch:
@@ -319,14 +319,14 @@ def _units(text: str) -> int:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """The same look whatever the user's matplotlibrc says. Letters that the measuring font lacks are the browser's to draw."""
     with matplotlib.style.context(["default", dict(OURS)]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         yield
 
 
-def _inline(figure: Figure, name: str, title: str, description: str) -> str:
+def inline(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an <svg> element with a name for those who hear it; the same figure gives the same bytes."""
     buffer = StringIO()
     figure.savefig(buffer, format="svg")

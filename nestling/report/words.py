@@ -72,7 +72,7 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     if pair is None:
         best = max(rows, key=lambda row: (row.top1, -row.bytes))
         time = f" and {milliseconds(best.ms_median)} ms an image" if best.ms_median is not None else ""
-        said = f"{_isolated(best.file)} gives {share(best.top1)} of {best.images} photographs their class {interval(best.interval)}"
+        said = f"{isolated(best.file)} gives {share(best.top1)} of {best.images} photographs their class {interval(best.interval)}"
         return Verdict(f"{said}, in {megabytes(best.bytes)} MB{time}; {gates}", "", _warnings(rows))
     small, whole = pair
     sentence = (
@@ -123,7 +123,7 @@ def _ratio(ratio: float, better: str, same: str, worse: str) -> tuple[str, int]:
 
 
 def _named(row: Row) -> str:
-    return f"{_isolated(row.file)} ({row.runtime}, {threads(row.threads)})"
+    return f"{isolated(row.file)} ({row.runtime}, {threads(row.threads)})"
 
 
 def _gates(rows: Sequence[Row]) -> str:
@@ -145,11 +145,11 @@ def _of(some: set[str], every: set[str], one: str, more: str) -> str:
 
 def _warnings(rows: Sequence[Row]) -> tuple[str, ...]:
     """One for all files that failed their gates, one for every noisy runtime."""
-    forced = list(dict.fromkeys(_isolated(row.file) for row in rows if row.forced))
+    forced = list(dict.fromkeys(isolated(row.file) for row in rows if row.forced))
     noise: dict[str, list[str]] = {}
     for row in rows:
         if noisy(row):
-            noise.setdefault(row.runtime, []).append(f"{_isolated(row.file)} {row.noise_ratio:.2f} times")
+            noise.setdefault(row.runtime, []).append(f"{isolated(row.file)} {row.noise_ratio:.2f} times")
     gates = [f"Failed the gate and kept all the same: {', '.join(forced)}."] if forced else []
     return (
         *gates,
@@ -161,7 +161,7 @@ def _warnings(rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
-def _isolated(name: str) -> str:
+def isolated(name: str) -> str:
     """A name that is written from right to left, kept from turning the words around it."""
     turns = any(unicodedata.bidirectional(letter) in ("R", "AL", "RLE", "RLO", "RLI") for letter in name)
     return f"\u2068{name}\u2069" if turns else name
@@ -210,10 +210,36 @@ def _import(settings: Mapping[str, Any]) -> str:
     return f"Read from {settings.get('file', 'a file')}." + (f" Assumed: {'; '.join(notes)}." if notes else "")
 
 
+def _finetune(settings: Mapping[str, Any]) -> str:
+    what = f"its last {settings['blocks']} blocks" if settings.get("blocks") else "all its layers"
+    return f"The network learned on, {what} with the head{_epochs(settings)}."
+
+
+def _prune(settings: Mapping[str, Any]) -> str:
+    macs, sparsity = settings.get("macs"), settings.get("sparsity")
+    by = f", judged by {settings['importance']}" if settings.get("importance") else ""
+    if settings.get("method", "structured") == "structured" and isinstance(macs, int | float):
+        return f"Channels were removed until at most {share(macs)} of the multiply-accumulates were left{by}."
+    return f"{share(sparsity)} of the weights became zero{by}." if isinstance(sparsity, int | float) else ""
+
+
+def _distill(settings: Mapping[str, Any]) -> str:
+    teacher = f" “{PurePath(str(settings['teacher'])).name}”" if settings.get("teacher") else ""
+    return f"The network learned from the answers of a teacher{teacher}{_epochs(settings)}."
+
+
+def _epochs(settings: Mapping[str, Any]) -> str:
+    return f", for {settings['epochs']} epochs at most" if settings.get("epochs") else ""
+
+
 STORIES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "fit": ("Learned", _fit),
     "quantize": ("Quantised", _quantize),
     "import": ("Imported", _import),
+    "finetune": ("Fine-tuned", _finetune),
+    "distill": ("Distilled", _distill),
+    "prune": ("Pruned", _prune),
+    "search": ("Searched", lambda _settings: "A narrower network was searched for in this one."),
 }
 
 
@@ -225,6 +251,8 @@ def _measure(name: str) -> str:
 def _value(name: str, value: Any) -> str:
     if not isinstance(value, int | float):
         return _plain(value)
+    if "macs" in name or "parameters" in name:
+        return millions(value)
     return share(value) if "top1" in name else f"{value:.4g}"
 
 

@@ -17,7 +17,7 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
-from nestling.preprocess import Preprocess
+from nestling.preprocess import FILTERS, Preprocess
 
 Uint8Array = NDArray[np.uint8]
 Vary = Callable[[Uint8Array], Uint8Array]
@@ -49,10 +49,12 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 }
 
 
-def varying(augmentation: Augmentation, preprocess: Preprocess) -> Vary:
+def varying(augmentation: Augmentation, preprocess: Preprocess, drawn_on: tuple[int, int] | None = None) -> Vary:
     """uint8 [H, W, C] -> uint8 [h, w, C] of the network's size, drawn from the global generators of random, numpy and torch.
 
-    Where there is no random crop the image has the network's size already.
+    Where there is no random crop the image has the network's size already. drawn_on: (height, width) of another network's held
+    images: the crop is the region that the same random numbers cut out of those. (Out of an image of another size they cut another
+    region: places are whole pixels.) An erased rectangle is not the same one at another size.
     """
     crop = (
         RandomResizedCropAndInterpolation(preprocess.size, augmentation.area, augmentation.aspect, preprocess.interpolation)
@@ -65,7 +67,7 @@ def varying(augmentation: Augmentation, preprocess: Preprocess) -> Vary:
     def vary(pixels: Uint8Array) -> Uint8Array:
         image = Image.fromarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)  # RandAugment wants RGB
         if crop:
-            image = crop(image)
+            image = _same_region(crop, image, drawn_on, preprocess) if drawn_on else crop(image)
         if random.random() < augmentation.mirror:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if random.random() < augmentation.upturn:
@@ -77,6 +79,15 @@ def varying(augmentation: Augmentation, preprocess: Preprocess) -> Vary:
         return _erased(erase, varied) if erase else varied.copy()
 
     return vary
+
+
+def _same_region(
+    crop: RandomResizedCropAndInterpolation, image: Image.Image, drawn_on: tuple[int, int], preprocess: Preprocess
+) -> Image.Image:
+    top, left, height, width = crop.get_params(Image.new("L", drawn_on[::-1]), crop.scale, crop.ratio)
+    down, across = image.height / drawn_on[0], image.width / drawn_on[1]
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    return image.resize(preprocess.size[::-1], FILTERS[preprocess.interpolation], box)
 
 
 def _erased(erase: RandomErasing, pixels: Uint8Array) -> Uint8Array:

@@ -15,7 +15,7 @@ from nestling.bundle import load as load_bundle
 from nestling.data.folders import LeftOut, fingerprint, require_enough, scan, without
 from nestling.data.split import split
 from nestling.errors import NestlingError, UnusableData
-from nestling.models.backbones import DEFAULT, build, create
+from nestling.models.backbones import DEFAULT, create
 from nestling.models.weights import package_of
 from nestling.progress import Progress, silent
 from nestling.report.evaluate import Evaluation, judge

@@ -27,7 +27,7 @@ from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
 from nestling.training.augment import Mixing, mixed, seeded
 from nestling.training.loop_state import Epoch, State, best_of, load_state, moments_of, restore_moments, save_state
-from nestling.training.samples import Samples, batches, in_order, shuffled
+from nestling.training.samples import Inputs, batches, in_order, shuffled
 from nestling.training.team import Team
 
 JUDGED = 64  # validation images that go through at a time
@@ -36,9 +36,10 @@ MIXING, MODEL = 1, 2  # beside seed, epoch and place: what random numbers are fo
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 [N, h, w, C]. targets: float32 [N, classes], rows add up to 1. indices: int64 [N], of the samples.
+    """images: uint8 [N, h, w, C], or what stands for them. targets: float32 [N, classes], rows add up to 1.
 
-    variation: with indices it says which images these were (Samples.image), before they were mixed.
+    indices: int64 [N], of the samples. variation: with them it says which images these were (Samples.image), before they were
+    mixed.
     """
 
     images: Tensor
@@ -52,6 +53,9 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 AfterStep = Callable[[nn.Module, int, int], None]
 """(network, step, steps): changes its weights in place after step 0..steps-1 of the optimiser; without gradients."""
+
+Changing = Callable[[nn.Module], AfterStep]
+"""(network before its first step, or as a checkpoint left it) -> what changes it after each step from there on."""
 
 
 def classification(network: nn.Module, batch: Batch) -> Tensor:
@@ -114,8 +118,8 @@ class Trained:
 
 def train(
     module: nn.Module,
-    samples: Samples,
-    val: Samples | None,
+    samples: Inputs,
+    val: Inputs | None,
     classes: int,
     config: LoopConfig,
     loss: Loss = classification,
@@ -124,14 +128,14 @@ def train(
     checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
     told: Callable[[Epoch], None] = lambda epoch: None,
-    after_step: AfterStep | None = None,
+    changing: Changing | None = None,
     settled: int = 1,
 ) -> Trained:
     """Train a copy of the module, uint8 [N, h, w, C] -> logits [N, classes]; `module` itself stays as it is.
 
     Only parameters that require a gradient learn; BatchNorm in front of which nothing learns is frozen with them. multipliers: of
     the rate, by the beginning of a parameter's name ("backbone." -> 0.1), the longest that fits; 1 for all others.
-    told: called after each epoch. after_step: called after each step of the optimiser. settled: the first epoch, from 1, that may
+    told: called after each epoch. changing: what changes weights after each step. settled: the first epoch, from 1, that may
     be the best. The same arguments give the same bits on one machine with one number of threads, whatever the number of workers,
     interrupted and resumed or not. In a team with frozen norms they give what one process gives that accumulates the same
     micro-batches, up to the order of sums; other micro-batches differ by rounding, which a rate that is too high makes large.
@@ -150,6 +154,7 @@ def train(
     averaged = _copied(network.state_dict()) if config.average else {}
     for name, value in averaged.items():
         value.copy_(start.average[name] if start else value)
+    after_step = changing(network) if changing else None
     course = _Course(team.wrap(network), network, optimiser, averaged, samples, classes, micro, config, loss, team, after_step)
     best_weights = dict(start.best) if start else {}
     history = start.history if start else ()
@@ -178,7 +183,7 @@ class _Course:
     network: nn.Module
     optimiser: torch.optim.Optimizer
     averaged: Mapping[str, Tensor]
-    samples: Samples
+    samples: Inputs
     classes: int
     micro: int
     config: LoopConfig
@@ -298,7 +303,7 @@ def _average(averaged: Mapping[str, Tensor], network: nn.Module, decay: float, s
 
 
 def judged(
-    network: nn.Module, val: Samples, config: LoopConfig, team: Team, weights: Mapping[str, Tensor] | None = None
+    network: nn.Module, val: Inputs, config: LoopConfig, team: Team, weights: Mapping[str, Tensor] | None = None
 ) -> tuple[float, float]:
     """(top-1, mean cross-entropy) of the network, with other weights for the moment, in evaluation mode; a team divides the images.
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +24,26 @@ Uint8Array = NDArray[np.uint8]
 MOST_BYTES = 2_000_000_000  # of decoded images that are held
 
 
+class Inputs(Protocol):
+    """What the training loop needs of images, or of what stands for them (frozen.Activations)."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 [N]."""
+        ...
+
+    def image(self, index: int, seed: int, epoch: int) -> NDArray[Any]:
+        """What the network takes of input `index`, the same for the same three."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Images with their labels.
 
     items: one an image. labels: int64 [N]. held: uint8 [N, H, W, C], decoded with `decoding`; None where they would not fit: then
     each is decoded when it is wanted. preprocess: of the network. augmentation: what the images go through from `held` on.
+    drawn_on: see augment.varying; for a teacher that sees the crops of its student at a size of its own.
     """
 
     items: tuple[Item, ...]
@@ -37,12 +52,13 @@ class Samples:
     decoding: Preprocess
     preprocess: Preprocess
     augmentation: Augmentation
+    drawn_on: tuple[int, int] | None = None
 
     def image(self, index: int, seed: int, epoch: int) -> Uint8Array:
         """uint8 [h, w, C], the same for the same four: these samples, index, seed and epoch."""
         pixels = self.held[index] if self.held is not None else load(self.decoding, self.items[index].path)
         with seeded(seed, epoch, index):
-            return varying(self.augmentation, self.preprocess)(pixels)
+            return varying(self.augmentation, self.preprocess, self.drawn_on)(pixels)
 
 
 def read_samples(
@@ -81,7 +97,7 @@ def read_samples(
 class _Epoch(Dataset[tuple[Tensor, int]]):
     """The samples in one epoch, as torch's loader reads them."""
 
-    samples: Samples
+    samples: Inputs
     seed: int
     epoch: int
 
@@ -90,9 +106,9 @@ class _Epoch(Dataset[tuple[Tensor, int]]):
 
 
 def batches(
-    samples: Samples, order: Sequence[Sequence[int]], seed: int, epoch: int, workers: int
+    samples: Inputs, order: Sequence[Sequence[int]], seed: int, epoch: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches (uint8 [N, h, w, C], indices int64 [N]) of the samples with these indices, in this order.
+    """Batches (uint8 [N, h, w, C] of images, indices int64 [N]) of the samples with these indices, in this order.
 
     workers: processes that prepare them; what comes is the same with any number, 0 included.
     """

@@ -14,41 +14,39 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.models import group_parameters
 from torch import nn
 
-from nestling.bundle import PARTS, Bundle, Head, Part, Step, Timm
+from nestling.bundle import PARTS, Bundle, Part, Step, Timm
+from nestling.compress.sparse import keeping
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
 from nestling.errors import NestlingError, UnusableData
-from nestling.models.backbones import Network, build, preprocess_of, to_arrays
-from nestling.models.graph_module import GraphModule, to_graph
+from nestling.models.backbones import build, preprocess_of
+from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
 from nestling.report.evaluate import Evaluation, judge
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
-from nestling.training.engine import engine_of
+from nestling.training.bundle_engine import bundle_engine
+from nestling.training.engine import Engine
 from nestling.training.features import embed
 from nestling.training.fit import refitted, training_views
+from nestling.training.frozen import Stage, without_front
+from nestling.training.learning import learning, quickest, with_weights
 from nestling.training.loop import (
-    AfterStep,
+    Changing,
     Checkpoint,
     LoopConfig,
     Loss,
-    autocast,
-    channels_last,
     classification,
     judged,
     train,
-    train_mode,
 )
-from nestling.training.loop import Batch as LoopBatch
 from nestling.training.loop_state import Epoch, curves_of
 from nestling.training.samples import Samples, read_samples
 from nestling.training.team import Team
 
+VARIATIONS = 8  # of each photograph, where only the last blocks learn: the frozen part sees each once
 AVERAGE = 0.998  # decay of the weights' moving average: it reaches back some hundred steps
-MICRO = (64, 32, 16, 8)  # images at a time that are tried
-TRIED = 2  # times each
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,9 @@ class TrainingConfig:
     pruned network: layers with weights) and the head learn; None for all. freeze_norm: BatchNorm keeps its statistics.
     size: side of the input in pixels, None for the bundle's. batch: images a step; micro: of these, how many go through at a time,
     None for the quickest with frozen norms, else all of a process's. augment: key of AUGMENTATIONS.
-    mixup, cutmix: alphas, 0 for none. variations: None to vary a photograph anew in each epoch; a number to go through so many
-    variations of it again and again, so that what is computed of them can be kept. ema: keep the weights' moving average.
-    workers: processes that prepare images.
+    mixup, cutmix: alphas, 0 for none. variations: a number to go through so many variations of a photograph again and again, so
+    that what is computed of them can be kept; None to vary it anew in each epoch, but for VARIATIONS where `blocks` is given and
+    nothing is mixed. ema: keep the weights' moving average. workers: processes that prepare images.
     """
 
     epochs: int = 10
@@ -97,15 +95,15 @@ class Lesson:
 
     name, settings: of its step in the lineage. loss_of: (the bundle at its size, training samples, team, progress) -> the loss; a
     teacher answers the samples here. run: what else a checkpoint belongs to, as plain values.
-    after_step: changes the network's weights after each step of the optimiser. settled: the first epoch, from 1, that may be kept
-    as the best: before it the network is not yet what was asked for.
+    changing: what changes weights after each step of the optimiser; the zeros of a sparse bundle are kept besides. settled: the
+    first epoch, from 1, that may be kept as the best: before it the network is not yet what was asked for.
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     loss_of: LossOf = by_labels
     run: Mapping[str, Any] = field(default_factory=dict)
-    after_step: AfterStep | None = None
+    changing: Changing | None = None
     settled: int = 1
 
 
@@ -148,7 +146,8 @@ def teach(
     that it did not learn from.
     """
     team = team or Team()
-    _require_sensible(bundle, config)
+    require_sensible(bundle, config)
+    config = _with_variations(config)
     started = perf_counter()
     dataset = training_data(bundle, data)
     parts = {name: part(dataset, bundle, name) for name in PARTS}
@@ -161,31 +160,40 @@ def teach(
         raise UnusableData(f"{dataset.root} holds no photographs to learn from, or none to choose by.")
     read = perf_counter()
 
-    network = _learning(build(sized), config.blocks)
+    network = learning(build(sized), config.blocks)
+    stage, loop = Stage(network, samples, val), _loop_config(config)
+    if config.blocks is not None and config.variations and not loop.mixing and lesson.changing is None:
+        variations = min(config.variations, config.epochs)
+        stage = without_front(stage, sized, variations, config.seed, config.workers, team, progress)
     micro = config.micro
     if micro is None and config.freeze_norm:
-        micro = team.leaders(_quickest(network, sized, config, team, progress))
-    loop = _loop_config(config, micro)
-    frozen, _ = judged(network, val, loop, team)
+        image = torch.from_numpy(stage.samples.image(0, config.seed, 0))
+        micro = team.leaders(quickest(stage.network, image, len(bundle.labels), config.batch // team.size, team, progress))
+    loop = replace(loop, micro=micro)
+    if stage.front and isinstance(network.get_submodule("backbone"), GraphModule):
+        loop = replace(loop, freeze_norm=True)  # as train_mode has it for one that learns in part: its back does not know
+    frozen, _ = judged(stage.network, stage.val, loop, team)
     run = {"network": _digest(network), "data": fingerprint(dataset), "augment": config.augment, "size": sized.preprocess.size}
     trained = train(
-        network,
-        samples,
-        val,
+        stage.network,
+        stage.samples,
+        stage.val,
         len(bundle.labels),
         loop,
         lesson.loss_of(sized, samples, team, progress),
         {"backbone.": config.backbone_rate},
         team,
-        Checkpoint(checkpoint, resume, run | {"blocks": config.blocks} | dict(lesson.run)) if checkpoint else None,
+        Checkpoint(checkpoint, resume, run | {"blocks": config.blocks, "front": stage.front} | dict(lesson.run))
+        if checkpoint
+        else None,
         progress,
         told,
-        lesson.after_step,
+        keeping(bundle, lesson.changing),
         lesson.settled,
     )
     done = perf_counter()
 
-    network.load_state_dict(trained.weights)
+    network.load_state_dict(network.state_dict() | dict(trained.weights))
     made = with_weights(sized, network)
     evaluation, bad_test = _tested(made, dataset, progress)
     settings = asdict(config) | dict(lesson.settings) | {"size": list(sized.preprocess.size), "folder": str(dataset.root.resolve())}
@@ -212,66 +220,11 @@ def teach(
     )
 
 
-def with_weights(bundle: Bundle, network: nn.Module) -> Bundle:
-    """The bundle with the numbers of its network (models.build's, trained); without what was made from the old ones."""
-    assert isinstance(network, Network) and isinstance(network.head, nn.Linear)
-    head = Head(*(p.detach().cpu().numpy().copy() for p in (network.head.weight, network.head.bias)))
-    lineage = tuple(step for step in bundle.lineage if step.name != "quantize")
-    made = replace(bundle, head=head, graph=None, yardstick=None, lineage=lineage)
-    if isinstance(network.backbone, GraphModule):
-        return replace(made, architecture=to_graph(network.backbone))
-    return replace(made, arrays=to_arrays(network.backbone))
-
-
-# ---- what learns -----------------------------------------------------------------------------------------------------------------
-
-
-def blocks_of(backbone: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """The names of the backbone's parameters, block by block from the image on.
-
-    A block is what timm calls one (its group_matcher): a residual block; stem and last convolution are blocks of their own. Of a
-    float Graph it is a layer with weights, with the norm behind it.
-    """
-    if isinstance(backbone, GraphModule):
-        return _graph_blocks(backbone)
-    matcher: Any = backbone.group_matcher
-    groups: Mapping[int, list[str]] = group_parameters(backbone, matcher(coarse=False))
-    return tuple(tuple(groups[number]) for number in sorted(groups))
-
-
-def _graph_blocks(module: GraphModule) -> tuple[tuple[str, ...], ...]:
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
-    blocks: list[tuple[str, ...]] = []
-    seen: set[str] = set()
-    for node in module.graph.nodes:
-        held = [module.constant(name) for name in node.inputs if module.graph.tensors[name].data is not None]
-        own = tuple(names[id(value)] for value in held if id(value) in names and names[id(value)] not in seen)
-        seen.update(own)
-        if own and node.op == "batch_norm" and blocks:
-            blocks[-1] += own
-        elif own:
-            blocks.append(own)
-    return tuple(blocks)
-
-
-def _learning(network: nn.Module, blocks: int | None) -> nn.Module:
-    """The network with the first blocks' parameters fixed."""
-    assert isinstance(network, Network)
-    if blocks is None:
-        return network
-    found = blocks_of(network.backbone)
-    if not 0 <= blocks <= len(found):
-        raise NestlingError(f"this network has {len(found)} blocks; found --blocks {blocks}.", "leave out --blocks for all of them")
-    fixed = {name for block in found[: len(found) - blocks] for name in block}
-    for name, parameter in network.backbone.named_parameters():
-        parameter.requires_grad_(name not in fixed)
-    return network
-
-
 # ---- before and after ------------------------------------------------------------------------------------------------------------
 
 
-def _require_sensible(bundle: Bundle, config: TrainingConfig) -> None:
+def require_sensible(bundle: Bundle, config: TrainingConfig) -> None:
+    """Raises NestlingError for a bundle that cannot be trained, and for settings that nothing can have."""
     if bundle.architecture is None:
         raise NestlingError(
             "this bundle's network is an integer one, made elsewhere: it has no float weights.", "import the float one"
@@ -292,6 +245,13 @@ def _require_sensible(bundle: Bundle, config: TrainingConfig) -> None:
             raise NestlingError(f"--{name} is {least} or more; found {value}.")
 
 
+def _with_variations(config: TrainingConfig) -> TrainingConfig:
+    """Where only the last blocks learn, a photograph comes in the same few variations again: in one, where nothing varies it."""
+    if config.blocks is None or Mixing(config.mixup, config.cutmix):
+        return config
+    return replace(config, variations=1 if config.augment == "none" else config.variations or VARIATIONS)
+
+
 def _sized(bundle: Bundle, size: int | None) -> Bundle:
     if size is None or bundle.preprocess.size == (size, size):
         return bundle
@@ -309,9 +269,8 @@ def _refitted(bundle: Bundle, dataset: Dataset, progress: Progress) -> Bundle:
     return refitted(bundle, (train_features, embed(part(dataset, bundle, "val"), bundle.preprocess, engine, progress=progress)))
 
 
-def _engine(bundle: Bundle, dataset: Dataset) -> Any:
-    shape = (*bundle.preprocess.size, bundle.preprocess.channels)
-    return engine_of(build(replace(bundle, head=None)), shape, len(dataset.items) * len(training_views(bundle)))
+def _engine(bundle: Bundle, dataset: Dataset) -> Engine:
+    return bundle_engine(bundle, len(dataset.items) * len(training_views(bundle)))
 
 
 def _tested(bundle: Bundle, dataset: Dataset, progress: Progress) -> tuple[Evaluation, tuple[LeftOut, ...]]:
@@ -329,11 +288,11 @@ def _augmentation(bundle: Bundle, config: TrainingConfig) -> Augmentation:
     return replace(chosen, upturn=chosen.mirror) if "up-down" in training_views(bundle) else chosen
 
 
-def _loop_config(config: TrainingConfig, micro: int | None) -> LoopConfig:
+def _loop_config(config: TrainingConfig) -> LoopConfig:
     return LoopConfig(
         epochs=config.epochs,
         batch=config.batch,
-        micro=micro,
+        micro=config.micro,
         optimiser="sgd" if config.optimiser == "sgd" else "adamw",
         rate=config.rate,
         weight_decay=config.weight_decay,
@@ -347,35 +306,6 @@ def _loop_config(config: TrainingConfig, micro: int | None) -> LoopConfig:
         seed=config.seed,
         workers=config.workers,
     )
-
-
-def _quickest(network: nn.Module, bundle: Bundle, config: TrainingConfig, team: Team, progress: Progress) -> int:
-    """How many images at a time train quickest here. With frozen norms that changes nothing else."""
-    share = config.batch // team.size
-    tried = [m for m in MICRO if m <= share and share % m == 0] or [max(1, share)]
-    if len(tried) == 1:
-        return tried[0]
-    seconds: dict[int, float] = {}
-    loop = _loop_config(config, None)
-    trial = channels_last(build(bundle).to(team.device))
-    for ours, theirs in zip(trial.parameters(), network.parameters(), strict=True):
-        ours.requires_grad_(theirs.requires_grad)
-    train_mode(trial, config.freeze_norm)
-    with progress("trying batch sizes", len(tried)) as advance:
-        for micro in tried:
-            images = torch.zeros(micro, *bundle.preprocess.size, bundle.preprocess.channels, dtype=torch.uint8, device=team.device)
-            batch = LoopBatch(images, torch.eye(len(bundle.labels), device=team.device)[:1].expand(micro, -1), torch.arange(micro))
-            took = []
-            for _ in range(1 + TRIED):  # the first one also prepares
-                began = perf_counter()
-                with autocast(team.device, loop.precision):
-                    loss = classification(trial, batch).sum()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-                loss.item()  # waits for a GPU
-                took.append(perf_counter() - began)
-            seconds[micro] = min(took[1:]) / micro
-            advance(1)
-    return min(tried, key=seconds.__getitem__)
 
 
 def _digest(network: nn.Module) -> str:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli.conftest import Nestling
 
@@ -63,6 +64,58 @@ def test_real_weights_are_pruned_and_pass_the_gates_in_int8(nestling: Nestling, 
     assert [a["file"] for a in json.loads(done.stdout)["artifacts"]] == ["b-int8.tflite"]
 
 
+@pytest.fixture(scope="module")
+def sparse(nestling: Nestling, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sparse") / "sparse.nest"
+    done = nestling("prune", bundle, "--method", "block1x4", "--sparsity", "60%", "--epochs", 1, "--batch", 12, "-o", path)
+    for said in ("MACs with weights not 0", "zeros of all weights", "map + zlib", "no runtime here skips", "60.0% of the pruned"):
+        assert said in done.stdout
+    assert f"next:  nestling quantize {path} -o {path.with_name('int8.nest')}" in done.stdout
+    return path
+
+
+def zeros(path: Path) -> dict[str, np.ndarray]:
+    """Of the 1 x 1 convolutions."""
+    return {name: array == 0 for name, array in bundles.load(path).arrays.items() if array.ndim == 4 and array.shape[2:] == (1, 1)}
+
+
+def test_a_sparse_bundle(bundle: Path, sparse: Path) -> None:
+    before, after = bundles.load(bundle), bundles.load(sparse)
+    assert after.architecture == before.architecture and [step.name for step in after.lineage] == ["fit", "prune"]
+    step, found = after.lineage[-1], zeros(sparse)
+    share = sum(mask.sum() for mask in found.values()) / sum(mask.size for mask in found.values())
+    assert share == pytest.approx(0.6, abs=1e-4) == step.metrics["sparsity"] and step.settings["method"] == "block1x4"
+
+
+@pytest.mark.slow
+def test_json_of_zeros(nestling: Nestling, bundle: Path, tmp_path: Path) -> None:
+    options = ("--method", "unstructured", "--sparsity", "0.8", "--ranking", "magnitude", "--epochs", 1, "--batch", 12)
+    result = json.loads(nestling("prune", bundle, *options, "-o", tmp_path / "a.nest", "--json").stdout)
+    found = zeros(tmp_path / "a.nest")
+    share = sum(mask.sum() for mask in found.values()) / sum(mask.size for mask in found.values())
+    assert result["sparsity"] == pytest.approx(share, abs=1e-6) and result["ranking"] == "magnitude"
+    before, after = result["before"], result["after"]
+    assert before["macs"] == after["macs"] == before["macs_left"] > 2 * after["macs_left"] and after["zeros"] > 0.6
+    assert result["compressed"]["share"] == min(after["compressed"].values()) / min(before["compressed"].values()) < 0.6
+    assert after["bytes"] == before["bytes"] and after["ms"] > 0 and "no runtime" in result["no_gain"][0]
+    assert result["top1"] == after["top1"] and result["images"]["test"] == 12
+
+
+@pytest.mark.slow
+def test_channels_and_fine_tuning_say_so(nestling: Nestling, bundle: Path, tmp_path: Path) -> None:
+    done = nestling("prune", bundle, "--importance", "l1", "--images", 24, "--epochs", 1, "--batch", 12, "-o", tmp_path / "b.nest")
+    assert "fine-tuned" in done.stdout and f"next:  nestling quantize {tmp_path / 'b.nest'}" in done.stdout
+
+
+def test_channels_and_fine_tuning_in_one_command(nestling: Nestling, bundle: Path, tmp_path: Path) -> None:
+    options = ("--macs", "60%", "--importance", "l1", "--images", 24, "--epochs", 1, "--batch", 12)
+    result = json.loads(nestling("prune", bundle, *options, "-o", tmp_path / "a.nest", "--json").stdout)
+    made = bundles.load(tmp_path / "a.nest")
+    assert [step.name for step in made.lineage] == ["fit", "prune", "finetune"] and isinstance(made.architecture, Graph)
+    assert result["after"]["macs"] <= 0.6 * result["before"]["macs"]
+    assert result["top1"] == result["tuned"]["top1"] == pytest.approx(made.lineage[-1].metrics["test_top1"], abs=1e-6)
+
+
 def test_a_quantised_bundle_loses_its_integers_and_a_pruned_one_is_pruned_again(
     nestling: Nestling, pruned: Path, tmp_path: Path
 ) -> None:
@@ -82,6 +135,12 @@ def test_a_quantised_bundle_loses_its_integers_and_a_pruned_one_is_pruned_again(
         (("--macs", "half"), 2, "50% or 0.5"),
         (("--macs", "1%", "--importance", "l1"), 1, "cannot be reached"),
         (("--importance", "luck"), 1, "l1, taylor, norm"),
+        (("--method", "2:4"), 1, "structured, unstructured, block1x4"),
+        (("--sparsity", "80%"), 2, "whole channels take --macs"),
+        (("--method", "block1x4", "--macs", "50%"), 2, "zeros take --sparsity"),
+        (("--method", "block1x4", "--sparsity", "most"), 2, "--sparsity is a share"),
+        (("--method", "block1x4", "--sparsity", "100%"), 1, "below 100%"),
+        (("--method", "unstructured", "--epochs", "0"), 1, "--epochs is 1"),
         (("--round", "0"), 1, "--round"),
     ],
 )

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph import ir
-from nestling.graph.file import from_plain, to_plain
+from nestling.graph.file import digest, from_plain, to_plain
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor, same
 from nestling.graph.read_tflite import read_tflite
 
@@ -55,7 +56,7 @@ def test_sources_come_back_too() -> None:
 
 Change = Callable[[Any, dict[str, Array]], object]
 TAMPERED: dict[str, tuple[Change, str]] = {
-    "another schema": (lambda p, a: p.update(schema=2), "schema 2"),
+    "another schema": (lambda p, a: p.update(schema=3), "schema 3.*newer nestling"),
     "schema true": (lambda p, a: p.update(schema=True), "schema"),
     "a member too many": (lambda p, a: p.update(more=1), "members"),
     "a member missing": (lambda p, a: p.pop("nodes"), "members"),
@@ -77,7 +78,7 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "a constant missing": (lambda p, a: a.pop("1"), "array '1' is missing"),
     "a scale missing": (lambda p, a: a.pop("1.scale"), "array '1.scale' is missing"),
     "scales of another number": (lambda p, a: a.update({"1.scale": np.ones(7, np.float32)}), "needs 2 scales"),
-    "objects as data": (lambda p, a: a.update({"1": np.full((2, 1, 1, 3), None)}), "its data is object"),
+    "objects as data": (lambda p, a: a.update({"1": np.full((2, 1, 1, 3), None)}), "its array is object"),
     "an axis of text": (lambda p, a: p["tensors"][1]["quant"].update(axis="0"), "axis"),
     "an input that is no name": (lambda p, a: p["nodes"][0].update(inputs=[0, 1]), "inputs"),
     "a cycle": (lambda p, a: p["nodes"][0].update(inputs=["y", "w"]), "before"),
@@ -93,6 +94,108 @@ def test_tampering_is_an_error_that_names_the_place(name: str) -> None:
     with pytest.raises(UnusableFile, match=message) as caught:
         from_plain(plain, arrays, "a.nest")
     assert "a.nest" in str(caught.value)
+
+
+# ---- packed constants -----------------------------------------------------------------------------------------------------------
+
+
+def with_weights(values: Any) -> Graph:
+    """small() with other weights, int8 [2, 1, 1, 3]."""
+    graph = small()
+    weights = replace(graph.tensors["w"], data=np.asarray(values, np.int8).reshape(2, 1, 1, 3))
+    return replace(graph, tensors={**graph.tensors, "w": weights})
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "content"),
+    [
+        ((0, 1, 2, 3, 4, 5), 4, "103254"),
+        ((-8, 7, -1, 0, 1, -2), 4, "780fe1"),
+        ((1, -1, -2, 0, 1, -1), 2, "2d0d"),
+    ],
+)
+def test_weights_of_few_bits_are_packed_low_bits_first(values: Any, bits: int, content: str) -> None:
+    """Bytes worked out by hand; what is read again are whole numbers."""
+    graph = with_weights(values)
+    plain, arrays = stored(graph)
+    assert plain["schema"] == 2 and plain["tensors"][1]["bits"] == bits
+    assert arrays["1"].dtype == np.uint8 and arrays["1"].tobytes().hex() == content
+    assert same(from_plain(plain, arrays), graph)
+
+
+def test_weights_that_need_8_bits_are_stored_as_ever() -> None:
+    for values in ((-9, 0, 0, 0, 0, 0), (8, 0, 0, 0, 0, 0)):
+        plain, arrays = stored(with_weights(values))
+        assert plain["schema"] == 1 and "bits" not in plain["tensors"][1] and arrays["1"].dtype == np.int8
+
+
+def test_graphs_stored_before_there_was_packing_still_load() -> None:
+    graph = with_weights((0, 1, 2, 3, 4, 5))
+    plain, arrays = stored(graph)
+    plain["schema"] = 1
+    del plain["tensors"][1]["bits"]
+    data = graph.tensors["w"].data
+    assert data is not None and same(from_plain(plain, arrays | {"1": data}), graph)
+
+
+def test_the_digest_does_not_know_of_packing() -> None:
+    """What the versions without packing gave for the same graph."""
+    assert digest(small()) == "a2985006be1b706e7f8741dfc190f6df90dfe099bdaa1765d15764e2d66782db"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.sampled_from((1, 2, 3, 4, 5, 8)), st.integers(0, 2**32 - 1))
+def test_any_weights_come_back_the_same(depth: int, bits: int, seed: int) -> None:
+    graph, half = small(), 2 ** (bits - 1)
+    values = np.random.default_rng(seed).integers(-half, half, (2, 1, 1, depth)).astype(np.int8)
+    changed = {"x é": (1, 4, 4, depth), "w": values.shape}
+    tensors = {name: replace(t, shape=changed.get(name, t.shape)) for name, t in graph.tensors.items()}
+    graph = replace(graph, tensors=tensors | {"w": replace(tensors["w"], data=values)})
+    plain, arrays = stored(graph)
+    assert same(from_plain(plain, arrays), graph)
+    stored_bits = 2 if bits <= 2 else 4 if bits <= 4 else 8
+    assert arrays["1"].nbytes <= (2 * depth * stored_bits + 7) // 8
+
+
+DAMAGED: dict[str, tuple[Change, str]] = {
+    "a byte too few": (lambda p, a: a.update({"1": a["1"][:-1]}), "take 3 bytes"),
+    "a byte too many": (lambda p, a: a.update({"1": np.append(a["1"], np.uint8(0))}), "take 3 bytes"),
+    "no bytes": (lambda p, a: a.update({"1": a["1"][:0]}), "take 3 bytes"),
+    "whole numbers": (lambda p, a: a.update({"1": np.zeros((2, 1, 1, 3), np.int8)}), "take 3 bytes"),
+    "signed bytes": (lambda p, a: a.update({"1": a["1"].view(np.int8)}), "take 3 bytes"),
+    "two sides": (lambda p, a: a.update({"1": a["1"].reshape(1, 3)}), "take 3 bytes"),
+    "fewer bits than it was packed in": (lambda p, a: p["tensors"][1].update(bits=2), "take 2 bytes"),
+    "more values": (lambda p, a: p["tensors"][1].update(shape=[4, 1, 1, 3]), "take 6 bytes"),
+    "a value behind the last one": (lambda p, a: p["tensors"][1].update(shape=[1, 1, 1, 5]), "behind its last value"),
+    "huge": (lambda p, a: p["tensors"][1].update(shape=[10**4000] * 6), "at most"),
+    "huge and negative": (lambda p, a: p["tensors"][1].update(shape=[-(2**40), -(2**40)]), "at most"),
+    "bits missing": (lambda p, a: p["tensors"][1].pop("bits"), "its data is uint8"),
+    "no constant": (lambda p, a: p["tensors"][1].update(constant=False), "only int8 constants"),
+    "another dtype": (lambda p, a: p["tensors"][1].update(dtype="int32"), "only int8 constants"),
+    "bits in the first schema": (lambda p, a: p.update(schema=1), "members"),
+    "an activation of few bits": (lambda p, a: p["tensors"][0].update(bits=4), "only int8 constants"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_packed_weights_are_refused(name: str) -> None:
+    change, message = DAMAGED[name]
+    plain, arrays = stored(small())
+    change(plain, arrays)
+    with pytest.raises(UnusableFile, match=message) as caught:
+        from_plain(plain, arrays, "a.nest")
+    assert "a.nest" in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 8, -4, 4.0, True, "4", None, [4], 10**400])
+def test_any_other_number_of_bits_is_refused(bits: object) -> None:
+    plain, arrays = stored(small())
+    plain["tensors"][1]["bits"] = bits
+    with pytest.raises(UnusableFile, match="bits"):
+        from_plain(plain, arrays)
+
+
+# ---- anything else --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("plain", [None, 3, [], "graph", {}, {"schema": 1}])

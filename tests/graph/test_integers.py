@@ -19,9 +19,10 @@ from quantization_cases import (
 from torch import nn
 
 from nestling.errors import NestlingError
-from nestling.graph import reference, spec
+from nestling.graph import float_twin, reference, spec
+from nestling.graph.calibrate import choose_ranges
 from nestling.graph.integers import QuantizeConfig, Range, quantized_bias, quantized_weight, with_integers
-from nestling.graph.ir import Graph, Node, Quant, Tensor
+from nestling.graph.ir import Graph, Node, Quant, Tensor, same
 
 CALIBRATION, UNSEEN = pictures(48), pictures(24, seed=1)
 
@@ -153,8 +154,86 @@ def test_a_float_input_is_quantised() -> None:
     assert [node.op for node in integers.nodes] == ["quantize", "hard_swish"]
 
 
+# ---- bits of a layer, steps that are given ---------------------------------------------------------------------------------------
+
+
+def largest(graph: Graph) -> dict[str, int]:
+    """Of every layer with weights, the largest integer among them."""
+    layers = (node for node in graph.nodes if node.op in ("conv2d", "depthwise_conv2d", "fully_connected"))
+    return {node.name: int(np.abs(graph.tensors[node.inputs[1]].data.astype(int)).max()) for node in layers}
+
+
+def test_a_layer_has_the_bits_that_are_named_for_it_and_the_others_the_common_ones() -> None:
+    graph = captured(seeded(Inverted))
+    names = list(largest(calibrated(graph, CALIBRATION)[0]))
+    found = calibrated(graph, CALIBRATION, QuantizeConfig(bits_weights=4, layer_bits=((names[2], 8), (names[5], 2))))[0]
+    expected = dict.fromkeys(names, 7) | {names[2]: 127, names[5]: 1}
+    assert largest(found) == expected
+    ends = calibrated(graph, CALIBRATION, QuantizeConfig(bits_weights=4, ends_at_8=True))[0]
+    assert largest(ends) == dict.fromkeys(names, 7) | {names[0]: 127, names[-1]: 127}
+    both = calibrated(graph, CALIBRATION, QuantizeConfig(bits_weights=4, ends_at_8=True, layer_bits=((names[0], 2),)))[0]
+    assert largest(both) == dict.fromkeys(names, 7) | {names[0]: 1, names[-1]: 127}
+
+
+def test_bits_named_for_every_layer_are_as_the_same_bits_for_all() -> None:
+    graph = captured(seeded(Inverted))
+    for bits in (4, 8):
+        common = calibrated(graph, CALIBRATION, QuantizeConfig(bits_weights=bits))[0]
+        named = tuple((name, bits) for name in largest(common))
+        assert same(common, calibrated(graph, CALIBRATION, QuantizeConfig(bits_weights=bits, layer_bits=named))[0])
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_steps_that_are_given_are_used_to_the_bit(per_layer: bool) -> None:
+    """Judged by torch's own fake quantisation; a layer that has no step given is as without any."""
+    graph = captured(seeded(Inverted))
+    config = QuantizeConfig(bits_weights=4, per_layer=per_layer)
+    before, statistics = calibrated(graph, CALIBRATION, config)
+    layers = [node for node in before.nodes if node.name in largest(before)]
+    rng = np.random.default_rng(3)
+    shares = [rng.uniform(0.5, 1.5, before.tensors[node.inputs[1]].quant.scale.shape) for node in layers]
+    steps = {
+        node.name: (before.tensors[node.inputs[1]].quant.scale * share).astype(np.float32)
+        for node, share in zip(layers[1:], shares[1:], strict=True)
+    }
+    found = with_integers(graph, choose_ranges(statistics, "auto", 8, False), config, steps)
+    for node in layers[1:]:
+        weight, real = found.tensors[node.inputs[1]], torch.from_numpy(graph.tensors[node.inputs[1]].data)
+        np.testing.assert_array_equal(weight.quant.scale, steps[node.name])
+        axis = 3 if node.op == "depthwise_conv2d" else 0
+        scale = torch.from_numpy(steps[node.name]).expand(real.shape[axis])
+        wanted = torch.fake_quantize_per_channel_affine(real, scale, torch.zeros(len(scale), dtype=torch.int32), axis, -7, 7)
+        np.testing.assert_allclose(float_twin.real(weight), wanted.numpy(), rtol=1e-6)
+    assert found.tensors[layers[0].inputs[1]].data.tobytes() == before.tensors[layers[0].inputs[1]].data.tobytes()
+
+
+def test_a_step_for_which_a_bias_would_not_fit_is_widened() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(SIDE), nn.Flatten()).eval()
+    module[0].weight.data[1] *= 1e-10
+    graph = captured(module)
+    _, statistics = calibrated(graph, CALIBRATION)
+    node = next(node for node in graph.nodes if node.op == "conv2d")
+    largest_weight = np.abs(graph.tensors[node.inputs[1]].data).max(axis=(1, 2, 3))
+    found = with_integers(
+        graph, choose_ranges(statistics, "auto", 8, False), QuantizeConfig(), {node.name: (largest_weight / 127).astype(np.float32)}
+    )
+    np.testing.assert_allclose(litert(found, UNSEEN), torch_float(module, UNSEEN), atol=0.05)
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(NestlingError, match="no range for the activation"):
         with_integers(captured(seeded(Inverted)), {}, QuantizeConfig())
     with pytest.raises(NestlingError, match="bits_weights is 2 to 8; found 9"):
         QuantizeConfig(bits_weights=9)
+    with pytest.raises(NestlingError, match="2 to 8 bits; found 1 for 'stem'"):
+        QuantizeConfig(layer_bits=(("stem", 1),))
+    with pytest.raises(NestlingError, match="twice"):
+        QuantizeConfig(layer_bits=(("stem", 4), ("stem", 8)))
+    graph = captured(seeded(Inverted))
+    with pytest.raises(NestlingError, match="no layer 'stern' with weights"):
+        calibrated(graph, CALIBRATION[:2], QuantizeConfig(layer_bits=(("stern", 4),)))
+    name = next(node.name for node in graph.nodes if node.op == "conv2d")
+    ranges = choose_ranges(calibrated(graph, CALIBRATION[:2])[1], "auto", 8, False)
+    for wrong in (np.ones(3, np.float32), np.zeros(1, np.float32), np.full(1, np.nan, np.float32), np.ones(0, np.float32)):
+        with pytest.raises(NestlingError, match="steps are positive"):
+            with_integers(graph, ranges, QuantizeConfig(), {name: wrong})

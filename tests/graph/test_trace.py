@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from c.networks import headed, printed
 from fuzz.seeds import small_bundles, small_graph
 from numpy.testing import assert_array_equal
+from quantization_cases import Inverted, calibrated, captured, pictures, seeded
 
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph import reference
+from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
-from nestling.graph.trace import against, network, traced, write
+from nestling.graph.trace import against, against_c, network, traced, write
 from nestling.targets.tflite import _file_tensor, as_uint8, print_graph
 from nestling.targets.tflite_flatbuffer import Listing
 from nestling.targets.tflite_flatbuffer import write as as_file
@@ -119,3 +123,28 @@ def test_another_network_is_refused() -> None:
         against(traced(graph, IMAGE), print_graph(renamed), "other.tflite")
     with pytest.raises(NestlingError, match=r"not a \.tflite file"):
         against(traced(graph, IMAGE), b"hello, world, hello", "other.tflite")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler: apt-get install gcc libc6-dev")
+def test_the_integers_of_a_mixed_network_are_those_of_its_c(tmp_path: Path) -> None:
+    """Weights of 8, 4, 2 bits, 7-bit activations, symmetric, per layer; a weight changed in the C is found where it acts."""
+    graph = captured(seeded(Inverted))
+    names = [node.name for node in graph.nodes if "conv" in node.op]
+    bits = dict(zip(names, (8, 4, 2, 4, 4, 2, 4, 8), strict=True))
+    config = QuantizeConfig(bits_activations=7, symmetric=True, per_layer=True, layer_bits=tuple(bits.items()))
+    integers = calibrated(graph, pictures(8), config)[0]
+    whole = headed(integers)
+    layers = traced(whole, pictures(1, seed=5)[0])
+    found = against_c(layers, printed(whole, tmp_path / "c"))
+    assert found.differing == () and set(names) <= set(found.compared)
+    by_name = {layer.name: layer for layer in layers}
+    for node in integers.nodes:
+        if node.name in bits:
+            assert np.abs(integers.tensors[node.inputs[1]].data.astype(int)).max() == 2 ** (bits[node.name] - 1) - 1
+    assert all(len(np.unique(by_name[name].values)) > 5 for name in names)  # none of the layers is silent
+    weight = next(node.inputs[1] for node in integers.nodes if node.name == names[2])
+    at = int(np.flatnonzero(np.asarray(whole.tensors[weight].data).reshape(-1) == 0)[0])
+    data = np.array(whole.tensors[weight].data)
+    data.reshape(-1)[at] = 1
+    other = replace(whole, tensors={**whole.tensors, weight: replace(whole.tensors[weight], data=data)})
+    assert against_c(layers, printed(other, tmp_path / "other")).differing[0].layer == names[2]

@@ -3,18 +3,33 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fuzz.seeds import small_graph
+from graph.test_read_tflite import judged
 from numpy.typing import NDArray
 from torch import nn
+from torch_networks import difference, network
 
-from nestling.models.backbones import build_backbone, create
-from nestling.preprocess import ImagePreprocess, table
+from nestling.bundle import Bundle, Head
+from nestling.compress.channels import thinned, total_macs
+from nestling.graph.capture import capture
+from nestling.graph.heads import with_head
+from nestling.graph.ir import Graph
+from nestling.models.backbones import build, build_backbone, create, preprocess_of
+from nestling.models.import_model import import_model
+from nestling.models.plain import plain
+from nestling.preprocess import ImagePreprocess, Preprocess, table
+from nestling.targets.tflite import print_graph
+from nestling.training import bundle_engine as bundle_engine_module
 from nestling.training import engine as engine_module
+from nestling.training.bundle_engine import bundle_engine
 from nestling.training.engine import FEW, engine_for
 
 MANY = FEW + 1
@@ -30,7 +45,7 @@ def _images(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(1).integers(0, 256, (count, 96, 96, 3), np.uint8)
 
 
-def _by_torch(backbone: nn.Module, preprocess: ImagePreprocess, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _by_torch(backbone: nn.Module, preprocess: Preprocess, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     normalised = np.stack([table(preprocess)[c][images[..., c]] for c in range(3)], axis=1)
     with torch.no_grad():
         return backbone(torch.from_numpy(normalised)).numpy()
@@ -163,6 +178,111 @@ def test_a_wrong_openvino_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
         assert engine_for(backbone, preprocess, MANY).name.startswith("torch-")
 
 
+# ---- bundles whose architecture is a Graph --------------------------------------------------------------------------------------
+
+
+@cache
+def _graph_bundle(takes: str = "bytes", name: str = "mobilenetv3_small_050") -> tuple[Bundle, nn.Module]:
+    """A bundle as pruning makes it, batch norms and all, and timm's own network. takes: bytes, or numbers (normalised outside)."""
+    module, preprocess = network(name), preprocess_of(name, 64)
+    graph = capture(plain(module), (64, 64, 3), table(preprocess) if takes == "bytes" else None)
+    return Bundle(graph, {}, None, (), preprocess), module
+
+
+def _small_images(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (count, 64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+@pytest.mark.parametrize("takes", ["bytes", "numbers"])
+def test_embeddings_of_a_graph_are_torchs(takes: str, count: int) -> None:
+    bundle, module = _graph_bundle(takes)
+    engine = bundle_engine(bundle, count)
+    assert engine.name.startswith("torch-" if count == FEW else "openvino-")
+    found = engine(_small_images(3))
+    assert found.dtype == np.float32 and found.shape == (3, engine.width)
+    assert difference(found, _by_torch(module, bundle.preprocess, _small_images(3))) <= 1e-4
+
+
+def test_embeddings_of_a_pruned_network_are_torchs() -> None:
+    bundle, _ = _graph_bundle("numbers", "mobilenetv2_050")
+    assert isinstance(bundle.architecture, Graph)
+    head = Head(np.ones((2, 1280), np.float32), np.zeros(2, np.float32))
+    thin = thinned(bundle.architecture, head, total_macs(bundle.architecture) // 2)
+    pruned = replace(bundle, architecture=thin.graph, head=thin.head, labels=("a", "b"))
+    engine, images = bundle_engine(pruned, MANY), _small_images(3)
+    with torch.no_grad():
+        wanted = build(replace(pruned, head=None))(torch.from_numpy(images)).numpy()
+    assert engine.name.startswith("openvino-")
+    assert difference(engine(images), wanted) <= 1e-4
+
+
+def test_an_imported_networks_embedding_under_its_head_is_the_files_answer(tmp_path: Path) -> None:
+    """The file's answer is LiteRT's."""
+    head = Head(np.random.default_rng(2).normal(size=(3, 8)).astype(np.float32), np.ones(3, np.float32))
+    content = print_graph(with_head(small_graph(integer=False), head), labels=("a", "b", "c"))
+    (tmp_path / "x.tflite").write_bytes(content)
+    bundle = import_model(tmp_path / "x.tflite")
+    engine, images = bundle_engine(bundle, MANY), _images(3)[:, :8, :8]
+    assert engine.name.startswith("openvino-") and bundle.head is not None
+    found = engine(images) @ bundle.head.weight.T + bundle.head.bias
+    assert difference(found, np.concatenate([judged(content, image[None]) for image in images])) <= 1e-4
+
+
+def test_an_image_gives_the_same_bytes_everywhere_from_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone or among others, in another order, with other cores."""
+    bundle, _ = _graph_bundle()
+    engine, images = bundle_engine(bundle, MANY), _small_images(12)
+    vectors = engine(images)
+    order = np.random.default_rng(2).permutation(12)
+    assert engine.name.startswith("openvino-")
+    assert np.array_equal(engine(images[order]), vectors[order])
+    assert np.array_equal(engine(images[3:4])[0], vectors[3])
+    for cores in (1, 3):
+        monkeypatch.setattr(engine_module, "_cores", lambda cores=cores: cores)
+        again = bundle_engine(bundle, MANY)
+        assert np.array_equal(again(images), vectors) and again.name == engine.name
+
+
+def test_names_tell_graphs_apart() -> None:
+    bundle, _ = _graph_bundle()
+    assert isinstance(bundle.architecture, Graph)
+    tensors = bundle.architecture.tensors
+    some = next(tensor for tensor in tensors.values() if tensor.data is not None)
+    other = replace(bundle.architecture, tensors={**tensors, some.name: replace(some, data=some.data + np.float32(1e-3))})
+    assert bundle_engine(replace(bundle, architecture=other), MANY).name != bundle_engine(bundle, MANY).name
+
+
+def test_a_graph_is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO would answer the same, more slowly."""
+
+    def refuse(*_: object) -> Any:
+        raise AssertionError("traced")
+
+    monkeypatch.setattr(engine_module, "_traced", refuse)
+    assert bundle_engine(_graph_bundle()[0], MANY).name.startswith("openvino-")
+
+
+def test_a_graph_that_openvino_cannot_read_goes_through_torch_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, _ = _graph_bundle()
+    monkeypatch.setattr(bundle_engine_module, "print_graph", lambda *_: b"no onnx")
+    with pytest.warns(UserWarning, match="OpenVINO can't run this network"):
+        engine = bundle_engine(bundle, MANY)
+    assert engine.name.startswith("torch-")
+    assert np.array_equal(engine(_small_images(2)), bundle_engine(bundle, FEW)(_small_images(2)))
+
+
+def test_a_wrong_print_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    (bundle, _), (other, _) = _graph_bundle(), _graph_bundle(name="mobilenetv3_small_075")  # both give 1024 numbers
+    right = bundle_engine_module.float_graph
+    monkeypatch.setattr(bundle_engine_module, "float_graph", lambda _: right(other))
+    with pytest.warns(UserWarning, match="differs from torch's"):
+        assert bundle_engine(bundle, MANY).name.startswith("torch-")
+
+
+# ---- the network and the home folder --------------------------------------------------------------------------------------------
+
+
 PHONES_NOBODY = """
 import socket, sys
 def refuse(*args, **kwargs):
@@ -171,19 +291,25 @@ def refuse(*args, **kwargs):
 socket.socket.connect = refuse
 socket.getaddrinfo = refuse
 import numpy as np
+from nestling.bundle import Bundle
+from nestling.graph.capture import capture
 from nestling.models.backbones import build_backbone, create
-from nestling.training.engine import engine_for
-architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 96)
-engine = engine_for(build_backbone(architecture, arrays), preprocess, 1000)
-engine(np.zeros((2, 96, 96, 3), np.uint8))
-assert engine.name.startswith("openvino-"), engine.name
+from nestling.training.bundle_engine import bundle_engine
+architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 64)
+graph = capture(build_backbone(architecture, arrays), (64, 64, 3))
+for bundle in (Bundle(architecture, arrays, None, (), preprocess), Bundle(graph, {}, None, (), preprocess)):
+    engine = bundle_engine(bundle, 1000)
+    engine(np.zeros((2, 64, 64, 3), np.uint8))
+    assert engine.name.startswith("openvino-"), engine.name
 print("TELEMETRY", [name for name in sys.modules if name.startswith("openvino_telemetry")])
 """
 
 
 def test_openvino_phones_nobody_and_leaves_the_home_folder_alone(tmp_path: Path) -> None:
-    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", PHONES_NOBODY], env=environment, capture_output=True, text=True, check=False)
+    """In a process of its own, with one thread as all tests have."""
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PHONES_NOBODY]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "TELEMETRY []\n"
     assert not (tmp_path / "intel").exists()

@@ -22,7 +22,8 @@ from nestling.targets.export import export
 from nestling.training import teach as module
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
-from nestling.training.teach import Taught, TrainingConfig, blocks_of
+from nestling.training.learning import blocks_of
+from nestling.training.teach import Taught, TrainingConfig
 
 QUICK = TrainingConfig(epochs=2, batch=8, rate=1e-3, augment="light")
 

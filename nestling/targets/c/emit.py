@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from nestling.errors import NestlingError, UnsupportedOp
 from nestling.targets.about import About, to_json
 from nestling.targets.c import machines, pack
-from nestling.targets.c.layers import Constant, Parts, Pointers, Program, Read, Scratch, Struct, Written, bytes_of, plane
+from nestling.targets.c.layers import Constant, Parts, Pointers, Program, Read, Room, Scratch, Struct, Written, bytes_of, plane
 from nestling.targets.c.machines import Machine
 from nestling.targets.c.plan import Plan, Step, plan
 
@@ -47,7 +47,7 @@ def arranged(program: Program, machine: Machine) -> Plan:
     """
     _require_classifier(program)
     inside = [layer for layer in program.layers if layer.writes not in program.outputs]
-    steps = [Step(layer.writes, layer.reads, layer.writes, layer.scratch, layer.over or None) for layer in inside]
+    steps = [Step(x.writes, x.reads, x.writes, x.scratch, x.over or None, x.scratch_most) for x in inside]
     last = {name for layer in program.layers if layer not in inside for name in layer.reads}
     sizes = {name: bytes_of(x) for name, x in program.tensors.items() if program.root(name)[0] not in program.outputs}
     aliases = {name: view for name, view in program.aliases.items() if name in sizes}
@@ -106,6 +106,7 @@ def _values(program: Program, planned: Plan, machine: Machine, about: About, nam
 
     return {
         "program": program,
+        "packed": any(constant.bits for layer in program.layers for constant in layer.constants),
         "plan": planned,
         "machine": machine,
         "alignment": machine.alignment,
@@ -178,7 +179,7 @@ def _environment() -> Environment:
         "thousands": lambda count: f"{count:,}",
     }
     kinds = {"struct": Struct, "constant": Constant, "pointers": Pointers, "read": Read, "parts": Parts}
-    kinds |= {"written": Written, "scratch": Scratch}
+    kinds |= {"written": Written, "scratch": Scratch, "room": Room}
     made.tests |= {name: _is(kind) for name, kind in kinds.items()}
     made.tests["deep"] = lambda value: isinstance(value, Struct) and any(map(_array_or_struct, value.fields.values()))
     return made

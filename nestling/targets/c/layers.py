@@ -21,12 +21,16 @@ BYTES: Mapping[CType, int] = {"int8_t": 1, "int32_t": 4, "float": 4, "double": 8
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """An array in flash. role: the field or argument that it is ("weights"). layout: its sides, outermost first."""
+    """An array in flash. role: the field or argument that it is ("weights"). layout: its sides, outermost first.
+
+    bits: of one number where several lie in a byte of `data` (see packing.py); the layout is that of the numbers.
+    """
 
     role: str
     ctype: CType
     data: Array
     layout: tuple[int, ...]
+    bits: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -77,14 +81,20 @@ class Scratch:
     """Bytes that only this call uses."""
 
 
-Argument = Read | Parts | Written | Scratch | Struct | Constant | int | float
+@dataclass(frozen=True)
+class Room:
+    """How many bytes of scratch there are."""
+
+
+Argument = Read | Parts | Written | Scratch | Room | Struct | Constant | int | float
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
     """One call. kind: what it is, in words ("depthwise 3x3 s2"). reads: activations; writes: the tensor it answers.
 
-    scratch: bytes. over: inputs whose bytes the answer may take over, the best first.
+    scratch: bytes; scratch_most: as many as it can use, where it is told how many there are (Room), 0 for no more than scratch.
+    over: inputs whose bytes the answer may take over, the best first.
     files: the runtime's .c files that hold the function and what it calls.
     """
 
@@ -98,6 +108,7 @@ class Layer:
     clamp: Clamp = "none"
     macs: int = 0
     source: str = ""
+    scratch_most: int = 0
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from nestling.targets.c.kernels import kernel
 from nestling.targets.c.kernels_bytes import View
 from nestling.targets.c.kernels_windows import with_table
 from nestling.targets.c.layers import Layer, Parts, Program, Read, Struct
+from nestling.targets.c.packing import with_packed_weights
 
 Layers = Mapping[str, Layer]  # by the tensor that each writes, in running order
 Aliases = Mapping[str, tuple[str, int]]
@@ -45,7 +46,8 @@ def lower(graph: Graph) -> Program:
     names = {*graph.inputs, *needed, *aliases}
     tensors = {name: tensor for name, tensor in graph.tensors.items() if name in names}
     found = Program(tuple(layers.values()), tensors, aliases, graph.inputs, graph.outputs, _embedding(graph))
-    return replace(found, outputs=tuple(found.root(name)[0] for name in found.outputs))  # a last reshape moves nothing
+    found = replace(found, outputs=tuple(found.root(name)[0] for name in found.outputs))  # a last reshape moves nothing
+    return with_packed_weights(found)
 
 
 # ---- calls that take in the one before them -------------------------------------------------------------------------------------

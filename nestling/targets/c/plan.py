@@ -11,7 +11,7 @@ The plan is checked by walking through it (see `verify`), which shares nothing w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +28,7 @@ class Step:
     scratch: bytes that it needs while it runs. over: an input, or several, the best first, whose bytes the output may take over,
     beginning at the same byte: the kernel has then read what it overwrites. The plan does so where nothing reads that input later.
     The output may be smaller than that input, or larger.
+    scratch_most: it is quicker with so many bytes of scratch, and gets of them what lies free in the arena anyway.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Step:
     writes: str
     scratch: int = 0
     over: str | tuple[str, ...] | None = None
+    scratch_most: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Plan:
     arena: bytes, a multiple of the alignment. lower_bound: the most bytes alive at one step, each buffer rounded up to the
     alignment, what is taken over counted once: no arena is smaller. peak_step: the step where that is.
     steps: names in order; alive: bytes alive at each. buffers: what is written, for pictures. in_place: output -> the input whose
-    bytes it takes over.
+    bytes it takes over. room: bytes of scratch by step name, no fewer than the step asks for.
     """
 
     offsets: Mapping[str, int]
@@ -68,6 +70,7 @@ class Plan:
     alive: tuple[int, ...]
     buffers: tuple[Buffer, ...]
     in_place: Mapping[str, str]
+    room: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan(
@@ -108,8 +111,11 @@ def plan(
         alive=tuple(alive),
         buffers=tuple(_buffers(blocks, places, steps, sizes, inputs, views)),
         in_place=in_place,
+        room={step.name: step.scratch for step in steps if step.scratch},
     )
-    verify(found, steps, sizes, inputs, outputs, aliases or {})
+    found = _roomy(found, steps, alignment)
+    granted = [replace(step, scratch=found.room.get(step.name, 0)) for step in steps]
+    verify(found, granted, sizes, inputs, outputs, aliases or {})
     return found
 
 
@@ -300,3 +306,28 @@ def _buffers(
         if step.scratch:
             place, block = where["scratch", step.name]
             yield Buffer(step.name, place + block.places["scratch", step.name], step.scratch, now, now, scratch=True)
+
+
+# ---- scratch that may be larger -------------------------------------------------------------------------------------------------
+
+
+def _roomy(found: Plan, steps: Sequence[Step], alignment: int) -> Plan:
+    """The plan with each scratch that may be larger in the largest hole that the arena has at its step."""
+    scratch, room = dict(found.scratch), dict(found.room)
+    for now, step in enumerate(steps):
+        if step.scratch_most > step.scratch > 0:
+            place, size = _largest_hole(found, step.name, now, alignment)
+            if size > step.scratch:
+                scratch[step.name], room[step.name] = place, min(size, step.scratch_most)
+    buffers = (replace(x, offset=scratch[x.name], size=room[x.name]) if x.scratch else x for x in found.buffers)
+    return replace(found, scratch=scratch, room=room, buffers=tuple(buffers))
+
+
+def _largest_hole(found: Plan, step: str, now: int, alignment: int) -> tuple[int, int]:
+    """(offset, bytes) of what nothing but the step's own scratch takes."""
+    others = (x for x in found.buffers if x.first <= now <= x.last and not (x.scratch and x.name == step))
+    end, best = 0, (0, 0)
+    for low, high in (*sorted((x.offset, x.offset + x.size) for x in others), (found.arena, found.arena)):
+        best = max(best, (end, low - end), key=lambda hole: hole[1])
+        end = max(end, up(high, alignment))
+    return best

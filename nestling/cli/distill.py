@@ -1,0 +1,101 @@
+"""nestling distill."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nestling.cli import show, training
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="The fitted bundle that learns.")],
+    data: training.Data = None,
+    teacher: Annotated[str, typer.Option(help="What answers: a bundle, NAME.nest, or a timm name.")] = "",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")] = Path("distilled.nest"),
+    temperature: Annotated[float, typer.Option(help="Above 1 it shows what the teacher thinks of the other classes.")] = 4.0,
+    alpha: Annotated[float, typer.Option(help="The teacher's share of the loss, from 0 to 1; the rest is the labels'.")] = 0.9,
+    features: Annotated[float, typer.Option(help="Weight of the embeddings' similarities; 0 for none.")] = 0.0,
+    teacher_size: Annotated[
+        int | None, typer.Option(help="Side of the input of a teacher by timm's name.", show_default="its own")
+    ] = None,
+    variations: Annotated[int, typer.Option(min=1, help="Of each photograph; the teacher answers each of them once.")] = 8,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="How often it sees each photograph.", show_default="10, or 30 from scratch")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Learning rate of the head.", show_default="0.002, or 0.004 from scratch")
+    ] = None,
+    backbone_rate: Annotated[
+        float | None, typer.Option(help="Share of it that the backbone learns with.", show_default="0.5, or 1 from scratch")
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option(min=0, help="Only the last so many blocks of the backbone learn.", show_default="all")
+    ] = None,
+    freeze_norm: training.FreezeNorm = False,
+    size: training.Size = None,
+    batch: training.Batch = 32,
+    micro: training.Micro = None,
+    augment: training.Augment = "light",
+    smoothing: training.Smoothing = 0.0,
+    ema: training.Ema = False,
+    patience: training.Patience = None,
+    optimiser: training.Optimiser = "adamw",
+    seed: training.Seed = 0,
+    workers: training.Workers = 0,
+    resume: training.Resume = False,
+    json: training.Json = False,
+) -> None:
+    """Train a small network by what a better one answers to the same photographs, beside the labels.
+
+    Example:  nestling distill student.nest photos --teacher fine.nest -o distilled.nest
+
+    From scratch:  nestling fit photos --backbone mobilenetv2_050 --weights none --size 64 -o student.nest
+    """
+    from dataclasses import replace
+
+    from nestling import bundle as bundles
+    from nestling.training.distill import Lessons, distill, usual
+
+    if not teacher:
+        raise typer.BadParameter("--teacher is missing: a bundle, NAME.nest, or a timm name")
+    student = bundles.load(bundle)
+    config = usual(student)
+    config = replace(
+        config,
+        epochs=epochs or config.epochs,
+        rate=config.rate if rate is None else rate,
+        backbone_rate=config.backbone_rate if backbone_rate is None else backbone_rate,
+        variations=variations,
+        blocks=blocks,
+        freeze_norm=freeze_norm,
+        size=size,
+        batch=batch,
+        micro=micro,
+        augment=augment,
+        smoothing=smoothing,
+        ema=ema,
+        patience=patience,
+        optimiser=optimiser,
+        seed=seed,
+        workers=workers,
+    )
+    lessons = Lessons(temperature, alpha, features, teacher_size)
+    made = training.taught(
+        lambda progress, checkpoint, team, told: distill(
+            student, data, teacher, config, lessons, progress, checkpoint, resume, team, told
+        ),
+        output,
+        resume,
+        json,
+    )
+    if made is None:
+        return
+    settings = made.bundle.lineage[-1].settings
+    if json:
+        about = {"teacher": settings["teacher"], "teacher_val_top1": settings["teacher_val_top1"]}
+        show.as_json(training.plain(made, output) | about)
+        return
+    training.summary(made, output)
+    show.out().print(f"teacher     {settings['teacher']}, val top-1 {show.share(settings['teacher_val_top1'])}", soft_wrap=True)
+    training.next_line(f"export {show.path_hint(output)} --to pte --precision int8 -o out/")
