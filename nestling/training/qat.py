@@ -24,7 +24,6 @@ from nestling.data.folders import Dataset, LeftOut, fingerprint
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.calibrate import batches, observe
 from nestling.graph.integers import QuantizeConfig
-from nestling.graph.ir import Graph
 from nestling.graph.quantize import YARDSTICK, Quantized, images_of, measured, quantized
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
@@ -125,8 +124,7 @@ def qat(
     if not samples.items or not val.items:
         raise UnusableData(f"{dataset.root} holds no photographs to learn from, or none to choose by.")
 
-    post = quantized(bundle, dataset.root, config.quantize, progress)
-    network, fold_after = _network(bundle, post.float_graph, dataset, config, progress)
+    network, fold_after = _network(bundle, dataset, config, progress)
     loop = replace(_loop_config(training), micro=training.micro)
     teacher = build(bundle)
     before, _ = judged(teacher, val, loop, team)
@@ -154,6 +152,7 @@ def qat(
     network.load_state_dict(trained.weights)
     made, noise = _with_integers(bundle, network.eval().with_norms_folded().eval(), dataset, progress)
     after = _val_top1(made.bundle, dataset, progress)
+    post = quantized(bundle, dataset.root, config.quantize, progress)
     post_top1 = _val_top1(post.bundle, dataset, progress)
 
     metrics = {"val_top1": after, "val_top1_post_training": post_top1, "val_top1_float": round(before, 6), "noise": round(noise, 6)}
@@ -212,18 +211,16 @@ def _require_sound(bundle: Bundle, config: QatConfig) -> None:
         raise NestlingError("quantisation-aware training trains the whole network, at its own size; --fold-after freezes norms.")
 
 
-def _network(bundle: Bundle, folded: Graph, dataset: Dataset, config: QatConfig, progress: Progress) -> tuple[FakeQuantised, int]:
+def _network(bundle: Bundle, dataset: Dataset, config: QatConfig, progress: Progress) -> tuple[FakeQuantised, int]:
     """(the network as calibration leaves it, the epochs in which its norms learn).
 
-    folded: the float graph that post-training quantisation chose, equalised or not: begun with where no norms are to learn first.
+    Not equalised, even where that helps post-training quantisation: it slowed the training down where it was tried.
     """
     assert bundle.head is not None
     with progress("capturing", 1) as advance:
         prepared = float_graph(bundle)
         norms = None if config.fold_after == 0 else unfolded(bundle, prepared)
         advance(1)
-    if norms is None:
-        prepared = folded
     images = images_of(part(dataset, bundle, "train", config.quantize.calibration), bundle.preprocess)
     start = placed(prepared, observe(prepared, images, config.quantize.seed, progress), config.quantize)
     network = FakeQuantised(norms or prepared, prepared, bundle.head, config.quantize, config.method, start)

@@ -154,7 +154,9 @@ def test_channels_in_parts(channels: tuple[int, int], window: str, kernels: Kern
     least = layer.scratch_most - (-(-out // 4) - 1) * 4 * size * size * depth
     for room in np.linspace(least, layer.scratch_most, 4).astype(int).tolist():
         arguments = tuple(room if isinstance(argument, Room) else argument for argument in layer.arguments)
-        program = replace(whole, layers=(replace(layer, arguments=arguments, scratch=room, over=()),))
+        program = replace(
+            whole, layers=(replace(layer, arguments=arguments, scratch=room, over=layer.over if room >= layer.scratch else ()),)
+        )
         assert_as_reference(kernels, graph, rng.integers(-128, 128, before).astype(np.int8), program)
 
 
