@@ -45,7 +45,7 @@ TEMPERATURE = 4.0  # of distillation, as in distill.Lessons
 
 
 def usual() -> TrainingConfig:
-    """How long and how fast: found on MobileNetV1 0.25 at 96 pixels, see docs/qat.md."""
+    """How long and how fast: the rate by short trials with MobileNetV1 0.25 at 96 pixels, see docs/qat.md."""
     return TrainingConfig(epochs=15, rate=2e-3, backbone_rate=0.5)
 
 
