@@ -228,7 +228,7 @@ def with_integers(
 
 def _activation_quants(graph: Graph, ranges: Mapping[str, Range], config: QuantizeConfig) -> dict[str, Quant]:
     """Each activation's quant; tensors that must share one have that of the widest range among those that are computed."""
-    group = _groups(graph)
+    group = groups(graph)
     computed: dict[str, list[Range]] = {}
     fixed: dict[str, Quant] = {}
     for name in graph.inputs:
@@ -259,7 +259,7 @@ def _activation_quants(graph: Graph, ranges: Mapping[str, Range], config: Quanti
     return quants
 
 
-def _groups(graph: Graph) -> dict[str, str]:
+def groups(graph: Graph) -> dict[str, str]:
     """activation -> the name that stands for all that must have its scale; an input of a fixed scale does not join a concat."""
     root = {name: name for name in graph.inputs}
     fixed: set[str] = set()

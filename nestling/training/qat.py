@@ -37,7 +37,7 @@ from nestling.training.loop import AfterStep, Batch, Changing, Checkpoint, LoopC
 from nestling.training.loop_state import Epoch, curves_of
 from nestling.training.qat_network import FakeQuantised, placed, unfolded
 from nestling.training.samples import read_samples
-from nestling.training.teach import TrainingConfig, _augmentation, _digest, _loop_config, require_sensible
+from nestling.training.teach import TrainingConfig, augmentation, digest_of, loop_config, require_sensible
 from nestling.training.team import Team
 
 Kept = Literal["qat", "post-training"]
@@ -119,17 +119,17 @@ def qat(
     training, head = config.training, bundle.head
     assert head is not None
     dataset = training_data(bundle, data)
-    samples, bad = read_samples(part(dataset, bundle, "train"), bundle.preprocess, _augmentation(bundle, training), progress)
+    samples, bad = read_samples(part(dataset, bundle, "train"), bundle.preprocess, augmentation(bundle, training), progress)
     val, bad_val = read_samples(part(dataset, bundle, "val"), bundle.preprocess, progress=progress)
     if not samples.items or not val.items:
         raise UnusableData(f"{dataset.root} holds no photographs to learn from, or none to choose by.")
 
     network, fold_after = _network(bundle, dataset, config, progress)
-    loop = replace(_loop_config(training), micro=training.micro)
+    loop = replace(loop_config(training), micro=training.micro)
     teacher = build(bundle)
     before, _ = judged(teacher, val, loop, team)
     run: dict[str, object] = {
-        "network": _digest(network),
+        "network": digest_of(network),
         "data": fingerprint(dataset),
         "augment": training.augment,
         "method": config.method,

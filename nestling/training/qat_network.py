@@ -21,8 +21,8 @@ from nestling.graph.integers import (
     SHARING,
     QuantizeConfig,
     Range,
-    _groups,
     bits_of,
+    groups,
     weighted,
     with_integers,
 )
@@ -55,7 +55,7 @@ class FakeQuantised(nn.Module):
         self.head.load_state_dict({"weight": torch.tensor(head.weight), "bias": torch.tensor(head.bias)})
         self.register_buffer("folded", torch.tensor(not any(node.op == "batch_norm" for node in graph.nodes)))
 
-        self.group = _groups(prepared)
+        self.group = groups(prepared)
         self.grids = nn.ModuleList()
         self._grid_of: dict[str, int] = {}  # group -> its grid
         self._grid_of_value: dict[str, int] = {}  # activation of `graph` -> its grid
@@ -297,7 +297,7 @@ def placed(prepared: Graph, statistics: Mapping[str, Statistics], config: Quanti
     ranges = choose_ranges(statistics, config.range, config.bits_activations, config.symmetric)
     nominal = with_integers(prepared, ranges, config)
     up = 0 if config.symmetric else HIGH - (2 ** (config.bits_activations - 1) - 1)
-    group = _groups(prepared)
+    group = groups(prepared)
     moved = {}
     for name, root in group.items():
         quant = nominal.tensors[name].quant

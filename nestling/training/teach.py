@@ -154,14 +154,14 @@ def teach(
     sized = _sized(bundle, config.size)
     if sized is not bundle or bundle.head is None:
         sized = _refitted(sized, dataset, progress)
-    samples, bad = read_samples(parts["train"], sized.preprocess, _augmentation(bundle, config), progress)
+    samples, bad = read_samples(parts["train"], sized.preprocess, augmentation(bundle, config), progress)
     val, bad_val = read_samples(parts["val"], sized.preprocess, progress=progress)
     if not samples.items or not val.items:
         raise UnusableData(f"{dataset.root} holds no photographs to learn from, or none to choose by.")
     read = perf_counter()
 
     network = learning(build(sized), config.blocks)
-    stage, loop = Stage(network, samples, val), _loop_config(config)
+    stage, loop = Stage(network, samples, val), loop_config(config)
     if config.blocks is not None and config.variations and not loop.mixing and lesson.changing is None:
         variations = min(config.variations, config.epochs)
         stage = without_front(stage, sized, variations, config.seed, config.workers, team, progress)
@@ -173,7 +173,12 @@ def teach(
     if stage.front and isinstance(network.get_submodule("backbone"), GraphModule):
         loop = replace(loop, freeze_norm=True)  # as train_mode has it for one that learns in part: its back does not know
     frozen, _ = judged(stage.network, stage.val, loop, team)
-    run = {"network": _digest(network), "data": fingerprint(dataset), "augment": config.augment, "size": sized.preprocess.size}
+    run = {
+        "network": digest_of(network),
+        "data": fingerprint(dataset),
+        "augment": config.augment,
+        "size": sized.preprocess.size,
+    }
     trained = train(
         stage.network,
         stage.samples,
@@ -282,13 +287,14 @@ def _tested(bundle: Bundle, dataset: Dataset, progress: Progress) -> tuple[Evalu
     return judge(logits, truth, [item.path for item in features.items], bundle.labels), features.left_out
 
 
-def _augmentation(bundle: Bundle, config: TrainingConfig) -> Augmentation:
+def augmentation(bundle: Bundle, config: TrainingConfig) -> Augmentation:
     """What has no up and no down (fit --views flips) is turned over, too."""
     chosen = AUGMENTATIONS[config.augment]
     return replace(chosen, upturn=chosen.mirror) if "up-down" in training_views(bundle) else chosen
 
 
-def _loop_config(config: TrainingConfig) -> LoopConfig:
+def loop_config(config: TrainingConfig) -> LoopConfig:
+    """What of the settings is the loop's."""
     return LoopConfig(
         epochs=config.epochs,
         batch=config.batch,
@@ -308,7 +314,8 @@ def _loop_config(config: TrainingConfig) -> LoopConfig:
     )
 
 
-def _digest(network: nn.Module) -> str:
+def digest_of(network: nn.Module) -> str:
+    """16 hex digits of SHA-256 of the network's numbers."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from colour_photos import colour_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch_networks import image, network
 
 from nestling.bundle import Bundle, Head, load, save
@@ -40,14 +40,7 @@ BLOCKS = SparseConfig("block1x4", 0.7)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "photos"
-    rng = np.random.default_rng(0)
-    for name, colour in (("apple", (170, 90, 90)), ("lime", (90, 160, 90)), ("plum", (110, 90, 150))):
-        (root / name).mkdir(parents=True)
-        for i in range(15):
-            pixels = np.clip(rng.normal(colour, 60, (40, 40, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i:02}.png")
-    return root
+    return colour_photos(tmp_path_factory.mktemp("data"), 40, 40)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from colour_photos import colour_photos
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -41,14 +42,7 @@ Floats = NDArray[np.float32]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "photos"
-    rng = np.random.default_rng(0)
-    for name, colour in (("apple", (170, 90, 90)), ("lime", (90, 160, 90)), ("plum", (110, 90, 150))):
-        (root / name).mkdir(parents=True)
-        for i in range(15):
-            pixels = np.clip(rng.normal(colour, 60, (50, 60, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i:02}.png")
-    return root
+    return colour_photos(tmp_path_factory.mktemp("data"), 50, 60)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from colour_photos import colour_photos
 
 from nestling.bundle import Bundle, Split, Step, Timm, Yardstick, load, save
 from nestling.data.choose import part, scan_for
@@ -30,14 +30,7 @@ QUICK = TrainingConfig(epochs=2, batch=8, rate=1e-3, augment="light")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "photos"
-    rng = np.random.default_rng(0)
-    for name, colour in (("apple", (170, 90, 90)), ("lime", (90, 160, 90)), ("plum", (110, 90, 150))):
-        (root / name).mkdir(parents=True)
-        for i in range(15):
-            pixels = np.clip(rng.normal(colour, 60, (50, 60, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i:02}.png")
-    return root
+    return colour_photos(tmp_path_factory.mktemp("data"), 50, 60)
 
 
 @pytest.fixture(scope="module")

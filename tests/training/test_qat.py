@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from colour_photos import colour_photos
 from graph.quantization_cases import Everything, Inverted, captured, pictures, seeded
-from PIL import Image
 from training.small import SIDE, WIDTH, save_backbone
 
 from nestling.bundle import Bundle, Head, Step, load, save
@@ -39,14 +39,7 @@ PLAIN = QuantizeConfig(bits_weights=4, calibration=20, equalize="off", bias_corr
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "photos"
-    rng = np.random.default_rng(0)
-    for name, colour in (("apple", (170, 90, 90)), ("lime", (90, 160, 90)), ("plum", (110, 90, 150))):
-        (root / name).mkdir(parents=True)
-        for i in range(15):
-            pixels = np.clip(rng.normal(colour, 60, (40, 44, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{i:02}.png")
-    return root
+    return colour_photos(tmp_path_factory.mktemp("data"), 40, 44)
 
 
 @pytest.fixture(autouse=True, scope="module")
