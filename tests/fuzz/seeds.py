@@ -19,7 +19,6 @@ from nestling.targets.tflite import print_graph
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 SHARED_FILES = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "vww_96_float.tflite")
 PREPROCESS = ImagePreprocess((8, 8), 3, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-RNG = np.random.default_rng(0)
 
 
 def quant(scale: float, zero: int = 0) -> Quant:
@@ -27,16 +26,17 @@ def quant(scale: float, zero: int = 0) -> Quant:
 
 
 def small_graph(integer: bool) -> Graph:
-    """image [1, 8, 8, 3] -> table, convolutions, add, pools, reshape -> embedding [1, 8]."""
+    """image [1, 8, 8, 3] -> table, convolutions, add, pools, reshape -> embedding [1, 8]. Always the same, whatever was made before it."""
+    random = np.random.default_rng(0)
     tensors = {"image": Tensor("image", (1, 8, 8, 3), "uint8")}
     nodes: list[Node] = []
     scale = quant(0.02, -3)
 
     def constant(name: str, shape: tuple[int, ...], bias: bool = False) -> str:
-        data: Array = RNG.normal(0, 0.3, shape).astype(np.float32)
+        data: Array = random.normal(0, 0.3, shape).astype(np.float32)
         of: Quant | None = None
         if integer:
-            data = RNG.integers(-90, 90, shape).astype(np.int32 if bias else np.int8)
+            data = random.integers(-90, 90, shape).astype(np.int32 if bias else np.int8)
             of = quant(0.02 * 0.01 if bias else 0.01)
         tensors[name] = Tensor(name, shape, data.dtype.name, data, of)  # type: ignore[arg-type]
         return name
@@ -47,7 +47,7 @@ def small_graph(integer: bool) -> Graph:
         nodes.append(Node(op, inputs, (name,), attrs, f"layer of {name}"))
         return name
 
-    table = RNG.integers(-128, 128, (3, 256)).astype(np.int8) if integer else RNG.normal(0, 1, (3, 256)).astype(np.float32)
+    table = random.integers(-128, 128, (3, 256)).astype(np.int8) if integer else random.normal(0, 1, (3, 256)).astype(np.float32)
     tensors["table"] = Tensor("table", (3, 256), "int8" if integer else "float32", table, scale if integer else None)
     x = node("table", ir.Table(), "x", "image", "table")
     a = node(
@@ -71,7 +71,7 @@ def small_graph(integer: bool) -> Graph:
 
 
 def small_bundles() -> dict[str, Bundle]:
-    head = Head(RNG.normal(0, 1, (3, 8)).astype(np.float32), np.zeros(3, np.float32))
+    head = Head(np.random.default_rng(1).normal(0, 1, (3, 8)).astype(np.float32), np.zeros(3, np.float32))
     labels, split = ("a", "b", "ü"), Split(0, ("0" * 16,), ("1" * 16,), ("2" * 16,))
     step = Step("fit", {"folder": "photos", "views": "none"}, "ab", {"val_top1": 0.5})
     yardstick = Yardstick(("1" * 16,), np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32))
