@@ -17,6 +17,7 @@ _VERBS = {
     "prune": "nestling.compress.prune",
     "search": "nestling.compress.search",
     "quantize": "nestling.graph.quantize",
+    "qat": "nestling.training.qat",  # `quantize --qat` on the command line
     "trace": "nestling.graph.trace",
     "export": "nestling.targets.export",
     "evaluate": "nestling.report.answers",  # `eval` on the command line; the name is Python's own

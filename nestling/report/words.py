@@ -196,12 +196,23 @@ def _fit(settings: Mapping[str, Any]) -> str:
 
 
 def _quantize(settings: Mapping[str, Any]) -> str:
+    weights, activations = settings.get("bits_weights", 8), settings.get("bits_activations", 8)
+    bits = (
+        "8-bit integers" if weights == activations == 8 else f"integers, {weights} bits for weights, {activations} for activations"
+    )
+    if settings.get("layer_bits"):
+        bits = f"integers, each layer's weights of the bits that it needs, {activations} for activations"
     images = f", with ranges from {settings['calibration']} training images" if settings.get("calibration") else ""
     ways = {"equalized": "channels were equalised", "bias_corrected": "biases were corrected"}
     done = [words for name, words in ways.items() if settings.get(name) is True]
-    return f"The network was given 8-bit integers{images}, and its head was learned again." + (
-        f" On the way {' and '.join(done)}." if done else ""
-    )
+    told = f"The network was given {bits}{images}, and its head was learned again."
+    told += f" On the way {' and '.join(done)}." if done else ""
+    if not settings.get("qat"):
+        return told
+    if settings.get("kept") == "post-training":
+        return f"{told} Training with rounded values ({settings['qat']}) gave nothing better, and was left."
+    length = _epochs(settings.get("training", {}))
+    return f"{told} Before that it learned on with its values rounded as they are now, by {settings['qat']}{length}."
 
 
 def _import(settings: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ def quant(scale: float, zero: int = 0) -> Quant:
 
 
 def small_graph(integer: bool) -> Graph:
-    """image [1, 8, 8, 3] -> table, convolutions, add, pools, reshape -> embedding [1, 8]. Always the same, whatever was made before it."""
+    """image [1, 8, 8, 3] -> table, convolutions, add, pools, reshape -> embedding [1, 8]. The same at each call."""
     random = np.random.default_rng(0)
     tensors = {"image": Tensor("image", (1, 8, 8, 3), "uint8")}
     nodes: list[Node] = []

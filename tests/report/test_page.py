@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from example_pages import BUNDLE, FP32, HALF, INT8, LONG, ODD, PTE, PTE8, evaluation, nasty, single, twenty, usual
 
+from nestling.bundle import Step
 from nestling.errors import NestlingError
 from nestling.report.page import Example, Page, Row, render
 from nestling.report.pictures import Point, front, shorten
@@ -257,6 +258,25 @@ def test_layers_costs_answers_and_lineage_are_told() -> None:
     assert any("“elpv”" in text and "tf_efficientnet_lite0" in text for text in reader.texts("p"))
     assert "/home/someone/photographs/elpv" in reader.texts("dd") and "0.0316" in reader.texts("dd")
     assert any("elpv-int8.pte has no table" in text for text in reader.texts("li"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, ["8-bit integers,"]),
+        ({"bits_weights": 4, "bits_activations": 8}, ["4 bits for weights, 8 for activations"]),
+        ({"layer_bits": [["a", 4]]}, ["each layer's weights of the bits that it needs"]),
+        (
+            {"bits_activations": 7, "qat": "pact", "kept": "qat", "training": {"epochs": 15}},
+            ["7 for", "by pact, for 15"],
+        ),
+        ({"qat": "lsq", "kept": "post-training", "training": {"epochs": 15}}, ["(lsq) gave nothing better, and was left"]),
+    ],
+)
+def test_the_lineage_tells_how_it_was_quantised(settings: dict[str, object], told: list[str]) -> None:
+    page = replace(usual(), lineage=(Step("quantize", settings, "", {}),))
+    (story,) = (text for text in Reader(render(page)).texts("p") if "was given" in text)
+    assert all(words in story for words in told)
 
 
 def test_what_is_empty_is_not_there() -> None:
