@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nestling.graph.ir import Array
-from nestling.targets.openvino import import_openvino
+from nestling.targets.openvino import openvino_core
 from nestling.targets.quiet import quiet
 
 Runtime = Literal["onnxruntime", "openvino"]
@@ -83,7 +83,7 @@ def _openvino(content: bytes, threads: int | None) -> Answer:
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     with quiet():
-        core = import_openvino().Core()
+        core = openvino_core()
         request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()
 
     def answer(value: Array) -> list[Array]:

@@ -1,9 +1,10 @@
-"""OpenVINO, imported without its telemetry."""
+"""OpenVINO: imported without its telemetry, and its one Core."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from functools import cache
 from typing import Any
 
 TELEMETRY = "openvino_telemetry"
@@ -25,3 +26,14 @@ def import_openvino(*modules: str) -> Any:
         del sys.modules[TELEMETRY]
         if present is not None:
             sys.modules[TELEMETRY] = present
+
+
+@cache
+def openvino_core() -> Any:
+    """The Core, the same for the whole process.
+
+    OpenVINO 2026.4 gives the thread in which the first network is compiled another stack for signals, for AMX's registers do not
+    fit on the usual one; with its Core it frees the stack, and leaves the thread on it. The next signal that Python handles, a
+    Ctrl-C or the end of a DataLoader's worker, would then write into freed memory. So the Core stays.
+    """
+    return import_openvino().Core()

@@ -24,7 +24,7 @@ from torch import nn
 
 from nestling.models.backbones import Network, Normalise
 from nestling.preprocess import Preprocess
-from nestling.targets.openvino import import_openvino
+from nestling.targets.openvino import import_openvino, openvino_core
 
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
@@ -112,7 +112,7 @@ def openvino_engine(network: nn.Module, shape: tuple[int, int, int], printed: Pr
         "INFERENCE_NUM_THREADS": cores,
         "ENABLE_CPU_PINNING": False,  # the threads that decode want a place, too
     }
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(printed()) if printed else _converted(openvino, _traced(network, shape), shape)
     compiled = core.compile_model(model, "CPU", settings)
 

@@ -236,6 +236,8 @@ def _changing(config: QatConfig, loop: LoopConfig, fold_after: int) -> Changing:
         decaying = [grid for grid in network.grids if isinstance(grid, LearnedGrid) and config.method == "pact"]
 
         def after(_: nn.Module, step: int, steps: int) -> None:
+            if not bool(network.folded):
+                network.keep_up()
             rate = loop.rate * rate_at(step, steps, round(loop.warmup * steps / loop.epochs))
             for grid in decaying:
                 grid.log.sub_(rate * config.alpha_decay)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from nestling.models.graph_module import GraphModule, to_graph
 from nestling.preprocess import table as normalisation
 from nestling.training.fake_quant import HIGH, LOW, FixedGrid, Grid, LearnedGrid, Method, MovingGrid, Steps
 
+LEAST: Final = 0.25  # share of its variance that a channel is taken to have at least, see FakeQuantised.keep_up
+
 
 class FakeQuantised(nn.Module):
     """uint8 [N, H, W, C] -> logits float32 [N, classes], every value rounded as the int8 Graph of the moment would round it.
@@ -53,7 +56,9 @@ class FakeQuantised(nn.Module):
         self.backbone.observe, self.backbone.observe_constant = self._activation, self._constant
         self.head = nn.Linear(head.weight.shape[1], head.weight.shape[0])
         self.head.load_state_dict({"weight": torch.tensor(head.weight), "bias": torch.tensor(head.bias)})
-        self.register_buffer("folded", torch.tensor(not any(node.op == "batch_norm" for node in graph.nodes)))
+        norms = [node for node in graph.nodes if node.op == "batch_norm"]
+        self.register_buffer("folded", torch.tensor(not norms))
+        self._least = {norm.inputs[4]: self.backbone.constant(norm.inputs[4]).detach() * LEAST for norm in norms}
 
         self.group = groups(prepared)
         self.grids = nn.ModuleList()
@@ -221,6 +226,16 @@ class FakeQuantised(nn.Module):
         factor = gamma.detach() / torch.sqrt(variance + norm.attrs.epsilon)
         factor = torch.where(factor.abs() < 1e-12, torch.full_like(factor, 1e-12), factor)
         return factor.reshape([-1 if place == axis else 1 for place in range(dimensions)])
+
+    def keep_up(self) -> None:
+        """After a step: no running variance under LEAST of what it began with.
+
+        A channel that rounds to zeros has none. Its gamma / sigma would grow until its folded weights, which count for nothing,
+        took the step of a whole layer.
+        """
+        for name, least in self._least.items():
+            variance = self.backbone.constant(name)
+            torch.maximum(variance, least.to(variance.device), out=variance)
 
     def with_norms_folded(self) -> FakeQuantised:
         """The same network over float_graph(), whose biases are rounded too: nearer to the integers than where norms stand."""

@@ -1,5 +1,6 @@
 """Engines against torch run plainly on one image; and what must not change: bytes, homes, networks."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -313,3 +314,27 @@ def test_openvino_phones_nobody_and_leaves_the_home_folder_alone(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "TELEMETRY []\n"
     assert not (tmp_path / "intel").exists()
+
+
+SIGNALLED = """
+import gc, os, signal
+from nestling.bundle import Bundle
+from nestling.models.backbones import create
+from nestling.training.bundle_engine import bundle_engine
+architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 64)
+engines = [bundle_engine(Bundle(architecture, arrays, None, (), preprocess), 1000) for _ in range(2)]
+while engines:
+    del engines[0]
+    gc.collect()
+held = [bytearray(b"x" * 20000) for _ in range(3000)]
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+assert all(each.count(b"x") == len(each) for each in held)
+"""
+
+
+def test_signals_are_heard_after_networks_are_let_go() -> None:
+    """OpenVINO's stack for signals outlives the networks: see openvino_core."""
+    environment = os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
