@@ -176,6 +176,26 @@ def test_norms_fold_and_clipping_values_decay_step_by_step(fitted: Bundle) -> No
     assert shares == pytest.approx([1.0] + [np.exp(-total)] * (len(shares) - 1), rel=1e-5)  # the first is the table's
 
 
+def test_a_channel_that_rounds_to_zeros_does_not_take_the_step_of_its_layer(fitted: Bundle) -> None:
+    """It has no variance while norms learn; its folded weights must not grow by that."""
+    graph, config = float_graph(fitted), QuantizeConfig(per_layer=True)
+    network = begun(graph, config, "pact", pictures(4, SIDE), WIDTH, unfolded(fitted, graph)).train()
+    norms = [node for node in network.backbone.graph.nodes if node.op == "batch_norm"]
+    gammas, variances = ([network.backbone.constant(norm.inputs[place]) for norm in norms] for place in (1, 4))
+    with torch.no_grad():
+        for gamma in gammas:
+            gamma[0] *= 1e-3
+    before = [variance.clone() for variance in variances]
+    after = module._changing(QatConfig("pact", config), LoopConfig(epochs=2), 1)(network)
+    images = torch.from_numpy(np.stack(pictures(8, SIDE, seed=2)))
+    with torch.no_grad():
+        for step in range(60):
+            network(images)
+            after(network, step, 200)
+    assert not bool(network.folded)
+    assert all((now >= 0.25 * then).all() for now, then in zip(variances, before, strict=True))
+
+
 def test_everything_that_can_learn_has_a_gradient(fitted: Bundle) -> None:
     graph = float_graph(fitted)
     network = begun(graph, PLAIN, "lsq", pictures(4, SIDE), WIDTH, unfolded(fitted, graph)).train()
