@@ -1,7 +1,8 @@
 """What a teacher brings to a small network that learns from scratch, over the same training by the labels alone.
 
     python benchmarks/distill.py --teacher fine.nest --data FOLDER [--student-backbone mobilenetv2_050] [--size 64] [--epochs 30]
-        [--seeds 3] [--weights none] [--temperature T] [--alpha A] [--features B] [--rate R] [--fresh] [--half]
+        [--seeds 3] [--weights none] [--temperature T] [--alpha A] [--features B] [--rate R] [--augment A] [--fresh]
+        [--half]
 
 The student's division into parts is the teacher's, so that neither learned from what both are judged on. A seed makes the random
 weights, the order and the variations; both trainings have the same settings. --fresh: by the labels alone each epoch has variations
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=Lessons.alpha)
     parser.add_argument("--features", type=float, default=Lessons.features)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--augment", default="light", help="none, light, strong; of both trainings")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--half", action="store_true")
     arguments = parser.parse_args()
@@ -52,7 +54,7 @@ def main() -> None:
         print(
             f"{processor()}; torch {version('torch')}, timm {version('timm')}; {arguments.data or 'ELPV'}, "
             f"{arguments.student_backbone} ({arguments.weights}) at {arguments.size} pixels, teacher {arguments.teacher} at "
-            f"{teacher.preprocess.size[0]}; {lessons}\n"
+            f"{teacher.preprocess.size[0]}; {arguments.augment} variations; {lessons}\n"
         )
         print("| seed | epochs | labels alone: val, test, minutes | with the teacher: val, test, minutes | gain on test, points |")
         print("|---|---|---|---|---|")
@@ -67,7 +69,7 @@ def row(data: Path, teacher: Bundle, lessons: Lessons, arguments: argparse.Names
     """Test top-1 by the labels alone, with the teacher, and where wanted with it for half of the epochs."""
     student = student_of(teacher, arguments, seed)
     config = replace(usual(student), epochs=arguments.epochs, seed=seed)
-    config = replace(config, rate=arguments.rate or config.rate)
+    config = replace(config, rate=arguments.rate or config.rate, augment=arguments.augment)
     plain, plain_minutes = timed(lambda: finetune(student, data, replace(config, variations=None) if arguments.fresh else config))
     taught, taught_minutes = timed(lambda: distill(student, data, arguments.teacher, config, lessons))
     line = [str(seed), str(arguments.epochs), said(plain, plain_minutes), said(taught, taught_minutes)]
