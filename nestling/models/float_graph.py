@@ -7,6 +7,7 @@ from dataclasses import replace
 from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError
 from nestling.graph.capture import capture
+from nestling.graph.constant_channels import without_constant_channels
 from nestling.graph.edit import free_name
 from nestling.graph.ir import Graph, Node, Table, Tensor
 from nestling.graph.passes import prepare
@@ -17,7 +18,8 @@ from nestling.preprocess import table as normalisation
 
 
 def float_graph(bundle: Bundle) -> Graph:
-    """uint8 image [1, H, W, C] -> table -> ... -> embedding float32 [1, D]; prepared (no batch_norm, clamps fused).
+    """uint8 image [1, H, W, C] -> table -> ... -> embedding float32 [1, D]; prepared (no batch_norm, clamps fused), and with
+    zeros for the weights that never matter (constant_channels.py).
 
     The head is not in it: see graph/heads.py. Raises UnsupportedOp where the backbone holds what the Graph does not, NestlingError
     for a bundle whose network is an integer one already.
@@ -25,11 +27,12 @@ def float_graph(bundle: Bundle) -> Graph:
     if isinstance(bundle.architecture, Timm):
         height, width = bundle.preprocess.size
         backbone = build_backbone(bundle.architecture, bundle.arrays)
-        return prepare(capture(backbone, (height, width, bundle.preprocess.channels), normalisation(bundle.preprocess)))
+        shape = (height, width, bundle.preprocess.channels)
+        return without_constant_channels(prepare(capture(backbone, shape, normalisation(bundle.preprocess))))
     graph = bundle.architecture
     if graph is None or any(tensor.dtype == "int8" for tensor in graph.tensors.values()):
         raise NestlingError("this bundle's network is an int8 one, made elsewhere; there are no float weights to go back to.")
-    return prepare(_with_table(graph, bundle.preprocess))
+    return without_constant_channels(prepare(_with_table(graph, bundle.preprocess)))
 
 
 def _with_table(graph: Graph, preprocess: Preprocess) -> Graph:
