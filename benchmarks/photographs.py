@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nestling.bundle import Bundle
 from nestling.data.demo_set import elpv
 from nestling.training.features import default_cache
 
@@ -23,3 +24,8 @@ def folder(data: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as place, tarfile.open(data) as archive:
             archive.extractall(place, filter="data")
             yield next(path for path in Path(place).iterdir() if path.is_dir())
+
+
+def named(bundle: Bundle) -> Path:
+    """The folder that the bundle learned from last."""
+    return Path(str(next(step.settings["folder"] for step in reversed(bundle.lineage) if "folder" in step.settings)))

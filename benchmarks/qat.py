@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from photographs import folder
+from photographs import folder, named
 
 from nestling.bundle import Bundle, load
 from nestling.data.choose import part, training_data
@@ -48,14 +48,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default="pact,lsq,minmax")
     parser.add_argument("--scales", default="channel,layer")
-    parser.add_argument("--fold-after", type=int)
+    parser.add_argument("--fold-after", type=int, default=0)
     parser.add_argument("--distill", type=float, default=0.0)
     parser.add_argument("--first-last-8", action="store_true")
     options = parser.parse_args()
     bundle = load(options.bundle)
-    named = Path(str(next(step.settings["folder"] for step in reversed(bundle.lineage) if "folder" in step.settings)))
     bits = f"{options.bits_weights}-bit weights, {options.bits_activations}-bit activations, {options.epochs} epochs"
-    with folder(options.data or named) as data:
+    with folder(options.data or named(bundle)) as data:
         print(
             f"{options.bundle.name}; {bits}; {processor()}; torch {version('torch')}, ai-edge-litert {version('ai-edge-litert')}\n"
         )

@@ -32,9 +32,7 @@ def command(
     qat: Annotated[str, typer.Option(help="Train with rounded values before: lsq, pact or minmax.")] = "",
     epochs: Annotated[int, typer.Option(min=1, help="Of --qat: how often it sees each photograph.")] = 15,
     rate: Annotated[float | None, typer.Option(help="Of --qat: learning rate of the head.", show_default="0.002")] = None,
-    fold_after: Annotated[
-        int | None, typer.Option(min=0, help="Of --qat: epochs before BatchNorm is frozen and folded.", show_default="a third")
-    ] = None,
+    fold_after: Annotated[int, typer.Option(min=0, help="Of --qat: epochs in which BatchNorm learns before it is folded.")] = 0,
     distill: Annotated[float, typer.Option(help="Of --qat: share of the loss that the float network's answers have.")] = 0.0,
     augment: training.Augment = "light",
     batch: training.Batch = 32,

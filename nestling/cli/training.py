@@ -57,8 +57,13 @@ def taught(work: Teach, output: Path, resume: bool, json: bool) -> Taught | None
         tell = (show.say if json else show.out().print) if team.leads else _nothing
         if team.leads and checkpoint.exists() != resume:
             show.say(_about_checkpoint(checkpoint, resume))
-        tell(HEADING)
-        made = work(show.bars if team.leads else silent, checkpoint, team, lambda epoch: tell(_line(epoch)))
+        heading = iter([HEADING])  # above the first line: an error before that stands alone
+
+        def told(epoch: Epoch) -> None:
+            for line in (*heading, _line(epoch)):
+                tell(line)
+
+        made = work(show.bars if team.leads else silent, checkpoint, team, told)
     if not team.leads:
         return None
     bundles.save(made.bundle, output)

@@ -24,9 +24,9 @@ from nestling.data.folders import Dataset, LeftOut, fingerprint
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.calibrate import batches, observe
 from nestling.graph.integers import QuantizeConfig
+from nestling.graph.ir import Graph
 from nestling.graph.quantize import YARDSTICK, Quantized, images_of, measured, quantized
 from nestling.models.backbones import build
-from nestling.models.float_graph import float_graph
 from nestling.progress import Progress, silent
 from nestling.report.agree import rms
 from nestling.training.fake_quant import LearnedGrid, Method
@@ -35,7 +35,8 @@ from nestling.training.fit import refitted, training_views
 from nestling.training.integer_engine import integer_engine
 from nestling.training.loop import AfterStep, Batch, Changing, Checkpoint, LoopConfig, Loss, classification, judged, rate_at, train
 from nestling.training.loop_state import Epoch, curves_of
-from nestling.training.qat_network import FakeQuantised, placed, unfolded
+from nestling.training.norms import with_norms
+from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.samples import read_samples
 from nestling.training.teach import TrainingConfig, augmentation, digest_of, loop_config, require_sensible
 from nestling.training.team import Team
@@ -46,15 +47,15 @@ TEMPERATURE = 4.0  # of distillation, as in distill.Lessons
 
 def usual() -> TrainingConfig:
     """How long and how fast: the rate by short trials with MobileNetV1 0.25 at 96 pixels, see docs/qat.md."""
-    return TrainingConfig(epochs=15, rate=2e-3, backbone_rate=0.5)
+    return TrainingConfig(epochs=15, rate=2e-3, backbone_rate=0.5, ema=True)
 
 
 @dataclass(frozen=True)
 class QatConfig:
     """method: how grids move (fake_quant.py). quantize: bits, per_layer and the rest, as post-training quantisation has them.
 
-    training: epochs, rates, augmentation, ...; not blocks, size or freeze_norm. fold_after: epochs in which batch norms still learn
-    their statistics, before these are frozen and folded; None for a third of the epochs; no matter where there are none.
+    training: epochs, rates, augmentation, ...; not blocks, size or freeze_norm. fold_after: epochs in which batch norms learn their
+    statistics, before these are frozen and folded; 0 trains the folded network from the beginning.
     distill: share of the loss that the float network's answers have, the rest is the labels'. grid_rate: share of the rate that
     grids and steps learn with. alpha_decay: of PACT's clipping values, relative, a unit of rate.
     """
@@ -62,7 +63,7 @@ class QatConfig:
     method: Method = "lsq"
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     training: TrainingConfig = field(default_factory=usual)
-    fold_after: int | None = None
+    fold_after: int = 0
     distill: float = 0.0
     grid_rate: float = 1.0
     alpha_decay: float = 0.01
@@ -124,7 +125,8 @@ def qat(
     if not samples.items or not val.items:
         raise UnusableData(f"{dataset.root} holds no photographs to learn from, or none to choose by.")
 
-    network, fold_after = _network(bundle, dataset, config, progress)
+    post = quantized(bundle, dataset.root, config.quantize, progress)
+    network = _network(bundle, post.float_graph, dataset, config, progress)
     loop = replace(loop_config(training), micro=training.micro)
     teacher = build(bundle)
     before, _ = judged(teacher, val, loop, team)
@@ -133,8 +135,11 @@ def qat(
         "data": fingerprint(dataset),
         "augment": training.augment,
         "method": config.method,
+        "fold_after": config.fold_after,
+        "distill": config.distill,
+        "alpha_decay": config.alpha_decay,
+        "grid_rate": config.grid_rate,
     }
-    run |= {"fold_after": fold_after, "distill": config.distill, "alpha_decay": config.alpha_decay, "grid_rate": config.grid_rate}
     trained = train(
         network,
         samples,
@@ -147,18 +152,17 @@ def qat(
         Checkpoint(checkpoint, resume, run) if checkpoint else None,
         progress,
         told,
-        keeping(bundle, _changing(config, loop, fold_after)),
+        keeping(bundle, _changing(config, loop)),
     )
     network.load_state_dict(trained.weights)
     made, noise = _with_integers(bundle, network.eval().with_norms_folded().eval(), dataset, progress)
     after = _val_top1(made.bundle, dataset, progress)
-    post = quantized(bundle, dataset.root, config.quantize, progress)
     post_top1 = _val_top1(post.bundle, dataset, progress)
 
     metrics = {"val_top1": after, "val_top1_post_training": post_top1, "val_top1_float": round(before, 6), "noise": round(noise, 6)}
     metrics |= {"best_epoch": trained.best.number} | _yardstick_metrics(made.bundle, dataset)
     settings = asdict(config.quantize) | {"equalized": False, "bias_corrected": False, "folder": str(dataset.root.resolve())}
-    settings |= {"qat": config.method, "fold_after": fold_after, "distill": config.distill, "training": asdict(training)}
+    settings |= {"qat": config.method, "fold_after": config.fold_after, "distill": config.distill, "training": asdict(training)}
     settings |= {"grid_rate": config.grid_rate, "alpha_decay": config.alpha_decay, "kept": "qat"}
     step = Step("quantize", settings, fingerprint(dataset), metrics, curves_of(trained.history))
     made = replace(made, bundle=replace(made.bundle, lineage=(*made.bundle.lineage, step)))
@@ -205,31 +209,23 @@ def _require_sound(bundle: Bundle, config: QatConfig) -> None:
         raise NestlingError(f"--qat is one of {', '.join(get_args(Method))}; found {config.method!r}.")
     if not 0 <= config.distill <= 1:
         raise NestlingError(f"--distill is from 0 (the labels alone) to 1 (the float network alone); found {config.distill:g}.")
-    if config.fold_after is not None and not 0 <= config.fold_after <= config.training.epochs:
+    if not 0 <= config.fold_after <= config.training.epochs:
         raise NestlingError(f"--fold-after is 0 to --epochs, here {config.training.epochs}; found {config.fold_after}.")
     if config.training.blocks is not None or config.training.size is not None or config.training.freeze_norm:
         raise NestlingError("quantisation-aware training trains the whole network, at its own size; --fold-after freezes norms.")
 
 
-def _network(bundle: Bundle, dataset: Dataset, config: QatConfig, progress: Progress) -> tuple[FakeQuantised, int]:
-    """(the network as calibration leaves it, the epochs in which its norms learn).
-
-    Not equalised, even where that helps post-training quantisation: it slowed the training down where it was tried.
-    """
+def _network(bundle: Bundle, prepared: Graph, dataset: Dataset, config: QatConfig, progress: Progress) -> FakeQuantised:
+    """The network as calibration leaves it. prepared: what post-training quantisation chose to begin with, equalised or not."""
     assert bundle.head is not None
-    with progress("capturing", 1) as advance:
-        prepared = float_graph(bundle)
-        norms = None if config.fold_after == 0 else unfolded(bundle, prepared)
-        advance(1)
     images = images_of(part(dataset, bundle, "train", config.quantize.calibration), bundle.preprocess)
     start = placed(prepared, observe(prepared, images, config.quantize.seed, progress), config.quantize)
-    network = FakeQuantised(norms or prepared, prepared, bundle.head, config.quantize, config.method, start)
-    wanted = config.training.epochs // 3 if config.fold_after is None else config.fold_after
-    return network, wanted if norms else 0
+    graph = with_norms(prepared, images) if config.fold_after else prepared
+    return FakeQuantised(graph, prepared, bundle.head, config.quantize, config.method, start)
 
 
-def _changing(config: QatConfig, loop: LoopConfig, fold_after: int) -> Changing:
-    """After each step: PACT's clipping values decay, as weights in AdamW do; after `fold_after` epochs the norms freeze."""
+def _changing(config: QatConfig, loop: LoopConfig) -> Changing:
+    """After each step: PACT's clipping values decay, as weights in AdamW do; after config.fold_after epochs the norms freeze."""
 
     def changing(network: nn.Module) -> AfterStep:
         assert isinstance(network, FakeQuantised)
@@ -241,7 +237,7 @@ def _changing(config: QatConfig, loop: LoopConfig, fold_after: int) -> Changing:
             rate = loop.rate * rate_at(step, steps, round(loop.warmup * steps / loop.epochs))
             for grid in decaying:
                 grid.log.sub_(rate * config.alpha_decay)
-            if (step + 1) * loop.epochs >= fold_after * steps:
+            if (step + 1) * loop.epochs >= config.fold_after * steps:
                 network.folded.fill_(True)
 
         return after

@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nestling.bundle import Bundle, Head, Timm
+from nestling.bundle import Head
 from nestling.graph.calibrate import Statistics, choose_ranges
-from nestling.graph.capture import capture
 from nestling.graph.float_twin import real
 from nestling.graph.integers import (
     FIXED,
@@ -28,11 +27,8 @@ from nestling.graph.integers import (
     with_integers,
 )
 from nestling.graph.ir import BatchNorm, Graph, Mean, Node, Quant
-from nestling.graph.passes import PREPARE, fold_batch_norm, foldable, prepare
-from nestling.graph.spec import check
-from nestling.models.backbones import build_backbone
+from nestling.graph.passes import prepare
 from nestling.models.graph_module import GraphModule, to_graph
-from nestling.preprocess import table as normalisation
 from nestling.training.fake_quant import HIGH, LOW, FixedGrid, Grid, LearnedGrid, Method, MovingGrid, Steps
 
 LEAST: Final = 0.25  # share of its variance that a channel is taken to have at least, see FakeQuantised.keep_up
@@ -265,36 +261,6 @@ class FakeQuantised(nn.Module):
 
 
 # ---- how it begins ---------------------------------------------------------------------------------------------------------------
-
-
-def unfolded(bundle: Bundle, prepared: Graph) -> Graph | None:
-    """The float Graph with the batch norms that `prepared` has folded; None where there are none, or not all can be folded.
-
-    prepared: models.float_graph of the bundle.
-    """
-    if isinstance(bundle.architecture, Timm):
-        shape = (*bundle.preprocess.size, bundle.preprocess.channels)
-        graph = capture(build_backbone(bundle.architecture, bundle.arrays), shape, normalisation(bundle.preprocess))
-    else:
-        assert bundle.architecture is not None
-        graph = _with_table_of(prepared, bundle.architecture)
-    for rewrite in PREPARE:
-        if rewrite is not fold_batch_norm:
-            graph = check(rewrite(graph))
-    norms = [node for node in graph.nodes if node.op == "batch_norm"]
-    layers = [graph.producer(norm.inputs[0]) for norm in norms]
-    once = all(layer and len(graph.readers(layer.inputs[1])) == 1 for layer in layers)
-    able = all(layer and foldable(layer, norm, graph) is None for layer, norm in zip(layers, norms, strict=True))
-    return graph if norms and once and able else None
-
-
-def _with_table_of(prepared: Graph, graph: Graph) -> Graph:
-    """The graph with the normalisation that `prepared` begins with, unless it takes bytes already."""
-    if graph.tensors[graph.inputs[0]].dtype == "uint8":
-        return graph
-    node = prepared.nodes[0]
-    front = {name: prepared.tensors[name] for name in node.inputs}
-    return replace(graph, tensors={**front, **graph.tensors}, nodes=(node, *graph.nodes), inputs=prepared.inputs)
 
 
 def eight(config: QuantizeConfig) -> QuantizeConfig:

@@ -18,6 +18,7 @@ from nestling.data.choose import part, training_data
 from nestling.errors import NestlingError
 from nestling.graph import reference
 from nestling.graph.calibrate import choose_ranges, observe
+from nestling.graph.equalize import equalized
 from nestling.graph.float_twin import real
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph, same
@@ -29,8 +30,9 @@ from nestling.models.integer_runner import integer_runner
 from nestling.training import qat as module
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import Batch, LoopConfig
+from nestling.training.norms import with_norms
 from nestling.training.qat import Qat, QatConfig, distilling, qat
-from nestling.training.qat_network import FakeQuantised, placed, unfolded
+from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.teach import TrainingConfig
 
 QUICK = TrainingConfig(epochs=2, batch=9, rate=1e-3, augment="light")
@@ -129,8 +131,8 @@ def test_norms_folded_and_unfolded_answer_as_the_reference(fitted: Bundle, which
         architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 32)
         bundle, width = Bundle(architecture, arrays, None, (), preprocess), 1024
     graph, images = float_graph(bundle), pictures(4, bundle.preprocess.size[0])
-    norms = unfolded(bundle, graph)
-    assert norms is not None and sum(node.op == "batch_norm" for node in norms.nodes) >= 7
+    norms = with_norms(graph, pictures(20, bundle.preprocess.size[0], seed=3))
+    assert sum(node.op == "batch_norm" for node in norms.nodes) >= 7
     open_, folded = (begun(graph, PLAIN, method, images, width, g) for g in (norms, graph))
     assert not bool(open_.folded) and bool(folded.folded)
     with torch.inference_mode():
@@ -143,11 +145,12 @@ def test_norms_folded_and_unfolded_answer_as_the_reference(fitted: Bundle, which
 
 def test_norms_learn_statistics_until_they_are_folded(fitted: Bundle) -> None:
     graph = float_graph(fitted)
-    network = begun(graph, PLAIN, "lsq", pictures(4, SIDE), WIDTH, unfolded(fitted, graph)).train()
+    network = begun(graph, PLAIN, "lsq", pictures(4, SIDE), WIDTH, with_norms(graph, pictures(20, SIDE))).train()
     images = torch.from_numpy(np.stack(pictures(8, SIDE, seed=2)))
 
     def means() -> list[torch.Tensor]:
-        return [v.clone() for name, v in network.backbone.state_dict().items() if "running_mean" in name]
+        norms = (node for node in network.backbone.graph.nodes if node.op == "batch_norm")
+        return [network.backbone.constant(norm.inputs[3]).clone() for norm in norms]
 
     first = means()
     network(images)
@@ -161,9 +164,9 @@ def test_norms_learn_statistics_until_they_are_folded(fitted: Bundle) -> None:
 def test_norms_fold_and_clipping_values_decay_step_by_step(fitted: Bundle) -> None:
     """Ten steps of two epochs: with the fifth the norms fold. alpha falls by rate x decay, relative, a step."""
     graph = float_graph(fitted)
-    network = begun(graph, PLAIN, "pact", pictures(4, SIDE), WIDTH, unfolded(fitted, graph))
+    network = begun(graph, PLAIN, "pact", pictures(4, SIDE), WIDTH, with_norms(graph, pictures(20, SIDE)))
     loop = LoopConfig(epochs=2, rate=0.01, warmup=0.0)
-    after = module._changing(QatConfig("pact", alpha_decay=0.5), loop, 1)(network)
+    after = module._changing(QatConfig("pact", alpha_decay=0.5, fold_after=1), loop)(network)
     before = [float(grid.scale().detach()) for grid in network.grids]
     folded = []
     with torch.no_grad():
@@ -179,14 +182,14 @@ def test_norms_fold_and_clipping_values_decay_step_by_step(fitted: Bundle) -> No
 def test_a_channel_that_rounds_to_zeros_does_not_take_the_step_of_its_layer(fitted: Bundle) -> None:
     """It has no variance while norms learn; its folded weights must not grow by that."""
     graph, config = float_graph(fitted), QuantizeConfig(per_layer=True)
-    network = begun(graph, config, "pact", pictures(4, SIDE), WIDTH, unfolded(fitted, graph)).train()
+    network = begun(graph, config, "pact", pictures(4, SIDE), WIDTH, with_norms(graph, pictures(20, SIDE))).train()
     norms = [node for node in network.backbone.graph.nodes if node.op == "batch_norm"]
     gammas, variances = ([network.backbone.constant(norm.inputs[place]) for norm in norms] for place in (1, 4))
     with torch.no_grad():
         for gamma in gammas:
             gamma[0] *= 1e-3
     before = [variance.clone() for variance in variances]
-    after = module._changing(QatConfig("pact", config), LoopConfig(epochs=2), 1)(network)
+    after = module._changing(QatConfig("pact", config, fold_after=1), LoopConfig(epochs=2))(network)
     images = torch.from_numpy(np.stack(pictures(8, SIDE, seed=2)))
     with torch.no_grad():
         for step in range(60):
@@ -198,7 +201,7 @@ def test_a_channel_that_rounds_to_zeros_does_not_take_the_step_of_its_layer(fitt
 
 def test_everything_that_can_learn_has_a_gradient(fitted: Bundle) -> None:
     graph = float_graph(fitted)
-    network = begun(graph, PLAIN, "lsq", pictures(4, SIDE), WIDTH, unfolded(fitted, graph)).train()
+    network = begun(graph, PLAIN, "lsq", pictures(4, SIDE), WIDTH, with_norms(graph, pictures(20, SIDE))).train()
     network(torch.from_numpy(np.stack(pictures(8, SIDE)))).square().sum().backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not without
@@ -266,6 +269,20 @@ def test_a_better_post_training_quantisation_is_kept(fitted: Bundle, photos: Pat
     assert found.which == "post-training" and found.bundle.architecture is fitted.architecture
     step = found.bundle.lineage[-1]
     assert step.settings["kept"] == "post-training" and step.settings["qat"] == "minmax" and "loss" in step.curves
+
+
+def test_it_begins_equalised_where_that_helps(fitted: Bundle, photos: Path) -> None:
+    """A rate of none: the weights that come out are those that went in."""
+    config = QatConfig("lsq", replace(PLAIN, equalize="on"), replace(QUICK, epochs=1, rate=1e-9))
+    trained = qat(fitted, photos, config).trained.bundle.architecture
+    plain = float_graph(fitted)
+    images = images_of(part(training_data(fitted, photos), fitted, "train", PLAIN.calibration), fitted.preprocess)
+    wanted = equalized(plain, {name: found.channel_high for name, found in observe(plain, images, PLAIN.seed).items()})
+    for node in plain.nodes:
+        if "conv" in node.op:
+            ours, theirs, before = (graph.tensors[node.inputs[1]].data for graph in (trained, wanted, plain))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+            assert not np.allclose(ours, before, rtol=0.01)
 
 
 def test_zeros_that_were_made_on_purpose_stay(fitted: Bundle, photos: Path) -> None:
