@@ -65,7 +65,7 @@ class RoundedWeights(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, step: Tensor, last: int, factor: float, learned: bool) -> Tensor:
         """weight: float32; step: float32 > 0, broadcasts against it; last: largest integer. factor: of the steps' gradient."""
         fine = step.double()
-        y = weight.double().div_(fine).round_().clamp_(-last, last).mul_(fine).float()
+        y = (weight.double() / fine).round_().clamp_(-last, last).mul_(fine).to(weight.dtype)
         if learned:
             ctx.save_for_backward(weight, y, step)
         ctx.last, ctx.factor, ctx.learned = last, factor, learned

@@ -20,9 +20,9 @@ EPSILON: Final = 1e-5
 
 
 def with_norms(graph: Graph, images: Sequence[NDArray[np.uint8]]) -> Graph:
-    """The prepared float graph with a batch norm behind each convolution, and the same answers (within float rounding).
+    """The prepared float graph with a batch norm behind each convolution that shares its weights with none, and the same answers.
 
-    Its mean and variance are those of the convolution's values on `images` (uint8 [H, W, C] each); gamma and beta undo them, and
+    Mean and variance are those of the convolution's values on `images` (uint8 [H, W, C] each); gamma and beta undo them, and
     take over the bias. passes.prepare folds them again, under the convolutions' own names.
     """
     nodes: list[Node] = []
@@ -36,7 +36,7 @@ def with_norms(graph: Graph, images: Sequence[NDArray[np.uint8]]) -> Graph:
 
     for node in graph.nodes:
         node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
-        if not isinstance(node.attrs, Conv2d | DepthwiseConv2d):
+        if not isinstance(node.attrs, Conv2d | DepthwiseConv2d) or len(graph.readers(node.inputs[1])) > 1:
             nodes.append(node)
             continue
         bias = graph.tensors[node.inputs[2]].data if len(node.inputs) > 2 else None

@@ -74,8 +74,8 @@ class Qat:
     """kept: the better of the two on the validation part, and what it was made from; which: which of them that is.
 
     val_top1, post_val_top1, float_val_top1: of the training, of post-training quantisation with the same bits, and of the float
-    network before. noise: rms logit difference of the int8 reference and the fake-quantised network over that of the latter
-    and the same numbers in float. trained: the bundle of the training, kept or not.
+    network before. noise: rms logit difference of the int8 reference and the fake-quantised network, in float64, over that of the
+    latter and the same numbers in float. trained: the bundle of the training, kept or not.
     """
 
     kept: Quantized
@@ -272,6 +272,7 @@ def _with_integers(bundle: Bundle, network: FakeQuantised, dataset: Dataset, pro
 def _noise(made: Bundle, network: FakeQuantised, dataset: Dataset) -> float:
     """See Qat; on the yardstick's images, all under the bundle's head."""
     assert made.yardstick is not None and made.head is not None
+    network = network.in_double()
     images = images_of(part(dataset, made, "val", YARDSTICK), made.preprocess)
     with torch.inference_mode():
         rounded = np.concatenate([network.features(torch.from_numpy(batch)).numpy() for batch in batches(images)])

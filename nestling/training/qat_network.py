@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -153,10 +154,9 @@ class FakeQuantised(nn.Module):
         """A norm's output with the roundings that _bias and _lift bring where it is folded."""
         with torch.no_grad():
             _, beta, mean, _ = (self.backbone.constant(name) for name in norm.inputs[1:])
-            own = self.backbone.constant(layer.inputs[2]) if len(layer.inputs) > 2 else torch.zeros_like(mean)
-            bias = (own - mean).double() * self._factor(norm, 1, 0) + beta
+            bias = beta - mean.double() * self._factor(norm, 1, 0)  # the layer has none of its own, see norms.py
             lift = self._lift(layer)
-            change = (self._carried_bias(layer, bias) - bias).float()
+            change = (self._carried_bias(layer, bias) - bias).to(value.dtype)
             change = change + lift if clamped else change + lift * (value + change).sign()
         return value + change
 
@@ -165,12 +165,12 @@ class FakeQuantised(nn.Module):
         with torch.no_grad():
             carried = self._carried_bias(layer, value.double())
             lifted = carried + self._lift(layer) if _is_clamped(layer) else carried
-            change = lifted.float() - value
+            change = lifted.to(value.dtype) - value
         return value + change
 
     def _carried_bias(self, layer: Node, bias: Tensor) -> Tensor:
         """float64 [channels], whole numbers of input scale x weight step."""
-        unit = self._scale(layer.inputs[0]) * self._now[layer.inputs[1]]
+        unit = self._scale(layer.inputs[0]).double() * self._now[layer.inputs[1]]
         return torch.round(bias / unit) * unit
 
     def _lift(self, node: Node) -> Tensor:
@@ -241,6 +241,16 @@ class FakeQuantised(nn.Module):
         for ours, theirs in ((same.grids, self.grids), (same.steps, self.steps)):
             ours.load_state_dict(theirs.state_dict())
         return same.train(self.training)
+
+    def in_double(self) -> FakeQuantised:
+        """The same network, to be evaluated: the same grids and steps, sums in float64. Then no value lies so near a half that
+        float32, on one processor or another, rounds it to another integer."""
+        same = copy.deepcopy(self)
+        same.backbone.double()
+        same.head.double()
+        for name in same._carried.values():
+            same.register_buffer(name, same.get_buffer(name).double())
+        return same
 
     # ---- back to Graphs ----------------------------------------------------------------------------------------------------------
 

@@ -43,3 +43,22 @@ def test_the_statistics_are_those_of_the_images() -> None:
             for name, held, tolerance in ((node.inputs[3], mean, 1e-4), (node.inputs[4], variance, 1e-2)):
                 theirs = module.constant(name).detach().numpy()
                 np.testing.assert_allclose(held, theirs, rtol=tolerance, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_shared_weights_get_no_norm() -> None:
+    """They could not go into both."""
+
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.shared = torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.shared(self.shared(self.first(x)).relu()).mean((2, 3))
+
+    images, module = pictures(6), seeded(Twice)
+    made = with_norms(captured(module), images)
+    assert sum(node.op == "batch_norm" for node in made.nodes) == 1
+    with torch.inference_mode():
+        found = GraphModule(made).eval()(torch.from_numpy(np.stack(images))).numpy()
+    np.testing.assert_allclose(found, torch_float(module, images), rtol=1e-4, atol=1e-4)

@@ -110,6 +110,17 @@ def test_it_begins_as_post_training_quantisation(method: str, kind: type, width:
     assert rms(answers(integers, images) - rounded) < 0.25 * rms(rounded - floats)
 
 
+@pytest.mark.parametrize("method", ["pact", "lsq", "minmax"])
+def test_in_double_it_answers_as_the_reference(method: str) -> None:
+    """To the bit of the embedding's integers, however many images; the network itself stays in float32."""
+    graph, images = captured(seeded(Inverted)), pictures(60, seed=4)
+    network = begun(graph, QuantizeConfig(bits_activations=7, per_layer=True), method, images, 40)
+    integers, precise = network.integers(network.float_graph()), embeddings(network.in_double(), images)
+    step = integers.tensors[integers.outputs[0]].quant.scale[0]
+    assert precise.dtype == np.float64 and embeddings(network, images[:2]).dtype == np.float32
+    assert np.abs(precise - answers(integers, images)).max() < 1e-3 * step
+
+
 @pytest.mark.parametrize("bits", [4, 7])
 def test_few_bits_are_kept_by_values_that_are_clamped(fitted: Bundle, photos: Path, bits: int) -> None:
     """Not more than 2^bits integers, also on images that are brighter than those that it was calibrated on."""
