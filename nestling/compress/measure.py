@@ -21,8 +21,8 @@ from nestling.data.folders import Dataset, Item, LeftOut
 from nestling.data.stream import stream
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.capture import capture
-from nestling.graph.integers import OUT_AXIS, quantized_weight
-from nestling.graph.ir import Graph
+from nestling.graph.integers import quantized_weight
+from nestling.graph.ir import OUT_AXIS, Graph
 from nestling.graph.macs import macs
 from nestling.graph.passes import prepare
 from nestling.models.backbones import build_backbone

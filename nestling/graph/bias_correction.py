@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from nestling.graph.calibrate import batches
 from nestling.graph.edit import constant, with_nodes
-from nestling.graph.integers import OUT_AXIS
-from nestling.graph.ir import Conv2d, DepthwiseConv2d, FullyConnected, Graph, Node
+from nestling.graph.ir import OUT_AXIS, Conv2d, DepthwiseConv2d, FullyConnected, Graph, Node
 from nestling.graph.simulate import carrying, with_carried_constants
 from nestling.models.graph_module import CLAMPED, GraphModule
 

@@ -22,8 +22,8 @@ from nestling.errors import NestlingError, UnusableData
 from nestling.graph.calibrate import batches
 from nestling.graph.edit import constant, swapped, with_nodes
 from nestling.graph.float_twin import real
-from nestling.graph.integers import OUT_AXIS, QuantizeConfig, bits_of, quantized_weight, weighted
-from nestling.graph.ir import Graph, Node
+from nestling.graph.integers import QuantizeConfig, bits_of, quantized_weight, weighted
+from nestling.graph.ir import OUT_AXIS, Graph, Node
 from nestling.graph.packed import FEW, FULL, packed_size
 from nestling.graph.quantize import images_of
 from nestling.graph.simulate import rest_from

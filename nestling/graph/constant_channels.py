@@ -7,7 +7,6 @@ layer that has one scale, or be what equalisation makes its channels like. NumPy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -16,20 +15,13 @@ from numpy.typing import NDArray
 
 from nestling.graph import reference_float
 from nestling.graph.edit import constant, with_nodes
-from nestling.graph.integers import OUT_AXIS
-from nestling.graph.ir import Clamp, DepthwiseConv2d, Graph, Node, Tensor
+from nestling.graph.ir import IN_AXIS, OUT_AXIS, Clamp, DepthwiseConv2d, Graph, Node, Tensor
 from nestling.graph.spec import check
 
 Floats = NDArray[np.float64]
 
 NOTHING: Final = 1e-6  # of a layer's largest weight: a row that has none above it is empty
 PASSED: Final = ("average_pool", "max_pool", "mean")  # of a constant channel they give that constant, unless over channels
-IN_AXIS: Final[Mapping[str, int]] = {"conv2d": 3, "depthwise_conv2d": 3, "fully_connected": 1}  # of the weights, by op
-CLAMPS: Final[Mapping[Clamp, Callable[[Floats], Floats]]] = {
-    "none": lambda x: x,
-    "relu": lambda x: np.maximum(x, 0),
-    "relu6": lambda x: np.clip(x, 0, 6),
-}
 
 
 def without_constant_channels(graph: Graph) -> Graph:
@@ -119,4 +111,4 @@ def _with(node: Node, graph: Graph, weight: Floats, bias: Floats) -> tuple[Node,
 
 def _clamped(node: Node, values: Floats) -> Floats:
     clamp: Clamp = getattr(node.attrs, "clamp", "none")
-    return CLAMPS[clamp](values)
+    return reference_float.CLAMPS[clamp](values.astype(np.float32)).astype(np.float64)

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.graph.edit import with_nodes
-from nestling.graph.integers import OUT_AXIS
-from nestling.graph.ir import Graph, Node, Tensor
+from nestling.graph.ir import IN_AXIS, OUT_AXIS, Graph, Node, Tensor
 from nestling.graph.spec import check
 
 Factors = NDArray[np.float64]
@@ -139,7 +138,7 @@ def _factors(
 ) -> Factors:
     """s of each channel: it is divided by s where it is written and multiplied where it is read."""
     r1 = np.max([_largest(arrays[node.inputs[1]], OUT_AXIS[node.op]) for node in group.writers], axis=0)
-    r2 = np.max([_largest(arrays[node.inputs[1]], _in_axis(node)) for node in group.readers], axis=0)
+    r2 = np.max([_largest(arrays[node.inputs[1]], IN_AXIS[node.op]) for node in group.readers], axis=0)
     # A channel that nothing writes or nothing reads stays as it is. Training leaves some with weights of 1e-20: made like the
     # others they would blow their biases up beyond any scale.
     alive = (r1 > DEAD * r1.max()) & (r2 > DEAD * r2.max())
@@ -160,12 +159,7 @@ def _apply(group: Group, factors: Factors, arrays: dict[str, NDArray[np.float64]
             arrays[name] = arrays[name] / factors
     for node in group.readers:
         weight = node.inputs[1]
-        arrays[weight] = arrays[weight] * _along(factors, arrays[weight].ndim, _in_axis(node))
-
-
-def _in_axis(node: Node) -> int:
-    """Of the weights, the axis of the channels that the layer reads."""
-    return 1 if node.op == "fully_connected" else 3
+        arrays[weight] = arrays[weight] * _along(factors, arrays[weight].ndim, IN_AXIS[node.op])
 
 
 def _largest(weight: NDArray[np.float64], axis: int) -> Factors:

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from nestling.errors import NestlingError, UnsupportedOp
 from nestling.graph.edit import free_name
-from nestling.graph.ir import Array, Graph, Node, Quant, Quantize, Tensor
+from nestling.graph.ir import OUT_AXIS, Array, Graph, Node, Quant, Quantize, Tensor
 from nestling.graph.spec import check
 
 RangeMethod = Literal["auto", "minmax", "percentile", "mse"]
 Choice = Literal["auto", "on", "off"]
 Mode = Literal["fp16", "dynamic"]
 
-OUT_AXIS: Mapping[str, int] = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}  # of the weights
 SHARING = ("average_pool", "max_pool", "pad", "reshape")  # the output has the input's scale and zero point
 LARGEST_BIAS = 2**30  # a quarter of int32's span stays for the products
 

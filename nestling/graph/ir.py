@@ -208,6 +208,10 @@ OPS: Mapping[str, type[Attrs]] = {
     "batch_norm": BatchNorm,
 }
 
+# the axis of the weights, by op, along which the layer's outputs, its inputs lie (of a depthwise layer it is one axis)
+OUT_AXIS: Mapping[str, int] = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}
+IN_AXIS: Mapping[str, int] = {"conv2d": 3, "depthwise_conv2d": 3, "fully_connected": 1}
+
 
 @dataclass(frozen=True)
 class Node:

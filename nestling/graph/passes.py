@@ -13,6 +13,7 @@ import numpy as np
 
 from nestling.graph.edit import constant, free_name, swapped, with_nodes
 from nestling.graph.ir import (
+    OUT_AXIS,
     Add,
     AveragePool,
     BatchNorm,
@@ -34,7 +35,6 @@ Pass = Callable[[Graph], Graph]
 Weighted = Conv2d | DepthwiseConv2d | FullyConnected
 Clamped = Conv2d | DepthwiseConv2d | FullyConnected | Add | Mul | AveragePool | MaxPool
 
-OUT_AXIS: Final[Mapping[str, int]] = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}  # of the weights, by op
 ONE_AFTER_OTHER: Final[Mapping[tuple[Clamp, Clamp], Clamp]] = {
     ("none", "relu"): "relu",
     ("none", "relu6"): "relu6",

@@ -14,7 +14,7 @@ from nestling.graph.windows import inside, padded, windows
 
 Float = NDArray[np.float32]
 
-_CLAMPS: Mapping[Clamp, Callable[[Float], Float]] = {
+CLAMPS: Mapping[Clamp, Callable[[Float], Float]] = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, np.float32(0)),
     "relu6": lambda x: np.clip(x, np.float32(0), np.float32(6)),
@@ -51,25 +51,25 @@ def fully_connected(attrs: ir.FullyConnected, arrays: tuple[Float, ...], inputs:
 
 def add(attrs: ir.Add, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
     """a + b."""
-    return _CLAMPS[attrs.clamp](arrays[0] + arrays[1])
+    return CLAMPS[attrs.clamp](arrays[0] + arrays[1])
 
 
 def mul(attrs: ir.Mul, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
     """a * b."""
-    return _CLAMPS[attrs.clamp](arrays[0] * arrays[1])
+    return CLAMPS[attrs.clamp](arrays[0] * arrays[1])
 
 
 def average_pool(attrs: ir.AveragePool, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
     """Means over the places inside the image."""
     total = windows(padded(arrays[0], attrs.padding, 0), attrs.size, attrs.stride).sum(axis=(3, 4), dtype=np.float32)
     count = inside(arrays[0].shape, attrs.size, attrs.stride, attrs.padding).astype(np.float32)
-    return _CLAMPS[attrs.clamp](total / count)
+    return CLAMPS[attrs.clamp](total / count)
 
 
 def max_pool(attrs: ir.MaxPool, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
     """The largest of each window."""
     largest: Float = windows(padded(arrays[0], attrs.padding, -np.inf), attrs.size, attrs.stride).max(axis=(3, 4))
-    return _CLAMPS[attrs.clamp](largest)
+    return CLAMPS[attrs.clamp](largest)
 
 
 def mean(attrs: ir.Mean, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
@@ -97,7 +97,7 @@ def softmax(attrs: ir.Softmax, arrays: tuple[Float, ...], inputs: tuple[Tensor, 
 def hard_swish(attrs: ir.HardSwish, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
     """x * relu6(x + 3) / 6."""
     x = arrays[0]
-    return x * _CLAMPS["relu6"](x + np.float32(3)) / np.float32(6)
+    return x * CLAMPS["relu6"](x + np.float32(3)) / np.float32(6)
 
 
 def logistic(attrs: ir.Logistic, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
@@ -132,4 +132,4 @@ KERNELS: Mapping[str, Kernel] = {
 
 
 def _finish(total: Float, arrays: tuple[Float, ...], clamp: Clamp) -> Float:
-    return _CLAMPS[clamp](total + arrays[2] if len(arrays) > 2 else total)
+    return CLAMPS[clamp](total + arrays[2] if len(arrays) > 2 else total)

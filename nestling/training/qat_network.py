@@ -18,7 +18,6 @@ from nestling.graph.calibrate import Statistics, choose_ranges
 from nestling.graph.float_twin import real
 from nestling.graph.integers import (
     FIXED,
-    OUT_AXIS,
     SHARING,
     QuantizeConfig,
     Range,
@@ -27,7 +26,7 @@ from nestling.graph.integers import (
     weighted,
     with_integers,
 )
-from nestling.graph.ir import BatchNorm, Graph, Mean, Node, Quant
+from nestling.graph.ir import OUT_AXIS, BatchNorm, Graph, Mean, Node, Quant
 from nestling.graph.passes import prepare
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.training.fake_quant import HIGH, LOW, FixedGrid, Grid, LearnedGrid, Method, MovingGrid, Steps

@@ -14,8 +14,8 @@ from test_properties import LONGER, valid
 from torch import nn
 
 from nestling.graph.constant_channels import without_constant_channels
-from nestling.graph.integers import OUT_AXIS, QuantizeConfig
-from nestling.graph.ir import Graph, same
+from nestling.graph.integers import QuantizeConfig
+from nestling.graph.ir import OUT_AXIS, Graph, same
 from nestling.targets import tflite
 
 SHUT, OPEN, LIFTED = 3, 5, 7  # channels of the expansion: never above 0; a positive constant; one that opens only at borders
