@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nestling.bundle import Bundle, Part, Split
-from nestling.data.folders import Dataset, Item, fingerprint, scan
+from nestling.data.folders import Dataset, Item, by_path, fingerprint, scan
 from nestling.data.split import of_part, split
 from nestling.errors import UnusableData
 
@@ -24,7 +24,7 @@ def for_evaluation(dataset: Dataset, known: Split | None) -> Chosen:
     """The test part where the split is known; with photographs that are new since, for those were not learned from either."""
     if known is None:
         first = {item.fingerprint: item for item in reversed(dataset.items)}
-        chosen = tuple(sorted(first.values(), key=lambda item: item.path))
+        chosen = tuple(sorted(first.values(), key=by_path))
         return Chosen(chosen, f"all {len(chosen)} images: it cannot be told which of them the network has learned from")
     parts = known.part_of()
     new = tuple({i.fingerprint: i for i in reversed(dataset.items) if i.fingerprint not in parts}.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a folder holds. labels: sorted; items and left_out: sorted by path. Copies of a photograph are items of their own."""
+    """What a folder holds. labels: sorted; items and left_out: in path_order. Copies of a photograph are items of their own."""
 
     root: Path
     labels: tuple[str, ...]
@@ -59,6 +60,20 @@ class _ClassFolder:
     path: Path
     label: str
     part: Part | None
+
+
+def path_order(path: Path) -> tuple[bytes, ...]:
+    """What paths are sorted by: folder by folder, each name by the bytes that the file system keeps.
+
+    So in/0.bmp comes before in-0.bmp (a folder's files stand together), Z before a, and a name that is not UTF-8 has its place too.
+    folder.c sorts alike: of equal photographs both keep the first.
+    """
+    return tuple(os.fsencode(name) for name in path.parts)
+
+
+def by_path(entry: Item | LeftOut) -> tuple[bytes, ...]:
+    """The key that sorts entries by path_order."""
+    return path_order(entry.path)
 
 
 # ---- scanning ----------------------------------------------------------------------------------------------------------------
@@ -92,7 +107,7 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> Dataset:
                 left_out.append(print_)
             else:
                 found.append(Item(path, labels.index(folder.label), print_, folder.part))
-    dataset = _one_side_each(Dataset(root, labels, tuple(sorted(found, key=_by_path)), tuple(sorted(left_out, key=_by_path))))
+    dataset = _one_side_each(Dataset(root, labels, tuple(sorted(found, key=by_path)), tuple(sorted(left_out, key=by_path))))
     if not dataset.items:
         raise UnusableData(f"{root} holds no usable image.{_for_example(dataset.left_out)}", _layout_hint(root))
     return dataset
@@ -104,7 +119,7 @@ def without(dataset: Dataset, left_out: Sequence[LeftOut]) -> Dataset:
     return replace(
         dataset,
         items=tuple(item for item in dataset.items if item.path not in paths),
-        left_out=tuple(sorted((*dataset.left_out, *left_out), key=_by_path)),
+        left_out=tuple(sorted((*dataset.left_out, *left_out), key=by_path)),
     )
 
 
@@ -185,13 +200,13 @@ LOOP = "a link back to a folder above it"
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted((path for path in place.iterdir() if path.is_dir() and not _hidden(path)), key=lambda path: path.name)
+    return sorted((path for path in place.iterdir() if path.is_dir() and not _hidden(path)), key=path_order)
 
 
 def _images_in(place: Path) -> list[Path]:
     """The images that lie in the folder itself; a README or a list of labels there is none of our business."""
     files = (path for path in place.iterdir() if not path.is_dir() and not _hidden(path))
-    return sorted(path for path in files if not isinstance(_read(path), LeftOut))
+    return sorted((path for path in files if not isinstance(_read(path), LeftOut)), key=path_order)
 
 
 def _hidden(path: Path) -> bool:
@@ -216,27 +231,27 @@ def _chosen(root: Path, names: Sequence[str], classes: Sequence[str]) -> list[st
 
 
 def _files(root: Path, folder: Path) -> Iterator[Path | LeftOut]:
-    """Every file below a class folder, in no order. A folder is read once, however many links lead to it."""
+    """Every file below a class folder, in path_order. A folder that several links lead to is read where it comes first."""
     own = (root.resolve(), folder.resolve())
     waiting, seen = [folder], {own[1]}
     while waiting:
-        try:
-            entries = [path for path in waiting.pop().iterdir() if not _hidden(path)]
-        except OSError as error:
-            yield LeftOut(folder, f"it cannot be read ({error.strerror})")
-            continue
-        for path in sorted(entries):
+        path = waiting.pop()
+        if path != folder:
             if not path.is_dir():
                 yield path
                 continue
             real = path.resolve()
             if any(above.is_relative_to(real) for above in own):
                 yield LeftOut(path, LOOP)
-            elif real in seen:
+                continue
+            if real in seen:
                 yield LeftOut(path, "a link to a folder that is read already")
-            else:
-                seen.add(real)
-                waiting.append(path)
+                continue
+            seen.add(real)
+        try:
+            waiting += sorted((inner for inner in path.iterdir() if not _hidden(inner)), key=path_order, reverse=True)
+        except OSError as error:
+            yield LeftOut(path, f"it cannot be read ({error.strerror})")
 
 
 def _read(path: Path) -> str | LeftOut:
@@ -282,10 +297,6 @@ def _two_parts(same: Sequence[Item]) -> Iterator[LeftOut]:
 
 
 # ---- words -------------------------------------------------------------------------------------------------------------------
-
-
-def _by_path(entry: Item | LeftOut) -> tuple[str, ...]:
-    return entry.path.parts
 
 
 def _number(count: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nestling.bundle import Bundle
 from nestling.data.choose import scan_for
-from nestling.data.folders import Dataset, Item
+from nestling.data.folders import Dataset, Item, by_path
 from nestling.errors import NestlingError, UnusableData
 
 
@@ -52,7 +52,7 @@ def judges(bundles: Mapping[str, Bundle], data: Path | None = None) -> Judges:
     splits = [one.split for one in bundles.values() if one.split is not None]
     learned_from = {print_ for split in splits for print_ in (*split.train, *split.val)}
     kept = {print_ for split in splits for print_ in split.test}
-    items = tuple(sorted((item for print_, item in here.items() if print_ not in learned_from), key=lambda item: item.path))
+    items = tuple(sorted((item for print_, item in here.items() if print_ not in learned_from), key=by_path))
     if not items:
         raise UnusableData(
             f"{dataset.root} holds only photographs that the bundles have learned from.", "give others:  --data OTHERS"

@@ -35,6 +35,17 @@ char *beside(const char *file, const char *name) {
     return made;
 }
 
+/* Where a byte of a path comes: its end, then the end of a name, then the names' bytes. */
+static int rank(char byte) { return !byte ? 0 : byte == '/' ? 1 : 1 + (uint8_t)byte; }
+
+int path_order(const char *a, const char *b) {
+    while (*a && *a == *b) {
+        a++;
+        b++;
+    }
+    return rank(*a) - rank(*b);
+}
+
 static const char *contents(int file, uint8_t **content, size_t *bytes) {
     struct stat said;
     if (fstat(file, &said)) return strerror(errno);

@@ -14,6 +14,10 @@ char *joined(const char *folder, const char *name);
 /* The path of `name` in the folder that `file` lies in, of malloc. */
 char *beside(const char *file, const char *name);
 
+/* The order of paths, as strcmp tells it: folder by folder, each name by its bytes, so that a folder's files stand together
+ * (in/0.bmp before in-0.bmp). The twin of path_order in nestling/data/folders.py. */
+int path_order(const char *a, const char *b);
+
 /* The whole file, of malloc, and 0; or the reason why it cannot be read. Larger ones than any image that is read are refused. */
 const char *read_whole(const char *path, uint8_t **content, size_t *bytes);
 

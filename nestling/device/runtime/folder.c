@@ -28,8 +28,8 @@ typedef struct {
     folder *found;
     uint32_t room; /* for photographs */
     folder_note *left_out;
-    place *seen; /* folders of the class that is being read */
-    uint32_t seen_count;
+    place *seen;      /* folders of the class that is being read, after those that it and the root lie in */
+    uint32_t seen_count, above; /* above: how many of the latter */
     char *said;
     uint32_t said_bytes;
     const char *root;
@@ -126,12 +126,31 @@ static int read_photograph(scan *s, const char *path, uint32_t label, part given
     return 0;
 }
 
-/* 1 where this folder was read already for this class; else it is remembered. */
-static int seen_before(scan *s, place where) {
-    for (uint32_t i = 0; i < s->seen_count; i++)
-        if (s->seen[i].device == where.device && s->seen[i].number == where.number) return 1;
+static int same(place a, place b) { return a.device == b.device && a.number == b.number; }
+
+static void remember(scan *s, place where) {
     s->seen = enough(s->seen, (s->seen_count + 1) * sizeof *s->seen);
     s->seen[s->seen_count++] = where;
+}
+
+/* Remembers a folder and all that it lies in: a link to one of them leads back. */
+static void remember_above(scan *s, const char *path) {
+    char *at = joined("", path);
+    place here, last = {0};
+    for (int first = 1; is_folder(at, &here) && (first || !same(here, last)); first = 0) {
+        remember(s, last = here);
+        char *up = joined(at, "..");
+        free(at);
+        at = up;
+    }
+    free(at);
+}
+
+/* Why this folder is not read (again) for this class, or 0; then it is remembered. */
+static const char *not_again(scan *s, place where) {
+    for (uint32_t i = 0; i < s->seen_count; i++)
+        if (same(s->seen[i], where)) return i < s->above ? "a link back to a folder above it" : "a link to a folder that is read already";
+    remember(s, where);
     return 0;
 }
 
@@ -142,12 +161,11 @@ static int read_class(scan *s, const char *path, uint32_t label, part given) {
     int stopped = 0;
     for (uint32_t i = 0; i < paths.count && !stopped; i++) {
         place where;
-        if (!is_folder(paths.names[i], &where))
-            stopped = read_photograph(s, paths.names[i], label, given);
-        else if (seen_before(s, where))
-            s->left_out(paths.names[i], "a link to a folder that is read already");
-        else
-            stopped = read_class(s, paths.names[i], label, given);
+        const int deeper = is_folder(paths.names[i], &where);
+        const char *why_not = deeper ? not_again(s, where) : 0;
+        if (why_not) s->left_out(paths.names[i], why_not);
+        else if (deeper) stopped = read_class(s, paths.names[i], label, given);
+        else stopped = read_photograph(s, paths.names[i], label, given);
     }
     let_go(&paths);
     return stopped;
@@ -201,12 +219,12 @@ static uint32_t label_of(const folder *f, const char *name) {
 
 /* ---- copies ----------------------------------------------------------------------------------------------------------------- */
 
-static int by_path(const void *a, const void *b) { return strcmp(((const photograph *)a)->path, ((const photograph *)b)->path); }
+static int by_path(const void *a, const void *b) { return path_order(((const photograph *)a)->path, ((const photograph *)b)->path); }
 
 static int by_fingerprint(const void *a, const void *b) {
     const photograph *x = *(photograph *const *)a, *y = *(photograph *const *)b;
     const int order = memcmp(x->fingerprint, y->fingerprint, FINGERPRINT);
-    return order ? order : strcmp(x->path, y->path);
+    return order ? order : path_order(x->path, y->path);
 }
 
 /* Photographs [0, count) are one photograph; those that are not to be used lose their path. */
@@ -262,13 +280,17 @@ static int scan_parts(scan *s, const list *parts, const part *given) {
     int stopped = 0;
     for (uint32_t i = 0; i < parts->count && !stopped; i++) {
         place where;
+        const char *why_not = 0;
         s->seen_count = 0;
-        if (is_folder(s->root, &where)) seen_before(s, where); /* a link up to the root would put all classes into one */
-        if (!is_folder(parts->names[i], &where)) continue;
-        if (seen_before(s, where))
-            s->left_out(parts->names[i], "a link back to a folder above it");
-        else
+        remember_above(s, s->root); /* a link up there would put all classes into one */
+        s->above = s->seen_count;
+        if (is_folder(parts->names[i], &where)) why_not = not_again(s, where);
+        if (why_not) s->left_out(parts->names[i], why_not);
+        else {
+            remember_above(s, parts->names[i]);
+            s->above = s->seen_count;
             stopped = read_class(s, parts->names[i], label_of(f, name_of(parts->names[i])), given[i]);
+        }
     }
     return stopped;
 }
