@@ -59,7 +59,18 @@ def command(
     limits = {name: parse_size(text) for name, text in room.items() if text}
     made = exported(bundle, output, wanted, data, ExportConfig(features, int8_head, weights, force, **limits), show.bars)
     if json:
-        keys = ("file", "format", "precision", "bytes", "agreement", "noise_ratio", "max_logit_difference", "ms", "failed")
+        keys = (
+            "file",
+            "format",
+            "precision",
+            "bytes",
+            "agreement",
+            "noise_ratio",
+            "max_logit_difference",
+            "ms",
+            "failed",
+            "coarse",
+        )
         show.as_json({"artifacts": [{key: getattr(artifact, key) for key in keys} for artifact in made.artifacts]})
         require_passed(made)
         return
@@ -68,7 +79,7 @@ def command(
             a.file,
             show.size(a.bytes),
             show.share(a.agreement),
-            "" if a.noise_ratio is None else f"{a.noise_ratio:.2f}",
+            "" if a.noise_ratio is None else f"{a.noise_ratio:.2f}{' (!)' if a.coarse else ''}",
             f"{a.max_logit_difference:.2g}",
             f"{a.ms:.2f}",
             "" if a.delegated is None else show.share(a.delegated),
@@ -81,6 +92,8 @@ def command(
     for artifact in made.artifacts:
         for problem in artifact.failed:
             show.say(f"warning: {artifact.file} was kept though {problem}")
+        for finding in artifact.coarse:
+            show.say(f"warning: {artifact.file}: {finding}; see docs/onnx-weights.md")
         if artifact.requantised is not None:
             channels, of = artifact.requantised
             show.say(f"{artifact.file}: {channels} of {of} output channels were requantised; the others keep their integers")

@@ -173,4 +173,5 @@ def _artifact(file: str, form: str, precision: str, printed: Printed, judged: Ju
         arena=printed.arena,
         requantised=printed.requantised,
         failed=judged.problems,
+        coarse=judged.coarse,
     )

@@ -22,7 +22,8 @@ class Artifact:
     measured on the way; `bench` does it properly. delegated: share of an ExecuTorch program's operations that XNNPACK runs.
     requantised: how many output channels had to get other weights, of how many. bundle: what it was printed from, a path from the
     manifest's folder. bytes: of a folder of C those of its constants; arena: bytes of RAM that it needs for activations. failed:
-    why it did not pass its gates, where it was kept all the same.
+    why it did not pass its gates, where it was kept all the same. coarse: what its runtime made of it, a right file, on the
+    processor that it was judged on.
     """
 
     file: str
@@ -42,6 +43,7 @@ class Artifact:
     arena: int | None = None
     requantised: tuple[int, int] | None = None
     failed: tuple[str, ...] = ()
+    coarse: tuple[str, ...] = ()
 
 
 def read(folder: Path) -> tuple[Artifact, ...]:

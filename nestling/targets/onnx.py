@@ -211,18 +211,19 @@ def _reason(error: Exception) -> str:
 # ---- the inside -----------------------------------------------------------------------------------------------------------------
 
 
-def activations(content: bytes, image: Array) -> dict[str, Array]:
+def activations(content: bytes, image: Array, as_written: bool = False) -> dict[str, Array]:
     """Every int8 activation that ONNX Runtime computes, by its Graph name, in the Graph's order: int8, NHWC where an image.
 
     content: a printed int8 Graph. image: the file's input, uint8 [1, H, W, C]. Because the integers are asked for, ONNX Runtime
-    does not merge a `quantize` with the rounding before it, as it does else; apart from that a run computes the same.
+    does not merge a `quantize` with the rounding before it, as it does else; apart from that a run computes the same. as_written:
+    each operator by itself, see open_session.
     Raises UnusableFile as load_bytes.
     """
     model = parse(content, "the printed graph")
     names = [value.name for value in model.graph.value_info]
     del model.graph.output[:]
     model.graph.output.extend(model.graph.value_info)
-    values = run(open_session(model.SerializeToString(), 1), image) if names else []
+    values = run(open_session(model.SerializeToString(), 1, as_written=as_written), image) if names else []
     return {name: _in_graph_order(signed(value)) for name, value in zip(names, values, strict=True)}
 
 

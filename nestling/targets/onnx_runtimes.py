@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from nestling.graph.ir import Array
 from nestling.targets.openvino import openvino_core
 from nestling.targets.quiet import quiet
 
-Runtime = Literal["onnxruntime", "openvino"]
+Runtime = Literal["onnxruntime", "openvino", "as written"]
 Answer = Callable[[Array], Sequence[Array]]  # the one input -> every output, in the file's order
 
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
@@ -41,10 +42,12 @@ def import_onnxruntime() -> Any:
     return importlib.import_module("onnxruntime")
 
 
-def open_session(content: bytes, threads: int | None, profile: Path | None = None) -> Any:
+def open_session(content: bytes, threads: int | None, profile: Path | None = None, as_written: bool = False) -> Any:
     """ONNX Runtime's session on the CPU.
 
     threads: None leaves the choice to it. profile: the beginning of a file's name, to which layers' times go.
+    as_written: each operator by itself, as the file has it. Between dequantise and quantise all is float then, on any processor,
+    where else they are fused into integer kernels, of which some processors have inexact ones.
     Waiting threads sleep: spinning ones take the processor from other runtimes in the process, and gained nothing (one thread), or
     halved the speed (two threads on two shared cores).
     """
@@ -54,6 +57,8 @@ def open_session(content: bytes, threads: int | None, profile: Path | None = Non
         options.log_severity_level = FATAL
         options.intra_op_num_threads = threads or 0
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if as_written:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
@@ -68,8 +73,8 @@ def run(session: Any, value: Array) -> list[Array]:
     return outputs
 
 
-def _onnxruntime(content: bytes, threads: int | None) -> Answer:
-    session = open_session(content, threads)
+def _onnxruntime(content: bytes, threads: int | None, as_written: bool = False) -> Answer:
+    session = open_session(content, threads, as_written=as_written)
     return lambda value: run(session, value)
 
 
@@ -93,4 +98,8 @@ def _openvino(content: bytes, threads: int | None) -> Answer:
     return answer
 
 
-OPEN: Mapping[Runtime, Callable[[bytes, int | None], Answer]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+OPEN: Mapping[Runtime, Callable[[bytes, int | None], Answer]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "as written": partial(_onnxruntime, as_written=True),
+}

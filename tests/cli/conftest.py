@@ -29,6 +29,11 @@ Nestling = Callable[..., Done]
 SMALL = ("--backbone", "mobilenetv2_050", "--weights", "none", "--size", "64")
 
 
+def rounded(metric: float) -> object:
+    """A lineage holds six digits of a number; what a command has just measured is held against it to as many."""
+    return pytest.approx(metric, abs=1e-6)
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling
+from cli.conftest import Nestling, rounded
 
 from nestling import bundle as bundles
 from nestling.graph.ir import Graph
@@ -41,14 +41,14 @@ def test_json_is_one_object_and_the_same_again_is_the_same_file(
     result = json.loads(done.stdout)
     assert result["images"] == {"train": 36, "val": 12, "test": 12, "left_out": 0}
     assert result["interval"][0] <= result["top1"] <= result["interval"][1]
-    assert result["top1"] == bundles.load(pruned).lineage[-1].metrics["test_top1"]
+    assert result["top1"] == rounded(bundles.load(pruned).lineage[-1].metrics["test_top1"])
     assert result["after"]["bytes"] < result["before"]["bytes"] and result["after"]["ms"] > 0
     assert (tmp_path / "a.nest").read_bytes() == pruned.read_bytes()
 
 
 def test_top1_is_what_eval_finds(nestling: Nestling, photos: Path, pruned: Path) -> None:
     found = json.loads(nestling("eval", pruned, photos, "--json").stdout)
-    assert found["top1"] == bundles.load(pruned).lineage[-1].metrics["test_top1"]
+    assert found["top1"] == rounded(bundles.load(pruned).lineage[-1].metrics["test_top1"])
 
 
 def test_it_exports(nestling: Nestling, pruned: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_channels_and_fine_tuning_in_one_command(nestling: Nestling, bundle: Pat
     made = bundles.load(tmp_path / "a.nest")
     assert [step.name for step in made.lineage] == ["fit", "prune", "finetune"] and isinstance(made.architecture, Graph)
     assert result["after"]["macs"] <= 0.6 * result["before"]["macs"]
-    assert result["top1"] == result["tuned"]["top1"] == pytest.approx(made.lineage[-1].metrics["test_top1"], abs=1e-6)
+    assert result["top1"] == result["tuned"]["top1"] == rounded(made.lineage[-1].metrics["test_top1"])
 
 
 def test_a_quantised_bundle_loses_its_integers_and_a_pruned_one_is_pruned_again(

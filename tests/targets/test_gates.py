@@ -1,17 +1,21 @@
 """Wrong files are refused: a network is printed with one thing broken, and judged as what it should have been."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from graph.quantization_cases import Inverted, calibrated, captured, pictures, seeded
 from torch import nn
 
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle, Head, save
 from nestling.graph.ir import Graph, Tensor
 from nestling.preprocess import ImagePreprocess
-from nestling.targets.gates import dropped, judge
+from nestling.targets import gates, manifest
+from nestling.targets.export import exported
+from nestling.targets.gates import Judgement, dropped, judge
 from nestling.targets.printers import PRINTERS, ExportConfig, Job
 from nestling.targets.yardstick import Expected, expected
 
@@ -104,10 +108,14 @@ def table(bundle: Bundle) -> Bundle:
     return _with(bundle, replace(tensor, data=data))
 
 
-def _problems(bundle: Bundle, printed_from: Bundle, form: str, wanted: Expected) -> tuple[str, ...]:
+def _judged(bundle: Bundle, printed_from: Bundle, form: str, wanted: Expected) -> Judgement:
     printed = PRINTERS[form, "int8"](Job(printed_from, ExportConfig()))
     job = Job(bundle, ExportConfig())
-    return judge(printed, f"x.{form}", form, "int8", bundle, job.inside(form, "int8"), wanted).problems
+    return judge(printed, f"x.{form}", form, "int8", bundle, job.inside(form, "int8"), wanted)
+
+
+def _problems(bundle: Bundle, printed_from: Bundle, form: str, wanted: Expected) -> tuple[str, ...]:
+    return _judged(bundle, printed_from, form, wanted).problems
 
 
 @pytest.mark.parametrize("form", ["tflite", "onnx", "pte", "features.pte"])
@@ -119,6 +127,66 @@ def test_the_right_file_passes(bundle: Bundle, wanted: Expected, form: str) -> N
 @pytest.mark.parametrize("form", ["tflite", "onnx", "pte"])
 def test_a_wrong_file_is_refused(bundle: Bundle, wanted: Expected, form: str, broken: Break) -> None:
     assert _problems(bundle, broken(bundle), form, wanted), f"{form} with a broken {broken.__name__} was let through"
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A runtime whose answers are `noise` off, as on a processor with inexact kernels."""
+
+    runner: Any
+    noise: float
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.runner, name)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        answers = self.runner(images)
+        return answers + np.random.default_rng(int(images.sum())).normal(0, self.noise, answers.shape).astype(np.float32)
+
+
+def coarse(monkeypatch: pytest.MonkeyPatch, form: str, noise: float) -> None:
+    real = gates.LOADERS[form]
+    monkeypatch.setattr(gates, "LOADERS", {form: lambda content, name: Coarse(real(content, name), noise)})
+
+
+def quantisation(wanted: Expected) -> float:
+    assert wanted.floats is not None
+    return float(np.sqrt(np.mean((wanted.floats - wanted.answers) ** 2)))
+
+
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_a_right_file_in_a_coarse_runtime_is_told_and_a_wrong_one_refused(
+    bundle: Bundle, wanted: Expected, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse(monkeypatch, form, 3 * quantisation(wanted))
+    judged = _judged(bundle, bundle, form, wanted)
+    assert judged.problems == () and judged.noise_ratio is not None and judged.noise_ratio > 2
+    assert "its runtime is coarse" in " ".join(judged.coarse)
+    wrong = _judged(bundle, scale(bundle), form, wanted)
+    assert wrong.problems and not wrong.coarse
+
+
+def test_a_pte_is_right_that_rounds_each_layer_once(bundle: Bundle, wanted: Expected) -> None:
+    """A reference that lies further from it than quantisation is stands for a network that feels every step."""
+    noise = quantisation(wanted)
+    away = wanted.answers + np.random.default_rng(0).normal(0, 2 * noise, wanted.answers.shape).astype(np.float32)
+    far = replace(wanted, answers=away, floats=away + np.float32(noise))
+    judged = _judged(bundle, bundle, "pte", far)
+    assert judged.problems == () and "rounded once" in " ".join(judged.coarse)
+    for broken in (padding, table):  # the file gate does not see these
+        wrong = _judged(bundle, broken(bundle), "pte", far)
+        assert wrong.problems and not wrong.coarse, broken.__name__
+
+
+def test_export_keeps_what_is_right_and_the_manifest_tells(
+    bundle: Bundle, wanted: Expected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse(monkeypatch, "tflite", 3 * quantisation(wanted))
+    save(bundle, tmp_path / "a.nest")
+    made = exported(tmp_path / "a.nest", tmp_path, [("tflite", "int8")])
+    assert not made.refused and (tmp_path / "a-int8.tflite").is_file()
+    (artifact,) = manifest.read(tmp_path)
+    assert "reference kernels" in " ".join(artifact.coarse) and artifact.failed == ()
 
 
 def test_the_message_names_the_layer(bundle: Bundle, wanted: Expected) -> None:
