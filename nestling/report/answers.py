@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,15 +79,17 @@ def predict(model: Path, images: Sequence[Path], top: int = 3) -> tuple[Predicti
 
 
 def answers(
-    runners: Sequence[Runner], items: Sequence[Item], progress: Progress = silent
+    runners: Sequence[Runner], items: Sequence[Item], progress: Progress = silent, most_seconds: float = math.inf
 ) -> tuple[tuple[Item, ...], list[NDArray[np.float32]], tuple[LeftOut, ...]]:
     """Every runner's logits, float32 [N, classes] each, for the items that can be read; and those that can't.
 
-    Raises UnusableData where none can.
+    most_seconds: a runner that has taken as long answers no more: its logits are those of the first items only.
+    Raises UnusableData where none can be read.
     """
     used: list[Item] = []
     left_out: list[LeftOut] = []
     logits: list[list[NDArray[np.float32]]] = [[] for _ in runners]
+    taken = [0.0 for _ in runners]
     # runners of one network take the same image; those that differ in preprocessing each get their own
     kinds = list(dict.fromkeys(runner.preprocess for runner in runners))
     decoded = zip(*(stream(items, preprocess, workers=2) for preprocess in kinds), strict=True)
@@ -96,10 +100,13 @@ def answers(
             left_out += [row[0][1] for row in chunk if isinstance(row[0][1], LeftOut)]
             whole = [row for row in chunk if not isinstance(row[0][1], LeftOut)]
             used += [items[row[0][0]] for row in whole]
-            for runner, own in zip(runners, logits, strict=True):
+            for i, runner in enumerate(runners):
                 kind = kinds.index(runner.preprocess)
-                if whole:
-                    own.append(runner(np.stack([image for row in whole if not isinstance(image := row[kind][1], LeftOut)])))
+                if whole and taken[i] < most_seconds:
+                    images = np.stack([image for row in whole if not isinstance(image := row[kind][1], LeftOut)])
+                    start = perf_counter()
+                    logits[i].append(runner(images))
+                    taken[i] += perf_counter() - start
     if not used:
         raise UnusableData("none of the images can be read.")
     return tuple(used), [np.concatenate(own) for own in logits], tuple(left_out)

@@ -28,6 +28,7 @@ from nestling.targets.printers import FEATURES, INTEGERS
 from nestling.targets.yardstick import Expected, expected
 
 ROUNDS, RUNS = 7, 15
+MOST_NOISE_SECONDS, LEAST_NOISE_IMAGES = 5.0, 50
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,11 @@ def bench(
                     own.extend(worker.ask({"runs": RUNS})["ms"])
                     advance(1)
         peaks = [worker.ask({"peak": True})["peak"] for worker in workers]
-        ratios = _noise(files, workers, data, progress) if noise else [None for _ in workers]
+        ms = [float(np.median(own)) for own in times]
+        ratios = _noise(files, workers, ms, data, progress) if noise else [None for _ in workers]
     return tuple(
-        Timing(file.name, runtime, count, float(np.median(own)), float(np.percentile(own, 95)), peak, size_of(file), ratio)
-        for (file, runtime, count), own, peak, ratio in zip(jobs, times, peaks, ratios, strict=True)
+        Timing(file.name, runtime, count, median, float(np.percentile(own, 95)), peak, size_of(file), ratio)
+        for (file, runtime, count), median, own, peak, ratio in zip(jobs, ms, times, peaks, ratios, strict=True)
     )
 
 
@@ -105,14 +107,20 @@ def listed(file: Path) -> Artifact | None:
         return None
 
 
-def _noise(files: Sequence[Path], workers: Sequence[_Worker], data: Path | None, progress: Progress) -> list[float | None]:
-    """A ratio a worker."""
+def _noise(
+    files: Sequence[Path], workers: Sequence[_Worker], ms: Sequence[float], data: Path | None, progress: Progress
+) -> list[float | None]:
+    """A ratio a worker. ms: that each takes for an image: slow ones are asked about fewer."""
     sources = {file: source for file in files if (source := _source(file)) is not None}
     found: dict[int, float] = {}
     for source in dict.fromkeys(sources.values()):
         wanted = expected(bundles.load(source), True, data, progress)
-        own = [(i, worker) for i, worker in enumerate(workers) if sources.get(worker.file) == source]
-        found |= zip((i for i, _ in own), _ratios([worker for _, worker in own], wanted, progress), strict=True)
+        own = {
+            i: (worker, max(LEAST_NOISE_IMAGES, int(MOST_NOISE_SECONDS * 1e3 / ms[i])))
+            for i, worker in enumerate(workers)
+            if sources.get(worker.file) == source
+        }
+        found |= zip(own, _ratios(list(own.values()), wanted, progress), strict=True)
     return [found.get(i) for i in range(len(workers))]
 
 
@@ -125,16 +133,17 @@ def _source(file: Path) -> Path | None:
     return source if source.is_file() else None
 
 
-def _ratios(workers: Sequence[_Worker], wanted: Expected, progress: Progress) -> Iterator[float]:
+def _ratios(asked: Sequence[tuple[_Worker, int]], wanted: Expected, progress: Progress) -> Iterator[float]:
+    """asked: workers, each with how many of the images it is to answer at the most."""
     assert wanted.floats is not None
-    quantisation = max(rms(wanted.floats, wanted.answers), 1e-12)
-    with TemporaryDirectory() as place, progress("measuring noise", len(workers)) as advance:
+    with TemporaryDirectory() as place, progress("measuring noise", len(asked)) as advance:
         images, answers = Path(place) / "images.npy", Path(place) / "answers.npy"
-        np.save(images, wanted.images)
-        for worker in workers:
+        for worker, most in asked:
+            np.save(images, wanted.images[:most])
             worker.ask({"images": str(images), "answers": str(answers)})
             advance(1)
-            yield rms(np.load(answers), wanted.answers) / quantisation
+            reference, floats = wanted.answers[:most], wanted.floats[:most]
+            yield rms(np.load(answers), reference) / max(rms(floats, reference), 1e-12)
 
 
 # ---- processes ------------------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from nestling.targets.printers import FEATURES, INTEGERS
 EXPLAINED = 16  # images; the answer is which layers matter, not how much to a decimal
 EXAMPLES = 6  # of each kind
 THUMBNAIL = 160  # pixels
+MOST_SECONDS = 20.0  # that a network answers for; a slower one is judged on fewer photographs, and says on how many
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +79,18 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
     known = {artifact.file: artifact for artifact in artifacts}
     networks = [_Network(file, runtime, known.get(file.name)) for file in files for runtime in runtimes(file)]
     runners = [load(network.path, 1, network.runtime) for network in networks]
-    items, logits, _ = answers(runners, chosen.items, progress)
+    # in the order of their fingerprints, as good as by lot: where a slow one answers the first ones only, these stand for all
+    drawn = sorted(chosen.items, key=lambda item: item.fingerprint)
+    items, logits, _ = answers(runners, drawn, progress, MOST_SECONDS)
     del runners  # their threads would wait beside the timing
     timings = bench(files, (1,), progress, data, rounds)
     rows = tuple(
         _row(network, timing, own, logits[0], items, bundle.labels)
         for network, timing, own in zip(networks, timings, logits, strict=True)
     )
-    shown = next((i for i, network in enumerate(networks) if network.artifact and network.artifact.precision == INTEGERS), 0)
+    shown = next(
+        (i for i, n in enumerate(networks) if n.artifact and n.artifact.precision == INTEGERS and len(logits[i]) == len(items)), 0
+    )
     truth = np.array([item.label for item in items])
     integers = bundles.load(next((out / a.bundle for a in artifacts if a.precision == INTEGERS), sources[0]))
     costs, notes = _costs(integers, dataset, progress)
@@ -103,8 +108,14 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
         machine=processor(),
         versions=versions(),
         data=f"{dataset.root.name}: {chosen.said}",
-        notes=(*notes, *why),
+        notes=(*notes, *why, *_fewer(rows)),
     )
+
+
+def _fewer(rows: Sequence[Row]) -> list[str]:
+    most = max(row.images for row in rows)
+    slow = [row for row in rows if row.images < most]
+    return [f"{row.file} is slow here: it was judged on {row.images} of the {most} photographs, drawn by lot." for row in slow]
 
 
 def _row(
@@ -115,8 +126,9 @@ def _row(
     items: Sequence[Item],
     labels: tuple[str, ...],
 ) -> Row:
-    evaluation = judge(own, np.array([item.label for item in items]), [item.path for item in items], labels)
-    found = compare(floats, own)
+    answered = items[: len(own)]
+    evaluation = judge(own, np.array([item.label for item in answered]), [item.path for item in answered], labels)
+    found = compare(floats[: len(own)], own)
     artifact = network.artifact
     return Row(
         file=network.path.name,

@@ -46,6 +46,7 @@ MOST_DROP = 0.005  # of top-1 on the yardstick
 CHANCE = 0.05  # a larger drop that chance brings about more often than this is none
 MOST_DIFFERENCE: Mapping[str, float] = {"fp32": 1e-3}  # of a float format's logits, relative to the image's largest
 BYTE_IMAGES = 2  # on which a .tflite must give the reference's bytes; the reference takes about a second for each
+C_IMAGES = 50  # plain C is slow, and its bytes have been seen by then
 
 LOADERS: Mapping[str, Callable[[bytes, str], Runner]] = {
     "pte": lambda content, name: executorch.load_bytes(content, name, threads=1),
@@ -94,6 +95,8 @@ def judge(
 ) -> Judgement:
     """graph: of an int8 file what it was to be printed from. Raises UnusableFile where its runtime does not take the file."""
     runner = _loaded(printed, file, form)
+    if not isinstance(printed.content, bytes):
+        expected = expected.first(C_IMAGES)
     problems = [*_said_wrongly(runner, bundle)]
     if graph is not None:
         problems += _inside(printed, form, runner, graph, expected.images)

@@ -46,6 +46,11 @@ class Expected:
     truth: NDArray[np.int64] | None
     said: str
 
+    def first(self, count: int) -> Expected:
+        """The same of the first images only."""
+        floats, truth = (None if values is None else values[:count] for values in (self.floats, self.truth))
+        return Expected(self.images[:count], self.answers[:count], floats, truth, self.said)
+
 
 def expected(bundle: Bundle, integers: bool, data: Path | None = None, progress: Progress = silent) -> Expected:
     """integers: for files that are printed from the bundle's int8 Graph.
