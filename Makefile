@@ -14,8 +14,17 @@ setup: .venv/ready
 demo: setup
 	$(PY) -m nestling demo
 
+# make test CPU=avx2: as a processor without AVX-512 and 8-bit dot products sees it. torch, oneDNN, NumPy and OpenBLAS have switches;
+# XNNPACK and ONNX Runtime have none, so the tests that hang on their kernels run in an emulator (about 25 minutes more).
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR" OPENBLAS_CORETYPE=Haswell
+
 test: setup .venv/tools
+ifeq ($(CPU),avx2)
+	$(AVX2) $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	qemu-x86_64 -cpu max $(PY) -m pytest -p no:xdist -m kernels
+else
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+endif
 
 lint: setup
 	.venv/bin/ruff check .

@@ -48,7 +48,8 @@ class Expected:
 
     def first(self, count: int) -> Expected:
         """The same of the first images only."""
-        floats, truth = (None if values is None else values[:count] for values in (self.floats, self.truth))
+        floats = None if self.floats is None else self.floats[:count]
+        truth = None if self.truth is None else self.truth[:count]
         return Expected(self.images[:count], self.answers[:count], floats, truth, self.said)
 
 

@@ -31,6 +31,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Graph, bytes]:
     return module, graph, executorch.print_program(GraphProgram(graph).eval(), WHAT).content
 
 
+@pytest.mark.kernels
 def test_it_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, Graph, bytes]) -> None:
     module, graph, content = case
     reference = litert(graph, UNSEEN)

@@ -255,6 +255,7 @@ def original_scores(path: Path, graph: Graph, name: str, images: np.ndarray) -> 
         pytest.param("mobilenet_v2_1_0_224_quant.tflite", 56, 1.2, 0.85, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.kernels
 def test_an_imported_network_answers_as_its_file(
     shared_data: Shared, name: str, channels: int, most: float, agreement: float
 ) -> None:

@@ -118,6 +118,7 @@ def _problems(bundle: Bundle, printed_from: Bundle, form: str, wanted: Expected)
     return _judged(bundle, printed_from, form, wanted).problems
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("form", ["tflite", "onnx", "pte", "features.pte"])
 def test_the_right_file_passes(bundle: Bundle, wanted: Expected, form: str) -> None:
     assert _problems(bundle, bundle, form, wanted) == ()
@@ -154,6 +155,7 @@ def quantisation(wanted: Expected) -> float:
     return float(np.sqrt(np.mean((wanted.floats - wanted.answers) ** 2)))
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("form", ["tflite", "onnx"])
 def test_a_right_file_in_a_coarse_runtime_is_told_and_a_wrong_one_refused(
     bundle: Bundle, wanted: Expected, form: str, monkeypatch: pytest.MonkeyPatch
@@ -166,6 +168,7 @@ def test_a_right_file_in_a_coarse_runtime_is_told_and_a_wrong_one_refused(
     assert wrong.problems and not wrong.coarse
 
 
+@pytest.mark.kernels
 def test_a_pte_is_right_that_rounds_each_layer_once(bundle: Bundle, wanted: Expected) -> None:
     """A reference that lies further from it than quantisation is stands for a network that feels every step."""
     noise = quantisation(wanted)

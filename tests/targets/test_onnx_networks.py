@@ -30,6 +30,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Graph]:
     return module, calibrated(captured(module), CALIBRATION)[0]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_network_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, Graph], weights: str, runtime: str) -> None:
@@ -47,6 +48,7 @@ def test_a_float_network_answers_as_torch(case: tuple[nn.Module, Graph], runtime
     np.testing.assert_allclose(answers, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.kernels
 @needs_exact_products
 def test_both_forms_of_weights_answer_the_same(case: tuple[nn.Module, Graph]) -> None:
     images = np.stack(UNSEEN)
@@ -54,6 +56,7 @@ def test_both_forms_of_weights_answer_the_same(case: tuple[nn.Module, Graph]) ->
     np.testing.assert_array_equal(unsigned, signed)
 
 
+@pytest.mark.kernels
 def test_the_activations_are_those_of_a_run(case: tuple[nn.Module, Graph]) -> None:
     """Every int8 tensor that the Graph computes, in its order; and asking for them does not change the answer."""
     _, graph = case

@@ -75,6 +75,7 @@ def operators(model: bytes) -> list[int]:
     return [root.OperatorCodes(graph.Operators(i).OpcodeIndex()).BuiltinCode() for i in range(graph.OperatorsLength())]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize(("mean", "std"), [IMAGENET, HALF, ((0.2,), (0.3,)), *RANDOM])
@@ -94,6 +95,7 @@ def test_every_entry_of_a_float_table_is_met(mean: tuple[float, ...], std: tuple
     np.testing.assert_allclose(answered(table_graph(table, None), kernels), table, rtol=0, atol=1e-6 * np.abs(table).max())
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
 def test_a_table_of_any_values_is_exact(dtype: str, kernels: str) -> None:

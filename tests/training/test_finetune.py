@@ -99,6 +99,7 @@ def test_it_learns_from_train_alone(fitted: Bundle, photos: Path, monkeypatch: p
     assert seen == {"train": set(fitted.split.train), "val": set(fitted.split.val)}
 
 
+@pytest.mark.kernels
 @pytest.mark.slow
 def test_it_quantises_exports_and_answers(made: Taught, photos: Path, tmp_path: Path) -> None:
     """Quantising learns the head again: on the embeddings of the new backbone."""
