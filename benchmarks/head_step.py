@@ -297,7 +297,9 @@ def old_and_new(pkg: Path, old: Path, new: Path, others: Path, kilobytes: int, p
     second = LearnConfig(begin_with=place / "first.nst", replay=kilobytes, output=place / "second.nst")
     learned = learn(pkg, new, second)
     after = LearnConfig(begin_with=place / "second.nst", cycles=0)
-    recall = next(row.recall for row in learn(pkg, others, after).after["test"].per_class if row.label == learned.new[0])
+    found = learn(pkg, others, after).after["test"]
+    recall = next((row.recall for row in found.per_class if row.label == learned.new[0]), None)
+    assert recall is not None, "too few photographs to tell"
     return first.after["test"].top1, learn(pkg, old, after).after["test"].top1, recall
 
 

@@ -27,6 +27,10 @@ def prepare_command(
     size: Annotated[int | None, typer.Option(help="Side in pixels.", show_default="the largest square of each")] = None,
     strip: Annotated[int, typer.Option(min=0, help="Leading parts to take off the list's paths, as `patch -p` does.")] = 0,
     least: Annotated[int, typer.Option(min=1, help="An image with a side of fewer pixels is tiny.")] = 32,
+    parts: Annotated[
+        bool | None,
+        typer.Option("--parts/--no-parts", help="Folders called train, val, test: parts, or classes.", show_default="told"),
+    ] = None,
     tiny: Annotated[str, typer.Option(help="What becomes of tiny images: leave-out or keep.")] = "leave-out",
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run made in the folder.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -44,7 +48,7 @@ def prepare_command(
     if tiny not in ("leave-out", "keep"):
         raise typer.BadParameter(f"--tiny is leave-out or keep; found {tiny!r}")
     wanted = tuple(name.strip() for name in classes.split(",")) if classes else None
-    config = PrepareConfig(chosen, size, wanted, strip, least, tiny == "keep", force)
+    config = PrepareConfig(chosen, size, wanted, strip, least, tiny == "keep", parts, force)
     made = prepare(source, output, listed, names, config, show.bars)
     if json:
         counts = [asdict(count) for count in made.counts]

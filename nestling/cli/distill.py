@@ -92,6 +92,7 @@ def command(
     if made is None:
         return
     settings = made.bundle.lineage[-1].settings
+    show.doubted(made.test)
     if json:
         about = {"teacher": settings["teacher"], "teacher_val_top1": settings["teacher_val_top1"]}
         show.as_json(training.plain(made, output) | about)

@@ -22,8 +22,9 @@ def command(
     result = evaluate(model, data, show.bars)
     show.left_out(result.left_out)
     show.say(f"judged on {result.said}")
+    show.doubted(result.evaluation, "these photographs")
     if json:
         show.as_json(show.evaluation_plain(result.evaluation) | {"said": result.said})
         return
     show.evaluation_tables(result.evaluation)
-    show.out().print(f"top-1  {show.top1(result.evaluation)}  on {result.evaluation.images} images")
+    show.out().print(f"top-1  {show.top1_beside(result.evaluation)}  on {result.evaluation.images} images")

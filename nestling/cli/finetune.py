@@ -89,6 +89,7 @@ def command(
             f"warning: on the validation part it is no better than it was ({show.share(made.val_top1_before)} before, "
             f"{show.share(made.best.val_top1)} now); a lower --rate, or fewer --blocks, may help"
         )
+    show.doubted(made.test)
     if json:
         show.as_json(training.plain(made, output))
         return

@@ -28,6 +28,10 @@ def command(
         bool, typer.Option("--balanced", help="Each class weighs the same, however many photographs it has.")
     ] = False,
     classes: Annotated[str | None, typer.Option(help="Only these classes, separated by commas.")] = None,
+    parts: Annotated[
+        bool | None,
+        typer.Option("--parts/--no-parts", help="Folders called train, val, test: parts, or classes.", show_default="told"),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -39,15 +43,24 @@ def command(
     from nestling.training.fit import FitConfig, fit
 
     chosen = tuple(name.strip() for name in classes.split(",")) if classes else None
-    config = FitConfig(backbone, weights, size, seed, views, balanced, chosen, strict)
+    config = FitConfig(backbone, weights, size, seed, views, balanced, chosen, parts, strict)
     fitted = fit(data, config, show.bars)
     save(fitted.bundle, output)
     show.left_out(fitted.left_out)
+    show.copies(fitted.copies)
+    show.warnings(fitted.doubts)
     if json:
         result = {"bundle": str(output), "images": fitted.images, "top1": fitted.test.top1, "interval": fitted.test.interval}
-        show.as_json(result | {"seconds": fitted.seconds})
+        found = {
+            "one_answer": fitted.one_answer,
+            "warnings": list(fitted.doubts),
+            "copies": [list(map(str, s)) for s in fitted.copies],
+        }
+        show.as_json(result | show.majority_plain(fitted.test) | found | {"seconds": fitted.seconds})
         return
     show.evaluation_tables(fitted.test)
     counts = ", ".join(f"{count} {part.replace('_', ' ')}" for part, count in fitted.images.items())
-    show.out().print(f"images      {counts}\ntest top-1  {show.top1(fitted.test)}\nseconds     {show.seconds(fitted.seconds)}")
+    show.out().print(
+        f"images      {counts}\ntest top-1  {show.top1_beside(fitted.test)}\nseconds     {show.seconds(fitted.seconds)}"
+    )
     show.out().print(f"written     {output}\nnext:  nestling export {show.path_hint(output)} --to pte --precision int8 -o out/")

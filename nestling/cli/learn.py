@@ -59,16 +59,17 @@ def command(
         show.as_json(result | counts | {"accuracy": shown, "seconds": dict(learned.seconds)})
         return
     rows = [
-        [part, str(after.images), show.share(learned.before[part].top1), show.top1(after)] for part, after in learned.after.items()
+        [part, str(after.images), show.share(after.majority), show.share(learned.before[part].top1), show.top1(after)]
+        for part, after in learned.after.items()
     ]
     rows += [
-        [f"{part}, {row.label} (new)", str(row.images), "", show.share(row.recall)]
+        [f"{part}, {row.label} (new)", str(row.images), "", "", show.told_share(row.recall)]
         for part, after in learned.after.items()
         for row in after.per_class
         if row.label in learned.new and row.images
     ]
     if rows:
-        show.table(["accuracy on", "images", "before", "after [95%]"], rows)
+        show.table(["accuracy on", "images", "the largest class", "before", "after [95%]"], rows)
     if not saved:
         return
     replayed = f" and {learned.replayed} of the replay store" if learned.replayed else ""

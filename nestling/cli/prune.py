@@ -119,9 +119,11 @@ def _structured(path: Path, data: Path | None, output: Path, config: Any, teachi
         )
         if tuned is None:
             return
+    test = tuned.test if tuned else pruned.after.test
+    show.doubted(test)
     if json:
-        test = tuned.test if tuned else pruned.after.test
-        plain = {"bundle": str(output), "images": pruned.images, "top1": test.top1, "interval": test.interval}
+        plain: dict[str, object] = {"bundle": str(output), "images": pruned.images, "top1": test.top1, "interval": test.interval}
+        plain |= show.majority_plain(test)
         seconds = dict(pruned.seconds) | ({"training": tuned.seconds["training"]} if tuned else {})
         costs = {"before": _costs(pruned.before), "after": _costs(pruned.after)}
         costs |= {"tuned": _answers(tuned.best.val_top1, tuned.test)} if tuned else {}
@@ -167,6 +169,7 @@ def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: 
     )
     if made is None:
         return
+    show.doubted(made.test)
     new = made.bundle
     dataset = training_data(old, data)
     with show.bars("capturing", 1) as advance:

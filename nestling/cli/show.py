@@ -18,7 +18,8 @@ from rich.table import Table
 
 from nestling.data.folders import LeftOut
 from nestling.progress import Advance
-from nestling.report.evaluate import Evaluation
+from nestling.report import doubts
+from nestling.report.evaluate import Evaluation, PerClass
 
 if TYPE_CHECKING:
     from nestling.report.page import Row
@@ -103,6 +104,39 @@ def top1(evaluation: Evaluation) -> str:
     return f"{share(evaluation.top1)} [{low * 100:.1f}, {high * 100:.1f}]"
 
 
+def top1_beside(evaluation: Evaluation) -> str:
+    """85.7% [82.5, 88.4]; always answering good: 70.6%."""
+    return f"{top1(evaluation)}; always answering {evaluation.majority_class}: {share(evaluation.majority)}"
+
+
+def told_share(value: float | None) -> str:
+    """A share, or "-" where it cannot be told."""
+    return "-" if value is None else share(value)
+
+
+def warnings(said: Sequence[str]) -> None:
+    """Each on a line of stderr."""
+    for text in said:
+        say(f"warning: {text}")
+
+
+def doubted(evaluation: Evaluation, part: str = "the test part") -> None:
+    """Says where the answers are worth no more than none."""
+    warnings(doubts.of_answers(evaluation, part))
+
+
+def copies(groups: Sequence[Sequence[Path]]) -> None:
+    """Names photographs that lie in their class more than once."""
+    if not groups:
+        return
+    many = "1 photograph lies" if len(groups) == 1 else f"{len(groups)} photographs lie"
+    say(f"{many} in the class more than once; each counts once, all its copies on one side:")
+    for group in groups[:MOST_LEFT_OUT]:
+        say(f"  {' = '.join(map(str, group[:4]))}{f' and {len(group) - 4} more' if len(group) > 4 else ''}")
+    if len(groups) > MOST_LEFT_OUT:
+        say(f"  and {len(groups) - MOST_LEFT_OUT} more")
+
+
 def size(count: int) -> str:
     """Bytes in the unit that suits them (1 MB = 10^6 bytes)."""
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
@@ -113,6 +147,7 @@ def evaluation_plain(evaluation: Evaluation) -> dict[str, object]:
     return {
         "top1": evaluation.top1,
         "interval": list(evaluation.interval),
+        **majority_plain(evaluation),
         "images": evaluation.images,
         "labels": list(evaluation.labels),
         "confusion": evaluation.confusion.tolist(),
@@ -121,16 +156,26 @@ def evaluation_plain(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
+def majority_plain(evaluation: Evaluation) -> dict[str, object]:
+    """As --json prints it beside every top-1 of a data set."""
+    return {"majority": evaluation.majority, "majority_class": evaluation.majority_class}
+
+
 def evaluation_tables(evaluation: Evaluation) -> None:
     """Per class, confusions, the most confident mistakes."""
-    rows = [[row.label, share(row.precision), share(row.recall), str(row.images)] for row in evaluation.per_class]
-    table(["class", "precision", "recall", "images"], rows)
+    rows = [[row.label, told_share(row.precision), _recall(row), str(row.images)] for row in evaluation.per_class]
+    table(["class", "precision", "recall [95%]", "images"], rows)
     if len(evaluation.labels) <= 12:
         counts = [[label, *map(str, row)] for label, row in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)]
         table(["true \\ answered", *evaluation.labels], counts, "confusions")
     if evaluation.mistakes:
         wrong = [[str(m.path), m.label, m.answer, share(m.probability)] for m in evaluation.mistakes]
         table(["file", "is", "answered", "sure"], wrong, "the most confident mistakes")
+
+
+def _recall(row: PerClass) -> str:
+    low, high = row.recall_interval
+    return "-" if row.recall is None else f"{share(row.recall)} [{low * 100:.0f}, {high * 100:.0f}]"
 
 
 def networks(rows: Sequence[Row]) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from nestling.cli import show
 from nestling.progress import Progress, silent
+from nestling.report import doubts
 
 if TYPE_CHECKING:
     from nestling.training.loop_state import Epoch
@@ -74,7 +75,8 @@ def taught(work: Teach, output: Path, resume: bool, json: bool) -> Taught | None
 
 def plain(made: Taught, output: Path) -> dict[str, object]:
     """As --json prints it."""
-    evaluation: dict[str, object] = {"top1": made.test.top1, "interval": made.test.interval}
+    evaluation: dict[str, object] = {"top1": made.test.top1, "interval": made.test.interval} | show.majority_plain(made.test)
+    evaluation |= {"one_answer": doubts.only_answered(made.test)}
     return {"bundle": str(output), "images": made.images, **evaluation, "seconds": made.seconds}
 
 
@@ -85,7 +87,7 @@ def summary(made: Taught, output: Path) -> None:
     show.out().print(
         f"images      {counts}\n"
         f"val top-1   {show.share(made.best.val_top1)} in epoch {made.best.number}; {show.share(made.val_top1_before)} before\n"
-        f"test top-1  {show.top1(made.test)}\nseconds     {show.seconds(made.seconds)}\nwritten     {output}"
+        f"test top-1  {show.top1_beside(made.test)}\nseconds     {show.seconds(made.seconds)}\nwritten     {output}"
     )
 
 

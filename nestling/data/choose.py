@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nestling.bundle import Bundle, Part, Split
@@ -47,15 +47,15 @@ def scan_for(labels: Sequence[str], root: Path) -> Dataset:
 
     Raises UnusableData where the folder has a class that the network does not know, or none that it does.
     """
-    dataset = scan(root)
+    dataset = scan(root, known=labels)
     unknown = [label for label in dataset.labels if label not in labels]
     if len(unknown) == len(dataset.labels):
         raise UnusableData(f"{root} has the classes {_listed(dataset.labels)}; the network knows {_listed(labels)}.")
     if unknown:
-        dataset = scan(root, [label for label in dataset.labels if label in labels])
+        dataset = scan(root, [label for label in dataset.labels if label in labels], known=labels)
     places = [list(labels).index(label) for label in dataset.labels]
-    items = tuple(Item(item.path, places[item.label], item.fingerprint, item.part) for item in dataset.items)
-    return Dataset(root, tuple(labels), items, dataset.left_out)
+    items = tuple(replace(item, label=places[item.label]) for item in dataset.items)
+    return replace(dataset, labels=tuple(labels), items=items)
 
 
 def training_data(bundle: Bundle, data: Path | None) -> Dataset:

@@ -45,7 +45,8 @@ class PrepareConfig:
 
     classes: names of the wanted classes; None for all. strip: leading parts of the list's paths that are taken away, as `patch -p`
     does: /a/bar/1.jpg is bar/1.jpg with 2. least: an image with a side of fewer pixels is tiny. keep_tiny: tiny ones are named and
-    kept, not left out. force: replace what an earlier run made.
+    kept, not left out. parts: whether folders that are called like parts are parts; None: found out. force: replace what an earlier
+    run made.
     """
 
     format: Format = "jpg"
@@ -54,6 +55,7 @@ class PrepareConfig:
     strip: int = 0
     least: int = 32
     keep_tiny: bool = False
+    parts: bool | None = None
     force: bool = False
 
 
@@ -158,15 +160,19 @@ def _from_list(source: Path, listed: Path, names: Path | None, config: PrepareCo
 
 
 def _from_folders(source: Path, config: PrepareConfig) -> tuple[list[Entry], Folders]:
-    dataset = scan(source, config.classes)
-    depth = 2 if any(item.part for item in dataset.items) else 1  # source/train/class or source/class
+    """Parts are called train, val and test in what is written, however they are called in source."""
+    dataset = scan(source, config.classes, config.parts)
+    folders = {folder.path: folder for folder in dataset.folders}
 
-    def entry(path: Path) -> Entry:
-        inner = path.relative_to(source).parts
-        return Entry(path, "/".join(inner[:depth]), "/".join(inner[depth:]))
+    def entry(path: Path) -> Entry | None:
+        """None for what lies in no class folder."""
+        of = next((folders[above] for above in path.parents if above in folders), None)
+        if of is None:
+            return None
+        return Entry(path, f"{of.part}/{of.label}" if of.part else of.label, path.relative_to(of.path).as_posix())
 
-    beside = [left for left in dataset.left_out if len(left.path.relative_to(source).parts) > depth]
-    return [entry(item.path) for item in dataset.items], {left.path: (entry(left.path).folder, left.reason) for left in beside}
+    entries = [made for item in dataset.items if (made := entry(item.path))]
+    return entries, {left.path: (made.folder, left.reason) for left in dataset.left_out if (made := entry(left.path))}
 
 
 def _jobs(entries: Sequence[Entry], format: Format) -> list[_Job]:

@@ -37,7 +37,7 @@ def parts(data: Path, labels: Sequence[str], known: Mapping[str, Part], seed: in
     are divided among themselves by data.split's rule; where they are fewer than 3, they are all learned from. A class folder that
     the head does not know is a new class; new ones come in the order of their names. Raises UnusableData as scan does.
     """
-    dataset = scan(data)
+    dataset = scan(data, known=labels)
     new = tuple(label for label in dataset.labels if label not in labels)
     all_labels = (*labels, *new)
     by_part: dict[Part, list[Item]] = {part: [] for part in PARTS}

@@ -10,15 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+LEAST_TOLD = 5  # photographs: of fewer a share cannot be told (5 right of 5 may be 57%)
+
 
 @dataclass(frozen=True)
 class PerClass:
-    """precision: of those called so, how many are; recall: of those that are, how many are called so; 0 where undefined."""
+    """precision: of those called so, how many are; recall: of those that are, how many are called so.
+
+    Either is None of fewer than LEAST_TOLD photographs. recall_interval: Wilson, 95%. images: of the class.
+    """
 
     label: str
-    precision: float
-    recall: float
+    precision: float | None
+    recall: float | None
     images: int
+    recall_interval: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,16 @@ class Evaluation:
     per_class: tuple[PerClass, ...]
     mistakes: tuple[Mistake, ...]
 
+    @property
+    def majority(self) -> float:
+        """The top-1 of always answering the class with the most images."""
+        return _share(self.confusion.sum(axis=1).max(initial=0), self.images)
+
+    @property
+    def majority_class(self) -> str:
+        """That class, the first of equals."""
+        return self.labels[int(self.confusion.sum(axis=1).argmax())] if self.labels else ""
+
 
 def judge(logits: NDArray[np.float32], truth: NDArray[np.int64], paths: Sequence[Path], labels: tuple[str, ...]) -> Evaluation:
     """logits: float32 [N, classes]; truth: int64 [N], indices of labels; paths: N files, for the ten most confident mistakes."""
@@ -50,8 +66,9 @@ def judge(logits: NDArray[np.float32], truth: NDArray[np.int64], paths: Sequence
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(confusion, (truth, answers), 1)
     hits = np.diagonal(confusion)
+    called, there = confusion.sum(axis=0).tolist(), confusion.sum(axis=1).tolist()
     per_class = tuple(
-        PerClass(label, _share(hits[i], confusion[:, i].sum()), _share(hits[i], confusion[i].sum()), int(confusion[i].sum()))
+        PerClass(label, _told(hits[i], called[i]), _told(hits[i], there[i]), there[i], wilson(int(hits[i]), there[i]))
         for i, label in enumerate(labels)
     )
     probability = softmax(logits).max(axis=1)
@@ -76,6 +93,10 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf))
     probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def _told(part: int, whole: int) -> float | None:
+    return _share(part, whole) if whole >= LEAST_TOLD else None
 
 
 def _share(part: int, whole: int) -> float:

@@ -25,7 +25,7 @@ from markupsafe import Markup
 from nestling.bundle import Step
 from nestling.errors import NestlingError
 from nestling.report import curves, pictures, words
-from nestling.report.evaluate import Evaluation
+from nestling.report.evaluate import LEAST_TOLD, Evaluation
 from nestling.report.pictures import Bars, Point
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def render(page: Page) -> str:
         columns=_columns(page.rows),
         layers=[(table, layer_picture(table, f"layers{i}")) for i, table in enumerate(page.layers) if table.layers],
         costs_picture=_cost_picture(page.costs),
+        least_told=LEAST_TOLD,
         cells=_cells(evaluation) if evaluation and len(evaluation.labels) <= MOST_CELLS else [],
         confusion_picture=_confusion_picture(evaluation) if evaluation and len(evaluation.labels) > MOST_CELLS else "",
         confusions=_confusions(evaluation) if evaluation else [],

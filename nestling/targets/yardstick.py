@@ -114,7 +114,7 @@ def _photographs(bundle: Bundle, data: Path | None) -> tuple[Image, NDArray[np.i
     """(the yardstick's images or as many of val, their classes, their fingerprints); of an imported network any images at hand."""
     nothing = np.empty((0, *bundle.preprocess.size, bundle.preprocess.channels), np.uint8)
     if bundle.split is None and data is not None:
-        items = sorted(scan(data).items, key=lambda item: item.fingerprint)[:YARDSTICK]
+        items = sorted(scan(data, parts=False).items, key=lambda item: item.fingerprint)[:YARDSTICK]
         return np.stack(images_of(items, bundle.preprocess)), None, ()
     dataset = _dataset(bundle, data)
     if dataset is None:

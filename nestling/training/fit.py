@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,15 +10,17 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nestling.bundle import PARTS, Bundle, Part, Split, Step, Timm
+from nestling.bundle import PARTS, Bundle, Head, Part, Split, Step, Timm
 from nestling.bundle import load as load_bundle
-from nestling.data.folders import LeftOut, fingerprint, require_enough, scan, without
+from nestling.data.folders import LeftOut, copies, fingerprint, require_enough, scan, without
 from nestling.data.split import split
 from nestling.errors import NestlingError, UnusableData
 from nestling.models.backbones import DEFAULT, create
 from nestling.models.weights import package_of
 from nestling.progress import Progress, silent
+from nestling.report import doubts
 from nestling.report.evaluate import Evaluation, judge
 from nestling.training.bundle_engine import bundle_engine
 from nestling.training.features import VIEWS, Features, embed
@@ -36,7 +39,8 @@ class FitConfig:
 
     weights: package, hub, none or a file; None for package where there is one, else hub. size: side of the input in pixels, None
     for the backbone's own. views: key of VIEW_SETS, the training photographs are also learned from so mirrored. balanced: each
-    class weighs the same. classes: only these. strict: a file that cannot be used is an error.
+    class weighs the same. classes: only these. parts: whether folders that are called like parts are parts; None: found out (see
+    data.layout). strict: a file that cannot be used is an error.
     """
 
     backbone: str = DEFAULT
@@ -46,12 +50,17 @@ class FitConfig:
     views: str = "none"
     balanced: bool = False
     classes: tuple[str, ...] | None = None
+    parts: bool | None = None
     strict: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """bundle; test: its answers on the test part; images: how many are in each part; seconds: of each phase."""
+    """bundle; test: its answers on the test part; images: how many are in each part; seconds: of each phase.
+
+    copies: photographs that lie in their class more than once. one_answer: the class that all of val gets, None where it gets
+    several. doubts: what the figures leave open, in words.
+    """
 
     bundle: Bundle
     test: Evaluation
@@ -59,6 +68,9 @@ class Fitted:
     left_out: tuple[LeftOut, ...]
     computed: int
     seconds: Mapping[str, float]
+    copies: tuple[tuple[Path, ...], ...] = ()
+    one_answer: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent) -> Fitted:
@@ -70,7 +82,7 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     if config.views not in VIEW_SETS:
         raise NestlingError(f"--views is one of {', '.join(VIEW_SETS)}; found {config.views!r}.")
     start = perf_counter()
-    dataset = scan(data, config.classes)
+    dataset = scan(data, config.classes, config.parts)
     parts = split(dataset, config.seed)
     scanned = perf_counter()
 
@@ -99,7 +111,8 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
         fitted = fit_head(train, val, len(dataset.labels), config.balanced)
         advance(1)
     paths = [item.path for item in features[1].items if side[item.fingerprint] == "test"]
-    evaluation = judge(test.x @ fitted.head.weight.T + fitted.head.bias, test.y, paths, dataset.labels)
+    evaluation = judge(_logits(fitted.head, test), test.y, paths, dataset.labels)
+    alone = doubts.one_answer(_logits(fitted.head, val), dataset.labels)
     done = perf_counter()
 
     kept = {item.fingerprint for item in used.items}
@@ -118,7 +131,20 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
         used.left_out,
         sum(some.computed for some in features),
         {"scan": scanned - start, "embeddings": embedded - scanned, "head": done - embedded},
+        copies(used),
+        alone,
+        _doubts(evaluation, alone, Counter(dataset.labels[item.label] for item in features[0].items), config.balanced),
     )
+
+
+def _doubts(test: Evaluation, alone: str | None, train: Mapping[str, int], balanced: bool) -> tuple[str, ...]:
+    answers = doubts.of_answers(test) if alone is None else (doubts.of_one_answer(alone, "the validation part"),)
+    return (*answers, *doubts.of_classes(test, train, balanced))
+
+
+def _logits(head: Head, part: Embeddings) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = part.x @ head.weight.T + head.bias
+    return logits
 
 
 def _backbone(config: FitConfig) -> tuple[Bundle, str]:

@@ -21,7 +21,8 @@ def test_json_is_one_object_and_nothing_else(nestling: Nestling, photos: Path, b
     out = tmp_path / "fine.nest"
     done = nestling("finetune", bundle, photos, "-o", out, *QUICK, "--json", process=True)
     result = json.loads(done.stdout)
-    assert set(result) == {"bundle", "images", "top1", "interval", "seconds"}
+    assert set(result) == {"bundle", "images", "top1", "interval", "majority", "majority_class", "one_answer", "seconds"}
+    assert result["majority"] == 4 / 12 and result["one_answer"] is None
     assert result["images"] == {"train": 36, "val": 12, "test": 12, "left_out": 0}
     assert "val top-1" in done.stderr  # the table of epochs
     assert [path.name for path in tmp_path.iterdir()] == ["fine.nest"]  # the checkpoint has gone

@@ -1,11 +1,14 @@
 """nestling fit, as a user types it."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli.conftest import SMALL, Nestling
 from data.horrors import CLASSES, make_horrors
+from PIL import Image
 
 
 def test_json_is_one_object_and_nothing_else(nestling: Nestling, photos: Path, tmp_path: Path) -> None:
@@ -76,3 +79,59 @@ def test_a_damaged_cache_entry_is_computed_again(nestling: Nestling, photos: Pat
     done = nestling("fit", photos, "-o", tmp_path / "b.nest", *SMALL, NESTLING_CACHE=str(cache))
     assert "embedding" in done.stderr
     assert (tmp_path / "b.nest").read_bytes() == bundle.read_bytes()
+
+
+def test_parts_by_other_names_and_a_question(nestling: Nestling, photos: Path, tmp_path: Path) -> None:
+    """The classes are those inside; whoever asked knows what to type, and what was fitted so is read so again."""
+    for part, chosen in (("Training", "*[0-6].jpg"), ("Testing", "*[7-9].jpg")):
+        for label in ("apple", "plum"):
+            (tmp_path / "fruit" / part / label).mkdir(parents=True)
+            for file in (photos / label).glob(chosen):
+                shutil.copy(file, tmp_path / "fruit" / part / label)
+    out = tmp_path / "a.nest"
+    result = json.loads(nestling("fit", tmp_path / "fruit", "-o", out, *SMALL, "--json").stdout)
+    assert result["images"] == {"train": 20, "val": 8, "test": 12, "left_out": 0}
+    assert json.loads(nestling("eval", out, tmp_path / "fruit", "--json").stdout)["labels"] == ["apple", "plum"]
+
+    shutil.copytree(tmp_path / "fruit" / "Testing", tmp_path / "fruit" / "eval")
+    asked = nestling("fit", tmp_path / "fruit", "-o", tmp_path / "b.nest", *SMALL, status=1)
+    assert "Testing holds folders of images (apple, plum)" in asked.stderr and not (tmp_path / "b.nest").exists()
+    assert "--parts " in asked.stderr and "--no-parts " in asked.stderr
+    whole = json.loads(nestling("fit", tmp_path / "fruit", "-o", tmp_path / "b.nest", *SMALL, "--parts", "--json").stdout)
+    assert whole["images"] == result["images"]
+    assert json.loads(nestling("eval", tmp_path / "b.nest", tmp_path / "fruit", "--json").stdout)["labels"] == ["apple", "plum"]
+    nestling("fit", tmp_path / "fruit", "-o", tmp_path / "c.nest", *SMALL, "--no-parts", status=1)  # every photograph is in two
+
+
+def test_what_a_figure_leaves_open_is_said(nestling: Nestling, tmp_path: Path) -> None:
+    """One picture but for a pixel, in three classes of 30, 9 and 5: whoever learns from it says the largest class, always."""
+    for label, count in (("a", 30), ("b", 9), ("c", 5)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.full((64, 64, 3), 128, np.uint8)
+            pixels[0, i, "abc".index(label)] = 129
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{i:02}.png")
+    for name in ("copy.png", "deep/copy.png"):
+        (tmp_path / "photos" / "a" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "photos" / "a" / "00.png", tmp_path / "photos" / "a" / name)
+    out = tmp_path / "a.nest"
+    done = nestling("fit", tmp_path / "photos", "-o", out, *SMALL)
+    assert "test top-1  66.7% [35.4, 87.9]; always answering a: 66.7%" in done.stdout
+    assert "answers 'a' for every photograph of the validation part" in done.stderr
+    assert "fewer than 5 test photographs of 'b', 'c'" in done.stderr and "--balanced" in done.stderr
+    twice = next(line for line in done.stderr.splitlines() if " = " in line)
+    assert [Path(file).name for file in twice.split(" = ")] == ["00.png", "copy.png", "copy.png"]
+    table = done.stdout.partition("confusions")[0].splitlines()
+    rows = {words[0]: words[1:] for line in table if (words := line.replace("│", " ").split())[:1] in (["a"], ["b"], ["c"])}
+    assert rows == {"a": ["66.7%", "100.0%", "[61,", "100]", "6"], "b": ["-", "-", "2"], "c": ["-", "-", "1"]}
+
+    result = json.loads(nestling("fit", tmp_path / "photos", "-o", out, *SMALL, "--json").stdout)
+    assert (result["majority"], result["majority_class"], result["one_answer"]) == (result["top1"], "a", "a")
+    assert len(result["warnings"]) == 3 and [len(files) for files in result["copies"]] == [3]
+    evaluated = json.loads(nestling("eval", out, tmp_path / "photos", "--json").stdout)
+    assert [row["recall"] for row in evaluated["per_class"]] == [1, None, None]
+    assert evaluated["majority"] == evaluated["top1"] and evaluated["per_class"][2]["recall_interval"][1] < 1
+    quantized = nestling("quantize", out, "-o", tmp_path / "a8.nest", "--json")
+    assert json.loads(quantized.stdout)["one_answer"] == "a" and "the int8 network answers 'a' for every" in quantized.stderr
+    balanced = nestling("fit", tmp_path / "photos", "-o", out, *SMALL, "--balanced")
+    assert "let each class weigh the same" not in balanced.stderr

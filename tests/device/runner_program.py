@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "nestling" / "device" / "runtime"
 FLAGS = ("-std=c99", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wconversion", f"-I{RUNTIME}")
 SANITIZED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-PARTS = ("common.c", "images.c", "resize.c", "sha256.c", "folder.c", "split.c")
+PARTS = ("common.c", "images.c", "resize.c", "sha256.c", "folder.c", "layout.c", "walk.c", "split.c")
 DEPTH = 24  # of the embedding
 Images = NDArray[np.uint8]
 

@@ -8,6 +8,7 @@ import itertools
 import os
 import subprocess
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,15 +16,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data.layouts import LAYOUTS, lay_out
 from device.runner_program import environment, library, program
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from nestling.bundle import PARTS
-from nestling.data.folders import path_order, scan
+from nestling.data.folders import scan
 from nestling.data.split import split
+from nestling.data.walk import path_order
 from nestling.device.parts import parts, read_split
+from nestling.errors import UnusableData
 
 NAMES = st.sampled_from(("good", "bad", "ä b", "Z", "a-1", "日本", "x,y"))
 
@@ -43,8 +47,8 @@ class Listing:
     failed: str
 
 
-def listing(lister: Path, data: Path, split_csv: Path, seed: int) -> Listing:
-    command = [str(lister), str(data), str(split_csv), str(seed)]
+def listing(lister: Path, data: Path, split_csv: Path, seed: int, known: Iterable[str] = ()) -> Listing:
+    command = [str(lister), str(data), str(split_csv), str(seed), *known]
     ended = subprocess.run(command, capture_output=True, env=environment(), check=False, encoding="utf-8", errors="surrogateescape")
     assert not ended.stderr, ended.stderr[:2000]
     rows = [line.split("\t") for line in ended.stdout.split("\n") if line]
@@ -124,9 +128,8 @@ def test_any_folder(lister: Path, files: list[tuple[str, str, int, int]], given_
             (file.parent / "notes.txt").write_text("no image")
         try:
             dataset = scan(data)
-        except Exception as error:
-            assert "no usable image" in str(error)
-            assert "holds no usable image" in listing(lister, data, split_csv, seed).failed
+        except UnusableData:
+            require_read_alike(lister, data)
             return
         prints = sorted({item.fingerprint for item in dataset.items})
         lines = [f"{print_},{PARTS[int(print_, 16) % 3]}" for print_ in prints if int(print_, 16) % 2]
@@ -137,6 +140,52 @@ def test_any_folder(lister: Path, files: list[tuple[str, str, int, int]], given_
             assert not found.failed and found.classes == dataset.labels
             assert dict(found.parts) == {k: v for k, v in expected_of(data, read_split(split_csv), seed).items() if v}
             assert {str(entry.path) for entry in dataset.left_out} == found.left_out
+
+
+def require_read_alike(lister: Path, data: Path, known: tuple[str, ...] = ()) -> None:
+    """Both find the same classes, photographs and what to leave out; or both refuse."""
+    found = listing(lister, data, data / "no", 0, known)
+    try:
+        dataset = scan(data, known=known)
+    except UnusableData as error:
+        assert found.failed.split(":")[0].split(" holds")[0] == error.message.split(":")[0].split(" holds")[0]
+        return
+    assert not found.failed and found.classes == dataset.labels
+    assert {str(entry.path) for entry in dataset.left_out} == found.left_out
+    divided = parts(data, known, {}, 0)
+    mine = {
+        name: {(item.fingerprint, divided.labels[item.label], str(item.path)) for item in getattr(divided, name)} for name in PARTS
+    }
+    assert {name: found.parts.get(name, set()) for name in PARTS} == mine
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_parts_and_classes_are_told_apart_alike(lister: Path, tmp_path: Path, name: str) -> None:
+    """What data/test_layout.py says is right is what both do."""
+    lay_out(tmp_path / "photos", LAYOUTS[name][0], 4)
+    require_read_alike(lister, tmp_path / "photos")
+    require_read_alike(lister, tmp_path / "photos", ("a", "b"))
+
+
+TOP = st.sampled_from(
+    ("train", "Train", "training_set", "val", "valid", "Test", "eval set", "seg_train", "test2", "bus", "car", "träin")
+)
+INNER = st.sampled_from(("a", "b", "c", "train", "bus"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    folders=st.dictionaries(TOP, st.lists(st.one_of(st.just(""), INNER), min_size=1, max_size=3), min_size=1, max_size=4),
+    wrapped=st.sampled_from(("", "set/", "set/of/")),
+    deeper=st.sampled_from(("", "/again")),
+    known=st.sampled_from(((), ("a", "b"), ("train", "bus"), ("set",))),
+)
+def test_any_layout(lister: Path, folders: dict[str, list[str]], wrapped: str, deeper: str, known: tuple[str, ...]) -> None:
+    with TemporaryDirectory() as place:
+        paths = [f"{wrapped}{top}/{name}{deeper if name else ''}".rstrip("/") for top, names in folders.items() for name in names]
+        lay_out(Path(place) / "data", paths, 1)
+        lay_out(Path(place) / "data", [f"{wrapped}notes/notes.txt"])
+        require_read_alike(lister, Path(place) / "data", known)
 
 
 def test_the_order_of_paths(lib: Any) -> None:

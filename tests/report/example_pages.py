@@ -133,7 +133,13 @@ def twenty() -> Page:
 def evaluation(labels: tuple[str, ...], confusion: np.ndarray) -> Evaluation:
     """What belongs to a confusion matrix."""
     per_class = tuple(
-        PerClass(label, own / max(called, 1), own / max(there, 1), int(there))
+        PerClass(
+            label,
+            own / called if called >= 5 else None,
+            own / there if there >= 5 else None,
+            int(there),
+            wilson(int(own), int(there)),
+        )
         for label, own, called, there in zip(labels, confusion.diagonal(), confusion.sum(0), confusion.sum(1), strict=True)
     )
     right, images = int(confusion.trace()), int(confusion.sum())

@@ -340,3 +340,12 @@ def test_shortened_names(text: str, most: int, short: str) -> None:
 def test_what_cannot_be_shown_is_an_error(made: Callable[[], Page], said: str) -> None:
     with pytest.raises(NestlingError, match=said):
         render(made())
+
+
+def test_what_stands_beside_a_share() -> None:
+    """The share of the largest class; of a class with fewer than five photographs no recall, of one never answered no precision."""
+    shown = replace(usual(), evaluation=evaluation(("good", "bad", "ugly"), np.array([[30, 2, 0], [3, 6, 0], [1, 2, 0]])))
+    text = render(shown)
+    assert re.search(r"always answering <bdi>good</bdi> gives 72\.7% of the test photographs", text)
+    cells = re.findall(r"<bdi>ugly</bdi></th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", text)
+    assert ("–", "–", "3") in cells

@@ -1,38 +1,25 @@
 #define _POSIX_C_SOURCE 200809L
 #include "folder.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common.h"
 #include "images.h"
 #include "sha256.h"
 
-/* Names in a folder, or paths. */
-typedef struct {
-    char **names;
-    uint32_t count;
-} list;
-
-typedef struct {
-    dev_t device;
-    ino_t number;
-} place;
-
-/* A scan under way. */
+/* A scan under way; label, given: of the class folder that is being read. */
 typedef struct {
     folder *found;
     uint32_t room; /* for photographs */
     folder_note *left_out;
-    place *seen;      /* folders of the class that is being read, after those that it and the root lie in */
-    uint32_t seen_count, above; /* above: how many of the latter */
     char *said;
     uint32_t said_bytes;
     const char *root;
+    uint32_t label;
+    part given;
 } scan;
 
 static int failed(scan *s, const char *path, const char *reason) {
@@ -40,59 +27,10 @@ static int failed(scan *s, const char *path, const char *reason) {
     return 1;
 }
 
-/* ---- folders ---------------------------------------------------------------------------------------------------------------- */
-
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-static void append(list *l, char *name) {
-    l->names = enough(l->names, (l->count + 1) * sizeof *l->names);
-    l->names[l->count++] = name;
-}
-
-static void let_go(list *l) {
-    for (uint32_t i = 0; i < l->count; i++) free(l->names[i]);
-    free(l->names);
-    *l = (list){0};
-}
-
-/* The paths in a folder that are not hidden, sorted. Returns 0 or errno. */
-static int listed(const char *path, list *made) {
-    *made = (list){0};
-    DIR *opened = opendir(path);
-    if (!opened) return errno;
-    for (struct dirent *entry; (entry = readdir(opened));)
-        if (entry->d_name[0] != '.' && strcmp(entry->d_name, "__MACOSX") != 0) append(made, joined(path, entry->d_name));
-    closedir(opened);
-    if (made->count) qsort(made->names, made->count, sizeof *made->names, by_name);
-    return 0;
-}
-
-static const char *name_of(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-static int is_folder(const char *path, place *where) {
-    struct stat found;
-    if (stat(path, &found) || !S_ISDIR(found.st_mode)) return 0;
-    *where = (place){found.st_dev, found.st_ino};
-    return 1;
-}
-
-/* The folders among paths, in their order. */
-static list folders_in(const char *path) {
-    list all, made = {0};
-    place where;
-    if (listed(path, &all)) return made;
-    for (uint32_t i = 0; i < all.count; i++)
-        if (is_folder(all.names[i], &where)) append(&made, joined("", all.names[i]));
-    let_go(&all);
-    return made;
-}
-
 /* ---- files ------------------------------------------------------------------------------------------------------------------ */
 
-static int read_photograph(scan *s, const char *path, uint32_t label, part given) {
+static int read_photograph(void *user, const char *path) {
+    scan *s = user;
     uint8_t *content = 0, digest[32];
     size_t bytes = 0;
     const char *problem = read_whole(path, &content, &bytes);
@@ -121,80 +59,12 @@ static int read_photograph(scan *s, const char *path, uint32_t label, part given
         f->photographs = enough(f->photographs, s->room * sizeof *f->photographs);
     }
     photograph *made = f->photographs + f->count++;
-    *made = (photograph){.path = joined("", path), .label = label, .given = given, .part = NOT_GIVEN};
+    *made = (photograph){.path = joined("", path), .label = s->label, .given = s->given, .part = NOT_GIVEN};
     memcpy(made->fingerprint, digest, FINGERPRINT);
     return 0;
 }
 
-static int same(place a, place b) { return a.device == b.device && a.number == b.number; }
-
-static void remember(scan *s, place where) {
-    s->seen = enough(s->seen, (s->seen_count + 1) * sizeof *s->seen);
-    s->seen[s->seen_count++] = where;
-}
-
-/* Remembers a folder and all that it lies in: a link to one of them leads back. */
-static void remember_above(scan *s, const char *path) {
-    char *at = joined("", path);
-    place here, last = {0};
-    for (int first = 1; is_folder(at, &here) && (first || !same(here, last)); first = 0) {
-        remember(s, last = here);
-        char *up = joined(at, "..");
-        free(at);
-        at = up;
-    }
-    free(at);
-}
-
-/* Why this folder is not read (again) for this class, or 0; then it is remembered. */
-static const char *not_again(scan *s, place where) {
-    for (uint32_t i = 0; i < s->seen_count; i++)
-        if (same(s->seen[i], where)) return i < s->above ? "a link back to a folder above it" : "a link to a folder that is read already";
-    remember(s, where);
-    return 0;
-}
-
-static int read_class(scan *s, const char *path, uint32_t label, part given) {
-    list paths;
-    const int problem = listed(path, &paths);
-    if (problem) s->left_out(path, strerror(problem));
-    int stopped = 0;
-    for (uint32_t i = 0; i < paths.count && !stopped; i++) {
-        place where;
-        const int deeper = is_folder(paths.names[i], &where);
-        const char *why_not = deeper ? not_again(s, where) : 0;
-        if (why_not) s->left_out(paths.names[i], why_not);
-        else if (deeper) stopped = read_class(s, paths.names[i], label, given);
-        else stopped = read_photograph(s, paths.names[i], label, given);
-    }
-    let_go(&paths);
-    return stopped;
-}
-
 /* ---- classes ---------------------------------------------------------------------------------------------------------------- */
-
-static part part_of_folder(const char *name) {
-    static const struct {
-        const char *name;
-        part part;
-    } known[] = {{"train", TRAIN}, {"val", VAL}, {"valid", VAL}, {"validation", VAL}, {"test", TEST}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(name, known[i].name) == 0) return known[i].part;
-    return NOT_GIVEN;
-}
-
-/* Whether the folders are train/ and at most val/ and test/, and hold the classes. */
-static int parts_are_given(const list *top) {
-    int trains = 0;
-    for (uint32_t i = 0; i < top->count; i++) {
-        if (part_of_folder(name_of(top->names[i])) == NOT_GIVEN) return 0;
-        if (strcmp(name_of(top->names[i]), "train") != 0) continue;
-        list inside = folders_in(top->names[i]);
-        trains = inside.count > 0;
-        let_go(&inside);
-    }
-    return trains;
-}
 
 /* UTF-8 (RFC 3629), without control characters: a label is a line of a file. */
 static int can_be_a_label(const char *name) {
@@ -265,65 +135,41 @@ static void without_copies(folder *f, folder_note *left_out) {
 
 /* ---- the whole -------------------------------------------------------------------------------------------------------------- */
 
-static int scan_parts(scan *s, const list *parts, const part *given) {
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* The names of the class folders, each once, sorted. */
+static int name_classes(scan *s, const layout *l) {
     folder *f = s->found;
     list names = {0};
-    for (uint32_t i = 0; i < parts->count; i++) append(&names, joined("", name_of(parts->names[i])));
+    for (uint32_t i = 0; i < l->count; i++) list_add(&names, joined("", name_of(l->folders[i].path)));
     if (names.count) qsort(names.names, names.count, sizeof *names.names, by_name);
     f->classes = enough(0, (names.count + 1) * sizeof *f->classes);
     for (uint32_t i = 0; i < names.count; i++)
         if (i == 0 || strcmp(names.names[i], names.names[i - 1]) != 0) f->classes[f->class_count++] = joined("", names.names[i]);
-    let_go(&names);
+    list_free(&names);
     for (uint32_t i = 0; i < f->class_count; i++)
         if (!can_be_a_label(f->classes[i]))
             return failed(s, s->root, "has a class folder whose name is not UTF-8 or has a control character in it; rename it.");
-    int stopped = 0;
-    for (uint32_t i = 0; i < parts->count && !stopped; i++) {
-        place where;
-        const char *why_not = 0;
-        s->seen_count = 0;
-        remember_above(s, s->root); /* a link up there would put all classes into one */
-        s->above = s->seen_count;
-        if (is_folder(parts->names[i], &where)) why_not = not_again(s, where);
-        if (why_not) s->left_out(parts->names[i], why_not);
-        else {
-            remember_above(s, parts->names[i]);
-            s->above = s->seen_count;
-            stopped = read_class(s, parts->names[i], label_of(f, name_of(parts->names[i])), given[i]);
-        }
-    }
-    return stopped;
+    return 0;
 }
 
-int folder_scan(const char *root, folder *found, folder_note *left_out, char *said, uint32_t said_bytes) {
+int folder_scan(const char *root, layout_knows *knows, const void *of, folder *found, folder_note *left_out, char *said,
+                uint32_t said_bytes) {
     *found = (folder){0};
     scan s = {.found = found, .left_out = left_out, .said = said, .said_bytes = said_bytes, .root = root};
-    list top, classes = {0};
-    const int problem = listed(root, &top);
-    let_go(&top);
-    if (problem) return failed(&s, root, problem == ENOENT ? "does not exist; expected a folder of photographs." : strerror(problem));
-    top = folders_in(root);
-    const int given = parts_are_given(&top);
-    part *parts = enough(0, sizeof *parts);
-    for (uint32_t i = 0; i < top.count; i++) {
-        list inside = {0};
-        if (given) inside = folders_in(top.names[i]);
-        else append(&inside, joined("", top.names[i]));
-        for (uint32_t k = 0; k < inside.count; k++) {
-            parts = enough(parts, (classes.count + 1) * sizeof *parts);
-            parts[classes.count] = given ? part_of_folder(name_of(top.names[i])) : NOT_GIVEN;
-            append(&classes, joined("", inside.names[k]));
-        }
-        let_go(&inside);
+    if (access(root, F_OK)) return failed(&s, root, "does not exist; expected a folder of photographs.");
+    layout l;
+    int stopped = layout_read(root, knows, of, &l, left_out, said, said_bytes);
+    if (!stopped) stopped = name_classes(&s, &l);
+    for (uint32_t i = 0; i < l.count && !stopped; i++) {
+        s.label = label_of(found, name_of(l.folders[i].path));
+        s.given = l.folders[i].given;
+        stopped = walk_files(root, l.folders[i].path, read_photograph, &s, left_out);
     }
-    int stopped = scan_parts(&s, &classes, parts);
     if (!stopped) without_copies(found, left_out);
     if (!stopped && !found->count)
         stopped = failed(&s, root, "holds no usable image; put those of each class into a folder of its own:  good/  bad/");
-    let_go(&classes);
-    let_go(&top);
-    free(parts);
-    free(s.seen);
+    layout_free(&l);
     return stopped;
 }
 

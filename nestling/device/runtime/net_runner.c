@@ -147,6 +147,8 @@ static int32_t label_of(const nestling_head *head, const char *name) {
     return -1;
 }
 
+static int knows(const void *head, const char *name) { return label_of(head, name) >= 0; }
+
 /* Gives photographs the head's labels; classes that it does not know are added to it. Returns how many, or -1 with a reason. */
 static int32_t relabel(folder *data, nestling_head *head, char *said, uint32_t said_bytes) {
     uint32_t *label = enough(0, (data->class_count + 1) * sizeof *label);
@@ -220,7 +222,7 @@ static int run(const options *o) {
     char *output = o->output ? joined("", o->output) : beside(o->head, "trained.nst");
     char *split_csv = beside(o->head, "split.csv");
     if (embedder_open(o->head, held.head.header, said, sizeof said)) return failed(said);
-    if (folder_scan(o->data, &data, left_out, said, sizeof said)) return failed(said);
+    if (folder_scan(o->data, knows, &held.head, &data, left_out, said, sizeof said)) return failed(said);
     if (folder_divide(&data, split_csv, held.head.header->seed, said, sizeof said)) return failed(said);
     const int32_t added = relabel(&data, &held.head, said, sizeof said);
     if (added < 0) return failed(said);
