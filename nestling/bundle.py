@@ -33,6 +33,7 @@ from nestling.graph.ir import Graph
 from nestling.preprocess import Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.preprocess import to_plain as preprocess_to_plain
+from nestling.printable import json_text
 
 SCHEMA = 1
 Part = Literal["train", "val", "test"]
@@ -273,7 +274,7 @@ def _yardstick(plain: dict[str, Any], weights: Mapping[str, NDArray[Any]]) -> Ya
 
 
 def _json(plain: object) -> bytes:
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    return json_text(plain, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _zip(members: Mapping[str, bytes]) -> bytes:

@@ -15,6 +15,7 @@ from nestling import bundle as bundles
 from nestling.data.demo_set import elpv
 from nestling.data.folders import fingerprint, scan
 from nestling.files import write_atomically
+from nestling.printable import json_text
 from nestling.progress import Progress, silent
 from nestling.report.gather import report
 from nestling.report.page import Row
@@ -60,14 +61,14 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
 def _unless_done(record: Path, name: str, inputs: str, files: Sequence[Path], work: Callable[[], Any], say: Say) -> Any:
     """The step's result (JSON values): from the record where its inputs are unchanged and its files are there, else from work()."""
     try:
-        known = json.loads(record.read_text())
+        known = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     if known.get(name, {}).get("inputs") == inputs and all(file.exists() for file in files):
         say(f"{name}: nothing has changed since the last run, skipped")
         return known[name]["result"]
     result = work()
-    write_atomically(record, json.dumps(known | {name: {"inputs": inputs, "result": result}}).encode())
+    write_atomically(record, json_text(known | {name: {"inputs": inputs, "result": result}}).encode())
     return result
 
 

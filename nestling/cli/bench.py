@@ -81,7 +81,7 @@ def command(
     show.noisy([(t.file, t.runtime, t.noise_ratio) for t in timings])
     _print(tables)
     for picture in pictures:
-        show.out().print(f"a picture: {picture}")
+        show.tell(f"a picture: {picture}")
 
 
 def _print_counted(ran: "Sequence[Counted]", layers: bool) -> None:
@@ -101,7 +101,7 @@ def _print_counted(ran: "Sequence[Counted]", layers: bool) -> None:
     for one in ran if layers else ():
         if one.calibration is not None:
             loop = one.calibration
-            show.out().print(f"{one.file}: a loop of {loop.instructions:,} instructions was counted as {loop.counted:,}")
+            show.tell(f"{one.file}: a loop of {loop.instructions:,} instructions was counted as {loop.counted:,}")
         rows = [
             [
                 shorten(layer.name, LONGEST),

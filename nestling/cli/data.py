@@ -66,4 +66,4 @@ def prepare_command(
         [c.folder, *map(str, (c.listed, c.written, c.grey, c.missing, c.broken, c.tiny, c.in_two_classes))] for c in made.counts
     ]
     show.table(headings, rows, f"{made.written} images in {made.folder}")
-    show.out().print(f"next:  nestling fit {show.path_hint(output)} -o my.nest")
+    show.tell(f"next:  nestling fit {show.path_hint(output)} -o my.nest")

@@ -28,4 +28,4 @@ def command(
         return
     show.networks(rows)
     hint = show.path_hint(output / "elpv-int8.tflite")
-    show.out().print(f"all of it on one page: {output / 'report.html'}\ntry:  nestling predict {hint} PHOTO")
+    show.tell(f"all of it on one page: {output / 'report.html'}", f"try:  nestling predict {hint} PHOTO")

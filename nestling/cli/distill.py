@@ -98,5 +98,5 @@ def command(
         show.as_json(training.plain(made, output) | about)
         return
     training.summary(made, output)
-    show.out().print(f"teacher     {settings['teacher']}, val top-1 {show.share(settings['teacher_val_top1'])}", soft_wrap=True)
+    show.tell(f"teacher     {settings['teacher']}, val top-1 {show.share(settings['teacher_val_top1'])}")
     training.next_line(f"export {show.path_hint(output)} --to pte --precision int8 -o out/")

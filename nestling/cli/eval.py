@@ -27,4 +27,4 @@ def command(
         show.as_json(show.evaluation_plain(result.evaluation) | {"said": result.said})
         return
     show.evaluation_tables(result.evaluation)
-    show.out().print(f"top-1  {show.top1_beside(result.evaluation)}  on {result.evaluation.images} images")
+    show.tell(f"top-1  {show.top1_beside(result.evaluation)}  on {result.evaluation.images} images")

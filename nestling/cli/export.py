@@ -99,9 +99,7 @@ def command(
             show.say(f"{artifact.file}: {channels} of {of} output channels were requantised; the others keep their integers")
     require_passed(made)
     last = show.path_hint(output / made.artifacts[-1].file)
-    show.out().print(
-        f"written to {output}\nnext:  nestling bench {show.path_hint(output)}   or   nestling predict {last} PHOTO.jpg"
-    )
+    show.tell(f"written to {output}", f"next:  nestling bench {show.path_hint(output)}   or   nestling predict {last} PHOTO.jpg")
 
 
 def _listed(option: str, text: str, known: Sequence[str]) -> list[str]:

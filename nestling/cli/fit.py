@@ -60,7 +60,7 @@ def command(
         return
     show.evaluation_tables(fitted.test)
     counts = ", ".join(f"{count} {part.replace('_', ' ')}" for part, count in fitted.images.items())
-    show.out().print(
-        f"images      {counts}\ntest top-1  {show.top1_beside(fitted.test)}\nseconds     {show.seconds(fitted.seconds)}"
+    show.tell(
+        f"images      {counts}", f"test top-1  {show.top1_beside(fitted.test)}", f"seconds     {show.seconds(fitted.seconds)}"
     )
-    show.out().print(f"written     {output}\nnext:  nestling export {show.path_hint(output)} --to pte --precision int8 -o out/")
+    show.tell(f"written     {output}", f"next:  nestling export {show.path_hint(output)} --to pte --precision int8 -o out/")

@@ -48,8 +48,8 @@ def command(
         return
     hint = show.path_hint(output)
     following = f"nestling predict {hint} PHOTO" if kind == "integer" else f"nestling fit PHOTOS --backbone {hint} -o my.nest"
-    show.out().print(
-        f"{kind} network, {len(bundle.labels)} classes, images of {height}x{width}\nwritten to {output}\nnext:  {following}"
+    show.tell(
+        f"{kind} network, {len(bundle.labels)} classes, images of {height}x{width}", f"written to {output}", f"next:  {following}"
     )
 
 

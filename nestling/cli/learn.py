@@ -73,12 +73,13 @@ def command(
     if not saved:
         return
     replayed = f" and {learned.replayed} of the replay store" if learned.replayed else ""
-    show.out().print(
+    show.tell(
         f"learned from  {learned.images['train']} photographs{replayed}, {learned.cycles} cycles, "
-        f"lowest loss {learned.head.progress.lowest_loss:.4f}\nseconds       {show.seconds(learned.seconds)}"
+        f"lowest loss {learned.head.progress.lowest_loss:.4f}",
+        f"seconds       {show.seconds(learned.seconds)}",
     )
     kept = len(learned.head.replay.labels)
     store = f", with {kept} embeddings of {show.size(learned.head.replay.embeddings.nbytes)} for later trainings" if kept else ""
     again = f"nestling learn {show.path_hint(package)} MORE --from {show.path_hint(learned.output)}"
     pushed = f"nestling push {show.path_hint(package)} ssh://HOST/DIR"
-    show.out().print(f"written       {learned.output}{store}\nnext:  {again}   or   {pushed}", soft_wrap=True)
+    show.tell(f"written       {learned.output}{store}", f"next:  {again}   or   {pushed}")

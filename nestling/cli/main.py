@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ from nestling.cli import (
     data,
     demo,
     distill,
+    ending,
     eval,
     export,
     finetune,
@@ -32,8 +34,6 @@ from nestling.cli import (
     trace,
 )
 from nestling.errors import NestlingError
-
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     help="Teach a small vision network your own classes, shrink it, prove that the small one gives the same answers.\n\n"
@@ -67,27 +67,58 @@ app.add_typer(data.app, name="data")
 app.command("backbones")(backbones.command)
 
 
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(ending.DEBUG, help="Show the traceback of an error; may stand anywhere.")] = False,
+) -> None:
+    """main() takes it away before: here it is for --help."""
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and leave with 0 (done), 1 (the work failed), 2 (the command line is wrong) or 130 (interrupted)."""
+    """Run one command and leave.
+
+    Exit status: 0 done, 1 the work failed, 2 the command line is wrong, 130 interrupted, 141 whoever read stdout has gone.
+    """
     warnings.showwarning = lambda message, category, *_: show.say(f"warning: {message}") if category is UserWarning else None
+    words, debug = ending.without_debug(sys.argv[1:] if arguments is None else arguments)
+    ended = _run(words, debug)
+    show.say(*ended.lines)
+    ending.leave(ended.status)
+
+
+def _run(words: list[str], debug: bool) -> ending.Ending:
+    streams = sys.stdout, sys.stderr
     try:
-        status = app(arguments, standalone_mode=False)
-    except NestlingError as error:
-        show.say(f"error: {error}")
-        status = FAILED
-    except OSError as error:
-        show.say(f"error: {error.filename or 'a file'}: {error.strerror or error}")
-        status = FAILED
-    except (KeyboardInterrupt, typer.Abort):
-        status = INTERRUPTED  # typer itself answers some of these with the status alone
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # click's own: a wrong command line
-            raise
-        show.say(f"error: {error.format_message()}\n  see:  nestling {' '.join((arguments or sys.argv[1:])[:1])} --help")
-        status = USAGE
-    if status == INTERRUPTED:
-        show.say("interrupted; what is in the cache stays, no file was left half-written")
-    sys.exit(status if isinstance(status, int) else DONE)
+        status = app(words, standalone_mode=False)
+        show.flush()
+        interrupted = status == ending.INTERRUPTED  # typer itself answers some Ctrl-C with the status alone
+        return ending.of_error(KeyboardInterrupt(), words) if interrupted else ending.Ending(status or ending.DONE)
+    except BaseException as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+            error, (sys.stdout, sys.stderr) = (
+                error.__context__,
+                streams,
+            )  # click takes every broken pipe for stdout's, and hushes it
+        if debug:
+            show.say(*ending.traceback_of(error))
+        return _ending(error, words)
+
+
+def _ending(error: BaseException, words: list[str]) -> ending.Ending:
+    if isinstance(error, typer.Abort):
+        return ending.of_error(KeyboardInterrupt(), words)
+    if isinstance(error, SystemExit):
+        return ending.Ending(error.code if isinstance(error.code, int) else ending.FAILED)
+    if hasattr(error, "format_message"):  # click's own: a wrong command line
+        help_ = f"  see:  nestling {' '.join(words[:1])} --help"
+        return ending.Ending(ending.USAGE, (*f"error: {error.format_message()}".split("\n"), help_))
+    if isinstance(error, show.ReaderGone) or (isinstance(error, BrokenPipeError) and show.reader_gone()):
+        return ending.Ending(ending.READER_GONE)
+    try:
+        show.flush()
+    except (NestlingError, show.ReaderGone) as of_stdout:
+        error = of_stdout
+    return ending.of_error(error, words)
 
 
 if __name__ == "__main__":

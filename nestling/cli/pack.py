@@ -74,10 +74,10 @@ def command(
     what = {"arena": "the network (arena)", "head": "the head", "embeddings": "a batch's embeddings", "work": "a step of learning"}
     memory = [[what.get(name, name), show.size(count)] for name, count in made.ram.items()]
     show.table(["RAM for", "size"], [*memory, ["all", show.size(sum(made.ram.values()))]])
-    show.out().print(f"the head's inputs are centred by {made.centred_on}")
+    show.tell(f"the head's inputs are centred by {made.centred_on}")
     hint = show.path_hint(output)
     following = f"make -C {hint} run" if made.system == "mcu" else f"nestling push {hint} {_PUSH[made.system]}"
-    show.out().print(f"packed for {made.system} on {made.machine} in {output}\nnext:  {following}")
+    show.tell(f"packed for {made.system} on {made.machine} in {output}", f"next:  {following}")
 
 
 _PUSH = {"linux": "ssh://user@host/home/user/pkg --run /home/user/photos", "android": "adb --run /data/local/tmp/photos"}

@@ -38,9 +38,9 @@ def command(
         plain |= {"constants": found.constants, "code_at_most": CODE, "in_the_way": outcome.in_the_way, "hint": hint}
         show.as_json(plain)
     else:
-        show.out().print(draw(found.plan))
-        show.out().print(f"\n{target.title}\n{outcome.words}", soft_wrap=True)
+        show.tell(*draw(found.plan).split("\n"))
+        show.tell("", target.title, *outcome.words.split("\n"))
         if hint:
-            show.out().print(f"  {hint}", soft_wrap=True)
+            show.tell(f"  {hint}")
     if not outcome.fits:
         raise typer.Exit(1)

@@ -131,7 +131,7 @@ def _structured(path: Path, data: Path | None, output: Path, config: Any, teachi
         return
     _tell_structured(pruned, tuned)
     hint = show.path_hint(output)
-    show.out().print(f"written     {output}")
+    show.tell(f"written     {output}")
     if tuned:
         training.next_line(f"quantize {hint} -o {show.path_hint(output.with_name('int8.nest'))}")
     else:
@@ -144,11 +144,11 @@ def _tell_structured(pruned: Pruned, tuned: Taught | None) -> None:
     if tuned:
         rows += _tops(before, tuned.best.val_top1, tuned.test, ", fine-tuned")
     show.table(["", "before", "after", "of before"], rows, f"pruned to {show.share(after.macs / before.macs)} of its MACs")
-    show.out().print(_how(pruned.runtime))
+    show.tell(_how(pruned.runtime))
     for line in pruned.no_gain:
-        show.out().print(f"nothing was gained in {line}" if line.startswith("milliseconds") else line)
+        show.tell(f"nothing was gained in {line}" if line.startswith("milliseconds") else line)
     if not tuned:
-        show.out().print("only the head has learned since; fine-tuning wins back what the channels cost")
+        show.tell("only the head has learned since; fine-tuning wins back what the channels cost")
 
 
 # ---- zeros -----------------------------------------------------------------------------------------------------------------------
@@ -195,12 +195,14 @@ def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: 
     rows += [_row(f"int8 weights, {name}", sizes[0].encoded[name], sizes[1].encoded[name], show.size) for name in sizes[0].encoded]
     show.table(["", "before", "after", "of before"], rows, f"{show.share(sparsity)} of the pruned layers' weights are zero")
     smallest = _smallest(sizes)
-    show.out().print(
+    show.tell(
         f"compressed  int8 weights take {smallest['share']:.3f} of the dense ones: {show.size(int(smallest['after']))} by "
-        f"{smallest['after_by']}, {show.size(int(smallest['before']))} by {smallest['before_by']} before\n"
-        f"zeros       {_no_time()}\n{_how(RUNTIME)}\n"
-        f"val top-1   {show.share(made.best.val_top1)} in epoch {made.best.number}; {show.share(made.val_top1_before)} before\n"
-        f"seconds     {show.seconds(made.seconds)}\nwritten     {output}"
+        f"{smallest['after_by']}, {show.size(int(smallest['before']))} by {smallest['before_by']} before",
+        f"zeros       {_no_time()}",
+        _how(RUNTIME),
+        f"val top-1   {show.share(made.best.val_top1)} in epoch {made.best.number}; {show.share(made.val_top1_before)} before",
+        f"seconds     {show.seconds(made.seconds)}",
+        f"written     {output}",
     )
     training.next_line(f"quantize {show.path_hint(output)} -o {show.path_hint(output.with_name('int8.nest'))}")
 

@@ -29,7 +29,7 @@ def command(
     """
     from nestling.device.push import PushConfig, place_of, push
 
-    hear = show.say if json else lambda line: show.out().print(line, soft_wrap=True)
+    hear = show.say if json else show.tell
     config = PushConfig(identity, tuple(ssh_option or ()), retries)
     done = push(package, place_of(target, to), config, run, hear, show.say)
     if json:
@@ -43,12 +43,12 @@ def command(
         show.as_json(plain)
         return
     if done.sent.files is None or done.sent.bytes is None:
-        show.out().print(f"pushed      {package} to {target}")
+        show.tell(f"pushed      {package} to {target}")
     else:
-        show.out().print(f"pushed      {done.sent.files} files that changed, {show.size(done.sent.bytes)} sent")
+        show.tell(f"pushed      {done.sent.files} files that changed, {show.size(done.sent.bytes)} sent")
     for ran in done.ran:
-        show.out().print(f"ran         {ran.script}, {ran.seconds:.1f} s, kept in {ran.output}")
+        show.tell(f"ran         {ran.script}, {ran.seconds:.1f} s, kept in {ran.output}")
     if done.trained is not None:
-        show.out().print(f"came back   {done.trained}")
+        show.tell(f"came back   {done.trained}")
     else:
-        show.out().print(f"next:  nestling push {show.path_hint(package)} {target} --run DATA_ON_THE_DEVICE")
+        show.tell(f"next:  nestling push {show.path_hint(package)} {target} --run DATA_ON_THE_DEVICE")

@@ -111,7 +111,7 @@ def command(
                 [c.layer, c.op, f"{c.sqnr:.1f}", f"{100 * c.error_gain:+.1f}%", f"{100 * c.top1_gain:+.1f} points"] for c in worst
             ]
             show.table(["layer", "op", "SQNR, dB", "logit error without it", "top-1 gained"], rows, "layers that cost most")
-            show.out().print(f"all layers: {picture}")
+            show.tell(f"all layers: {picture}")
     if plan:
         plain |= {"bits": [asdict(row) for row in plan], "budget": most, "weight_bytes": sum(row.bytes for row in plan)}
         if not json:
@@ -119,7 +119,7 @@ def command(
     if json:
         show.as_json(plain)
         return
-    show.out().print(
+    show.tell(
         f"validation top-1 {show.share(step.metrics['val_top1'])}; on the yardstick's "
         f"{len(made.bundle.yardstick.fingerprints) if made.bundle.yardstick else 0} images "
         f"{show.share(step.metrics['yardstick_top1'])} in int8, {show.share(step.metrics['yardstick_float_top1'])} in float"
@@ -128,8 +128,8 @@ def command(
         _show_training(found)
     kept = [name for name, key in (("equalisation", "equalized"), ("bias correction", "bias_corrected")) if step.settings[key]]
     if found is None or found.which == "post-training":
-        show.out().print(f"kept because it helped: {', '.join(kept) or 'neither equalisation nor bias correction'}")
-    show.out().print(f"written to {output}\nnext:  nestling export {show.path_hint(output)} --to tflite -o out/")
+        show.tell(f"kept because it helped: {', '.join(kept) or 'neither equalisation nor bias correction'}")
+    show.tell(f"written to {output}", f"next:  nestling export {show.path_hint(output)} --to tflite -o out/")
 
 
 def _one_answer(bundle: "Bundle") -> str | None:
@@ -162,10 +162,10 @@ def _about_training(found: "Qat") -> dict[str, object]:
 
 
 def _show_training(found: "Qat") -> None:
-    show.out().print(
+    show.tell(
         f"validation top-1: trained {show.share(found.val_top1)} (epoch {found.best.number}), "
-        f"post-training {show.share(found.post_val_top1)} with the same bits, float {show.share(found.float_val_top1)}\n"
-        f"noise ratio {found.noise:.3f}: the int8 reference to the network that was trained, over that one to float"
+        f"post-training {show.share(found.post_val_top1)} with the same bits, float {show.share(found.float_val_top1)}",
+        f"noise ratio {found.noise:.3f}: the int8 reference to the network that was trained, over that one to float",
     )
     if found.which == "post-training":
         show.say("the training is not better than post-training quantisation on the validation part: kept is the latter")

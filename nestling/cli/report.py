@@ -58,7 +58,7 @@ def _report(folder: Path, output: Path, data: Path | None, json: bool) -> None:
         show.as_json({"page": str(output), "artifacts": [asdict(row) for row in page.rows]})
         return
     show.networks(page.rows)
-    show.out().print(f"written to {output}: open it in a browser")
+    show.tell(f"written to {output}: open it in a browser")
 
 
 def _compare(
@@ -91,21 +91,20 @@ def _compare(
     _print(found)
     for file, what in ((output, "open it in a browser"), (markdown, "the table"), (picture, "the pictures")):
         if file is not None:
-            show.out().print(f"written to {file}: {what}", soft_wrap=True)
+            show.tell(f"written to {file}: {what}")
 
 
 def _print(found: "Comparison") -> None:
-    from nestling.report import compare_words
+    from nestling.report import compare_words, words
 
     verdict = compare_words.verdict(found)
-    out = show.out()
-    out.print(verdict.sentence, soft_wrap=True)
+    show.tell(words.unisolated(verdict.sentence))
     show.table(*compare_words.table(found))
-    out.print(compare_words.below(found), soft_wrap=True)
+    show.tell(compare_words.below(found))
     for change in compare_words.changes(found):
-        out.print(change, soft_wrap=True)
+        show.tell(words.unisolated(change))
     for warning in verdict.warnings:
-        show.say(f"warning: {warning}")
+        show.say(f"warning: {words.unisolated(warning)}")
     for note in found.notes:
         show.say(note)
 

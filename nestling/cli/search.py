@@ -53,14 +53,13 @@ def command(
     tried = f"{searched.tried} candidates in {searched.seconds['search'] / 60:.1f} minutes"
     title = f"searched to {show.share(after.macs / before.macs)} of its MACs, {tried}"
     show.table(["", "before", "after", "of before"], rows, title)
-    out = show.out()
-    out.print(f"milliseconds: {searched.runtime}, one image at a time on one thread, both networks in turns, the median")
+    show.tell(f"milliseconds: {searched.runtime}, one image at a time on one thread, both networks in turns, the median")
     for line in searched.gained_nothing:
-        out.print(f"nothing was gained in {line}" if line.startswith("milliseconds") else line)
-    out.print("only the head has learned since; fine-tuning wins back what the channels cost")
+        show.tell(f"nothing was gained in {line}" if line.startswith("milliseconds") else line)
+    show.tell("only the head has learned since; fine-tuning wins back what the channels cost")
     path, tuned = show.path_hint(output), show.path_hint(output.with_name("tuned.nest"))
     where = show.path_hint(data) if data else "DATA"
-    out.print(f"written     {output}\nnext:  nestling finetune {path} {where} -o {tuned}", soft_wrap=True)
+    show.tell(f"written     {output}", f"next:  nestling finetune {path} {where} -o {tuned}")
 
 
 def _share(option: str, text: str) -> float:

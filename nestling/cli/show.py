@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import codecs
+import io
 import os
+import select
+import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.text import Text
 
+from nestling.cli import tables
 from nestling.data.folders import LeftOut
+from nestling.errors import NestlingError
+from nestling.printable import json_text, shown
 from nestling.progress import Advance
 from nestling.report import doubts
 from nestling.report.evaluate import Evaluation, PerClass
@@ -24,7 +32,22 @@ from nestling.report.evaluate import Evaluation, PerClass
 if TYPE_CHECKING:
     from nestling.report.page import Row
 
+WIDE = 132  # columns of a file, or of a pipe
 MOST_LEFT_OUT = 20  # files named one by one
+
+
+class _Unheard(io.FileIO):
+    """A stream that nobody may read any more: what cannot be written is lost, and the work goes on."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content) or 0
+        except OSError:
+            return memoryview(content).nbytes
+
+
+class ReaderGone(Exception):
+    """Whoever read stdout has gone, as `head` does."""
 
 
 def err() -> Console:
@@ -34,7 +57,10 @@ def err() -> Console:
 
 @cache
 def _stderr(real: bool) -> Console:
-    return Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w"), highlight=False) if real else Console(stderr=True)
+    if not real:
+        return Console(stderr=True, highlight=False)
+    own = io.BufferedWriter(_Unheard(os.dup(sys.stderr.fileno()), "w"))
+    return Console(file=io.TextIOWrapper(own, sys.stderr.encoding, "backslashreplace", line_buffering=True), highlight=False)
 
 
 def _real() -> bool:
@@ -48,18 +74,96 @@ def _real() -> bool:
 def bars(what: str, total: int) -> Iterator[Advance]:
     """A progress bar on stderr; one plain line where stderr is not a terminal. See nestling.progress."""
     if not err().is_terminal:
-        err().print(f"{what} ({total})" if total > 1 else what)
+        say(f"{what} ({total})" if total > 1 else what)
         yield lambda _steps: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err(), transient=True) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(shown(what, err().encoding), total=total)
         yield lambda steps: progress.advance(task, steps)
 
 
-def say(text: str) -> None:
-    """A line on stderr."""
-    err().print(text, markup=False, soft_wrap=True)
+def say(*lines: str) -> None:
+    """Lines on stderr. Where nobody can read them, the work goes on."""
+    for line in lines:
+        err().print(Text(shown(line, err().encoding)), soft_wrap=True)
+
+
+def tell(*lines: str) -> None:
+    """Lines on stdout, whole however narrow the terminal is, so that what one should type next can be copied."""
+    _write("".join(f"{shown(line, _encoding())}\n" for line in lines))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table on stdout; the first column left, the others right. See tables.py for narrow terminals."""
+    headings, *rows = _shown(headings, rows)
+    width = columns()
+    if title:
+        tell(*textwrap.wrap(shown(title, _encoding()), width, break_long_words=False, break_on_hyphens=False))
+    boxes = tables.pieces(headings, rows, width)
+    if not boxes:
+        tell(*tables.records(headings, rows, width))
+        return
+    console = Console(file=_stdout(), width=width, highlight=False, markup=False, emoji=False)
+    with console.capture() as drawn:
+        for i, box in enumerate(boxes):
+            console.print(*([""] if i else []), box, sep="\n")
+    _write(drawn.get())
+
+
+def fits(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the terminal has room for the table in one piece."""
+    headings, *rows = _shown(headings, rows)
+    return len(tables.pieces(headings, rows, columns())) == 1
+
+
+def _shown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[shown(cell, _encoding()) for cell in row] for row in (headings, *rows)]
+
+
+def columns() -> int:
+    """The terminal's width, or COLUMNS; wide where neither is known, so that a file holds whole rows."""
+    return shutil.get_terminal_size((WIDE, 24)).columns
+
+
+def as_json(value: object) -> None:
+    """One JSON value on stdout."""
+    ascii_only = not codecs.lookup(_encoding()).name.startswith("utf")
+    _write(json_text(value, ascii_only, default=str) + "\n")
+
+
+def flush() -> None:
+    """What was printed is out. Raises as printing does."""
+    _write("")
+
+
+def reader_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads from any more."""
+    try:
+        poll = select.poll()
+        poll.register(_stdout(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file
+        return False
+
+
+def _stdout() -> TextIO:
+    return cast(TextIO, getattr(sys.stdout, "rich_proxied_file", sys.stdout))  # a bar puts itself in between
+
+
+def _encoding() -> str:
+    return getattr(_stdout(), "encoding", None) or "utf-8"
+
+
+def _write(text: str) -> None:
+    """Raises ReaderGone, or NestlingError where stdout takes no more."""
+    try:
+        _stdout().write(text)
+        _stdout().flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as error:
+        raise NestlingError(f"standard output cannot be written: {error.strerror or error}.") from error
 
 
 def left_out(entries: Sequence[LeftOut]) -> None:
@@ -71,26 +175,6 @@ def left_out(entries: Sequence[LeftOut]) -> None:
         say(f"  {entry.path}: {entry.reason}")
     if len(entries) > MOST_LEFT_OUT:
         say(f"  and {len(entries) - MOST_LEFT_OUT} more")
-
-
-def as_json(value: object) -> None:
-    """One JSON value on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """A table on stdout; the first column left, the others right."""
-    shown = Table(title=title or None, title_justify="left")
-    for i, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*row)
-    out().print(shown)
-
-
-def out() -> Console:
-    """stdout; wide where it is not a terminal, so that a file holds whole lines."""
-    return Console(width=None if sys.stdout.isatty() else 132, highlight=False, markup=False)
 
 
 def share(value: float) -> str:
@@ -167,7 +251,11 @@ def evaluation_tables(evaluation: Evaluation) -> None:
     table(["class", "precision", "recall [95%]", "images"], rows)
     if len(evaluation.labels) <= 12:
         counts = [[label, *map(str, row)] for label, row in zip(evaluation.labels, evaluation.confusion.tolist(), strict=True)]
-        table(["true \\ answered", *evaluation.labels], counts, "confusions")
+        headings, title = ["true \\ answered", *evaluation.labels], "confusions"
+        if not fits(headings, counts):
+            counts = [[f"{i} {row[0]}", *row[1:]] for i, row in enumerate(counts, 1)]
+            headings, title = [headings[0], *map(str, range(1, len(headings)))], "confusions; answers by their class's number"
+        table(headings, counts, title)
     if evaluation.mistakes:
         wrong = [[str(m.path), m.label, m.answer, share(m.probability)] for m in evaluation.mistakes]
         table(["file", "is", "answered", "sure"], wrong, "the most confident mistakes")
@@ -216,4 +304,4 @@ def seconds(phases: Mapping[str, float]) -> str:
 
 def path_hint(path: Path) -> str:
     """The path as one would type it."""
-    return f"'{path}'" if " " in str(path) else str(path)
+    return shlex.quote(str(path))

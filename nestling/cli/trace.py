@@ -43,7 +43,7 @@ def command(
         show.as_json(result)
     else:
         if output is not None:
-            show.out().print(f"{len(layers)} layers written to {output}")
+            show.tell(f"{len(layers)} layers written to {output}")
         if comparison is not None and comparison.differing:
             rows = [
                 [d.layer, d.op, show.share(d.share), "other shape" if d.largest is None else f"{d.largest:.6g}"]
@@ -52,6 +52,6 @@ def command(
             title = f"{len(comparison.differing)} of {len(comparison.compared)} layers differ, the first one first"
             show.table(["layer", "op", "values that differ", "largest difference"], rows, title)
         elif comparison is not None:
-            show.out().print(f"{len(comparison.compared)} layers compared: no difference")
+            show.tell(f"{len(comparison.compared)} layers compared: no difference")
     if comparison is not None and comparison.differing:
         raise typer.Exit(1)

@@ -55,7 +55,7 @@ def taught(work: Teach, output: Path, resume: bool, json: bool) -> Taught | None
 
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     with joined() as team:
-        tell = (show.say if json else show.out().print) if team.leads else _nothing
+        tell = (show.say if json else show.tell) if team.leads else _nothing
         if team.leads and checkpoint.exists() != resume:
             show.say(_about_checkpoint(checkpoint, resume))
         heading = iter([HEADING])  # above the first line: an error before that stands alone
@@ -84,16 +84,18 @@ def summary(made: Taught, output: Path) -> None:
     """Tables of the test part, and what came of the training."""
     show.evaluation_tables(made.test)
     counts = ", ".join(f"{count} {part.replace('_', ' ')}" for part, count in made.images.items())
-    show.out().print(
-        f"images      {counts}\n"
-        f"val top-1   {show.share(made.best.val_top1)} in epoch {made.best.number}; {show.share(made.val_top1_before)} before\n"
-        f"test top-1  {show.top1_beside(made.test)}\nseconds     {show.seconds(made.seconds)}\nwritten     {output}"
+    show.tell(
+        f"images      {counts}",
+        f"val top-1   {show.share(made.best.val_top1)} in epoch {made.best.number}; {show.share(made.val_top1_before)} before",
+        f"test top-1  {show.top1_beside(made.test)}",
+        f"seconds     {show.seconds(made.seconds)}",
+        f"written     {output}",
     )
 
 
 def next_line(command: str) -> None:
     """What to type next, on one line however narrow the terminal is."""
-    show.out().print(f"next:  nestling {command}", soft_wrap=True)
+    show.tell(f"next:  nestling {command}")
 
 
 def _line(epoch: Epoch) -> str:

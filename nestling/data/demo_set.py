@@ -55,7 +55,7 @@ def _package_data() -> Path:
 
 def _write(source: Path, folder: Path) -> None:
     """labels.csv: a line a cell, `images/cell0001.png  1.0  mono`."""
-    rows = [line.split() for line in (source / "labels.csv").read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in (source / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
     if len(rows) != CELLS:
         raise NestlingError(
             f"{source} lists {len(rows)} photographs; expected {CELLS}.", "pip install --force-reinstall elpv-dataset"

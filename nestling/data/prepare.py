@@ -26,6 +26,7 @@ from nestling.data.lists import Entry, Folders, chosen_entries, read_list, read_
 from nestling.errors import UnusableData
 from nestling.files import folder_beside, not_made
 from nestling.preprocess import SIDES, ImagePreprocess, read_image, resize
+from nestling.printable import json_text
 from nestling.progress import Progress, silent
 
 Format = Literal["jpg", "bmp", "png"]
@@ -147,7 +148,7 @@ def prepare(
             some = prepared.left_out[0] if prepared.left_out else None
             example = f" {len(prepared.left_out)} left out, for example {some.path}: {some.reason}." if some else ""
             raise UnusableData(f"nothing of {source} could be written.{example}", "look at the paths in the list")
-        (new / MADE).write_text(json.dumps({"nestling": "data prepare", "files": written}, ensure_ascii=False, indent=0))
+        (new / MADE).write_text(json_text({"nestling": "data prepare", "files": written}, indent=0), encoding="utf-8")
     return prepared
 
 
@@ -288,7 +289,7 @@ def _require_replaceable(out: Path, force: bool) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     try:
-        made = json.loads((out / MADE).read_text())["files"]
+        made = json.loads((out / MADE).read_text(encoding="utf-8"))["files"]
         assert isinstance(made, dict)
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         raise UnusableData(

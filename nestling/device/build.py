@@ -137,7 +137,15 @@ def runtime_file(name: str) -> bytes:
 
 def _run(command: Sequence[str], place: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "CFLAGS", "LDFLAGS")}
-    ended = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, env=environment | {"LC_ALL": "C"})
+    ended = subprocess.run(
+        command,
+        cwd=place,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        check=False,
+        env=environment | {"LC_ALL": "C"},
+    )
     if ended.returncode:
         lines = [line for line in ended.stderr.splitlines() if "error" in line or "undefined" in line] or ended.stderr.splitlines()
         raise NestlingError(f"net_runner could not be built: {lines[0] if lines else f'{command[0]} said nothing'}.")

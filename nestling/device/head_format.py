@@ -294,7 +294,7 @@ def _require_shapes(head: HeadFile, name: str) -> None:
 def label_lines(labels: Iterable[str]) -> bytes:
     """Names as the file holds them. Raises UnusableFile for a name that cannot be one."""
     for label in labels:
-        if not label or "\n" in label or "\0" in label:
+        if not label or "\n" in label or "\0" in label or label.encode("utf-8", "ignore").decode() != label:
             raise UnusableFile(f"a head cannot hold a class named {label!r}.")
     return "".join(f"{label}\n" for label in labels).encode()
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nestling.errors import UnusableFile
 from nestling.files import digest_of
+from nestling.printable import json_text
 
 NAME, RUNNER = "manifest.json", "net_runner"
 SCRIPTS = ("eval_untrained.sh", "train.sh", "eval.sh")  # in the order in which they are run
@@ -52,7 +53,7 @@ class Manifest:
 def to_bytes(manifest: Manifest) -> bytes:
     """The file's content; the same for the same manifest."""
     plain = {"package": SCHEMA} | asdict(manifest)
-    return (json.dumps(plain, ensure_ascii=False, indent=2) + "\n").encode()
+    return (json_text(plain, indent=2) + "\n").encode()
 
 
 def read(package: Path) -> Manifest:

@@ -33,6 +33,7 @@ from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFil
 from nestling.files import digest_of, not_made, replace_folder
 from nestling.graph.file import digest
 from nestling.preprocess import to_plain
+from nestling.printable import shown
 from nestling.progress import Progress, silent
 from nestling.targets.c import machines
 from nestling.targets.gates import judge
@@ -307,6 +308,7 @@ def _versions(system: System, compiler: str) -> dict[str, str]:
 
 def _rendered(name: str, values: Mapping[str, Any]) -> bytes:
     templates = Environment(
-        loader=PackageLoader("nestling.device"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
+        loader=PackageLoader("nestling.device"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True,
+        finalize=lambda value: shown(value) if isinstance(value, str) else value,
+    )  # fmt: skip
     return templates.get_template(f"{name}.j2").render(values).encode()

@@ -226,7 +226,7 @@ def _running(command: Sequence[str], typed: str) -> Iterator[subprocess.Popen[st
         stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
     )
     try:

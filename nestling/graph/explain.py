@@ -22,6 +22,7 @@ from nestling.graph.ir import Graph, Node
 from nestling.graph.quantize import Quantized, read_images
 from nestling.graph.simulate import rest_from, simulated
 from nestling.models.graph_module import GraphModule
+from nestling.printable import shown
 from nestling.progress import Progress, silent
 from nestling.targets import tflite
 
@@ -159,15 +160,15 @@ def _logits(embeddings: T, head: Head) -> NDArray[np.float32]:
 
 def draw(costs: Sequence[LayerCost], path: Path) -> None:
     """An SVG: the layers whose float twin would help most, each with its share of the error and its SQNR."""
-    shown = sorted(costs, key=lambda cost: -cost.error_gain)[:DRAWN][::-1]
-    figure = Figure(figsize=(9, 1.2 + 0.25 * len(shown)), layout="constrained")
+    listed = sorted(costs, key=lambda cost: -cost.error_gain)[:DRAWN][::-1]
+    figure = Figure(figsize=(9, 1.2 + 0.25 * len(listed)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    names = [f"{cost.layer} ({cost.op})" for cost in shown]
-    places = np.arange(len(shown))
-    left.barh(places, [100 * cost.error_gain for cost in shown], color="#b2543a")
+    names = [shown(f"{cost.layer} ({cost.op})").replace("$", r"\$") for cost in listed]  # a pair of $ would be mathematics
+    places = np.arange(len(listed))
+    left.barh(places, [100 * cost.error_gain for cost in listed], color="#b2543a")
     left.set_yticks(places, names, fontsize=7)
     left.set_xlabel("% of the logit error that goes away\nwith this layer in float")
-    right.barh(places, [cost.sqnr for cost in shown], color="#3a6fb2")
+    right.barh(places, [cost.sqnr for cost in listed], color="#3a6fb2")
     right.set_xlabel("signal to noise of its output, dB")
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

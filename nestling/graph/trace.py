@@ -6,7 +6,6 @@ A folder with one .npy a layer, numbered in running order, and index.json: a lis
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from nestling.graph.heads import with_head
 from nestling.graph.ir import Array, Graph, Tensor
 from nestling.graph.tflite_file import FileTensor, parse
 from nestling.preprocess import load as load_image
+from nestling.printable import json_text
 
 INDEX = "index.json"
 LONGEST = 80  # characters of a layer's name in a file's name
@@ -122,7 +122,7 @@ def _files(layers: Sequence[Layer]) -> Iterator[tuple[str, bytes]]:
         plain: dict[str, object] = {"name": layer.name, "op": layer.op, "source": layer.source}
         plain |= {"shape": list(layer.values.shape), "dtype": str(layer.values.dtype)}
         index.append(plain | {"scale": layer.scale, "zero_point": layer.zero_point, "file": file})
-    yield INDEX, json.dumps(index, ensure_ascii=False, indent=1).encode()
+    yield INDEX, json_text(index, indent=1).encode()
 
 
 def _require_replaceable(folder: Path) -> None:

@@ -53,7 +53,7 @@ def picture(comparison: Comparison) -> str:
     drawn = _pictures(comparison)
     if not drawn:
         raise NestlingError("there is nothing to draw: no file of these bundles could be printed.")
-    css = (resources.files("nestling.report") / "templates" / "report.css.j2").read_text()
+    css = (resources.files("nestling.report") / "templates" / "report.css.j2").read_text(encoding="utf-8")
     return filled(
         "compare.svg.j2",
         palette=Markup(css[: css.index("}") + 1]),

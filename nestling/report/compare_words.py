@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from nestling.printable import shown
 from nestling.report.compared import Compared, Comparison, File, Score
 from nestling.report.words import Verdict, interval, isolated, megabytes, milliseconds, share
 
@@ -110,7 +111,7 @@ def markdown(comparison: Comparison) -> str:
     rows = [["", *headings(comparison)], ["---", *("---:" for _ in comparison.bundles)]]
     rows += [[line.what, *("–" if cell is None else cell for cell in line.cells)] for line in lines(comparison)]
     table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
-    notes = "".join(f"- {' '.join(note.split())}\n" for note in (*verdict(comparison).warnings, *comparison.notes))
+    notes = "".join(f"- {shown(' '.join(note.split()))}\n" for note in (*verdict(comparison).warnings, *comparison.notes))
     return f"{table}\n\n{below(comparison)}\n" + (f"\n{notes}" if notes else "")
 
 
@@ -126,7 +127,7 @@ def below(comparison: Comparison) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return shown(" ".join(text.split())).replace("|", "\\|")
 
 
 def _said(value: Number | None, say: Callable[[Number], str]) -> str | None:
@@ -247,7 +248,7 @@ def _chance(p: float | None) -> str:
 
 
 def _failures(comparison: Comparison) -> tuple[str, ...]:
-    files = [(f"{isolated(one.name)}: {file.file}", file.failed) for one in comparison.bundles for file in one.files]
+    files = [(f"{isolated(one.name)}: {isolated(file.file)}", file.failed) for one in comparison.bundles for file in one.files]
     boards = [(f"{isolated(one.name)}: the C for {one.board.machine}", one.board.failed) for one in comparison.bundles if one.board]
     return tuple(f"{what} failed its gate: {'; '.join(why)}." for what, why in dict.fromkeys([*files, *boards]) if why)
 

@@ -11,7 +11,6 @@ Nothing here loads or runs a network: what is on the page comes in a Page.
 from __future__ import annotations
 
 import base64
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from nestling.bundle import Step
 from nestling.errors import NestlingError
+from nestling.printable import shown
 from nestling.report import curves, pictures, words
 from nestling.report.evaluate import LEAST_TOLD, Evaluation
 from nestling.report.pictures import Bars, Point
@@ -156,14 +156,14 @@ def render(page: Page) -> str:
 def filled(template: str, **values: Any) -> str:
     """A template of this package with its values, as HTML5 text."""
     environment = Environment(
-        loader=PackageLoader("nestling.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=PackageLoader("nestling.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+    )  # fmt: skip
     environment.filters |= {
         "share": words.share, "ms": words.milliseconds, "millions": words.millions, "data_uri": _data_uri,
+        "sentence": lambda text: escape(shown(text, keep=words.ISOLATES)),
     }  # fmt: skip
-    text = environment.get_template(template).render(**values)
-    # a file's name may hold halves of characters, a label control characters: neither has a place in HTML
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text.encode("utf-8", "replace").decode())
+    return shown(environment.get_template(template).render(**values), keep=f"\n\t{words.ISOLATES}")  # once more, for the pictures
 
 
 def story(lineage: Sequence[Step], name: str) -> list[tuple[words.Chapter, list[tuple[str, Markup]]]]:
@@ -254,20 +254,20 @@ def layer_picture(table: LayerTable, name: str) -> Markup:
     """The costliest layers: by time where it is known, else by MACs. name: unique on the page."""
     timed = any(layer.ms is not None for layer in table.layers)
     known = timed or table.counted
-    shown = sorted(table.layers, key=lambda layer: -(layer.ms or layer.instructions or (0 if known else layer.macs)))[:MOST_BARS]
-    columns = [Bars("MACs", pictures.OTHER, tuple(s.macs for s in shown), tuple(words.millions(s.macs) for s in shown))]
+    listed = sorted(table.layers, key=lambda layer: -(layer.ms or layer.instructions or (0 if known else layer.macs)))[:MOST_BARS]
+    columns = [Bars("MACs", pictures.OTHER, tuple(s.macs for s in listed), tuple(words.millions(s.macs) for s in listed))]
     if timed:
-        texts = tuple(f"{words.milliseconds(s.ms)} ms" if s.ms is not None else "not told" for s in shown)
-        columns.insert(0, Bars("time", pictures.ACCENT, tuple(s.ms for s in shown), texts))
+        texts = tuple(f"{words.milliseconds(s.ms)} ms" if s.ms is not None else "not told" for s in listed)
+        columns.insert(0, Bars("time", pictures.ACCENT, tuple(s.ms for s in listed), texts))
     if table.counted:
-        texts = tuple(words.millions(s.instructions or 0) for s in shown)
-        columns.insert(0, Bars("instructions", pictures.ACCENT, tuple(s.instructions for s in shown), texts))
-    return Markup(pictures.bars([s.name for s in shown], columns, f"The costliest layers of {table.file}", name))
+        texts = tuple(words.millions(s.instructions or 0) for s in listed)
+        columns.insert(0, Bars("instructions", pictures.ACCENT, tuple(s.instructions for s in listed), texts))
+    return Markup(pictures.bars([s.name for s in listed], columns, f"The costliest layers of {table.file}", name))
 
 
 def standalone(picture: str) -> str:
     """A picture of the page as an SVG file of its own, in the page's colours."""
-    css = (resources.files("nestling.report") / "templates" / "report.css.j2").read_text()
+    css = (resources.files("nestling.report") / "templates" / "report.css.j2").read_text(encoding="utf-8")
     palette = css[: css.index("}") + 1]
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     opened = str.replace(picture, "<svg ", f"<svg {spaces} ", 1)  # not Markup's own, which would escape
@@ -279,12 +279,12 @@ def standalone(picture: str) -> str:
 def _cost_picture(costs: Sequence[LayerCost]) -> Markup:
     if not costs:
         return Markup("")
-    shown = sorted(costs, key=lambda cost: -cost.error_gain)[:MOST_BARS]
+    listed = sorted(costs, key=lambda cost: -cost.error_gain)[:MOST_BARS]
     columns = [
-        Bars("of the error", pictures.WRONG, tuple(c.error_gain for c in shown), tuple(words.share(c.error_gain) for c in shown)),
-        Bars("signal to noise", pictures.OTHER, tuple(c.sqnr for c in shown), tuple(f"{c.sqnr:.1f} dB" for c in shown)),
+        Bars("of the error", pictures.WRONG, tuple(c.error_gain for c in listed), tuple(words.share(c.error_gain) for c in listed)),
+        Bars("signal to noise", pictures.OTHER, tuple(c.sqnr for c in listed), tuple(f"{c.sqnr:.1f} dB" for c in listed)),
     ]
-    return Markup(pictures.bars([c.layer for c in shown], columns, "The layers that quantisation hurts most", "costs"))
+    return Markup(pictures.bars([c.layer for c in listed], columns, "The layers that quantisation hurts most", "costs"))
 
 
 # ---- answers -----------------------------------------------------------------------------------------------------------------

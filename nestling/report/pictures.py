@@ -26,6 +26,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
+from nestling.printable import shown
+
 WIDTH = 6.0  # inches
 SIZE = 12.0  # points of a letter: 1 / 36 of the width
 LONGEST = 24  # characters of a name in a picture
@@ -231,15 +233,15 @@ def bars(names: Sequence[str], columns: Sequence[Bars], title: str, name: str) -
     with style():
         height = 0.25 * len(names) + 0.45
         figure = Figure(figsize=(WIDTH, height))
-        shown = [shorten(text) for text in names]
-        left = min(max((_units(text) for text in shown), default=0) * 0.6 * SIZE / 72 / WIDTH + 0.02, 0.45)
+        listed = [shorten(text) for text in names]
+        left = min(max((_units(text) for text in listed), default=0) * 0.6 * SIZE / 72 / WIDTH + 0.02, 0.45)
         each = (1 - left) / len(columns)
         for i, column in enumerate(columns):
             room = (max(map(len, column.texts), default=0) + 1) * 0.64 * SIZE / 72 / WIDTH
             axes = figure.add_axes((left + i * each + 0.01, 0.05 / height, each - 0.02, (height - 0.4) / height))
             _draw_bars(axes, column, room / (each - 0.02))
             axes.text(0, 1.0, column.heading, transform=axes.transAxes, va="bottom", color=MUTED)
-            axes.set_yticks(range(len(names)), shown if i == 0 else [""] * len(names), color=INK)
+            axes.set_yticks(range(len(names)), listed if i == 0 else [""] * len(names), color=INK)
         said = (f"{row}: " + ", ".join(f"{c.texts[i]} ({c.heading})" for c in columns) for i, row in enumerate(names))
         return inline(figure, name, title, "; ".join(said) + ".")
 
@@ -306,7 +308,7 @@ def _cells(cells: NDArray[np.int64], classes: int, colour: str, alpha: float) ->
 
 def shorten(text: str, most: int = LONGEST) -> str:
     """One line of at most so many columns of letters (wide ones, as of Chinese, take two), the middle left out."""
-    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    text = shown(" ".join(text.split()))
     if _units(text) <= most:
         return text
     start = next(i for i in range(len(text) + 1) if _units(text[: i + 1]) > most // 2)
@@ -338,7 +340,7 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
     body = re.sub(r"<[^>]*>", lambda tag: _ours(tag.group(), name), body)
     return (
         f'<svg class="plot" {head.group()} role="img" aria-labelledby="{name}-title {name}-desc">'
-        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>\n{body}'
+        f'<title id="{name}-title">{escape(shown(title))}</title><desc id="{name}-desc">{escape(shown(description))}</desc>\n{body}'
     )
 
 

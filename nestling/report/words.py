@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from nestling.bundle import Step
+from nestling.printable import json_text, shown
 
 if TYPE_CHECKING:
     from nestling.report.page import Row
@@ -161,10 +161,18 @@ def _warnings(rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
+ISOLATES = "\u2068\u2069"
+
+
 def isolated(name: str) -> str:
-    """A name that is written from right to left, kept from turning the words around it."""
-    turns = any(unicodedata.bidirectional(letter) in ("R", "AL", "RLE", "RLO", "RLI") for letter in name)
-    return f"\u2068{name}\u2069" if turns else name
+    """A name that is written from right to left, kept from turning the words around it. What it holds of isolates is shown()."""
+    turns = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
+    return shown(name).join(ISOLATES) if turns else shown(name)
+
+
+def unisolated(sentence: str) -> str:
+    """The sentence for a terminal, most of which know no isolates."""
+    return sentence.translate(dict.fromkeys(map(ord, ISOLATES)))
 
 
 # ---- the lineage -------------------------------------------------------------------------------------------------------------
@@ -268,4 +276,4 @@ def _value(name: str, value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else json_text(value, default=str)

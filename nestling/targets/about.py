@@ -12,6 +12,7 @@ from nestling.graph.file import digest
 from nestling.preprocess import Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.preprocess import to_plain as preprocess_to_plain
+from nestling.printable import json_text
 
 Gives = Literal["logits", "embedding"]
 
@@ -51,7 +52,7 @@ def to_json(what: About) -> str:
         "gives": what.gives,
         "graph": what.graph,
     }
-    return json.dumps(plain, ensure_ascii=False, sort_keys=True)
+    return json_text(plain, sort_keys=True)
 
 
 def from_json(text: str, name: str) -> About:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nestling.errors import UnusableFile
 from nestling.files import write_atomically
+from nestling.printable import json_text
 
 NAME = "manifest.json"
 
@@ -50,7 +51,7 @@ def read(folder: Path) -> tuple[Artifact, ...]:
     """What the folder's manifest lists, by file name. Raises UnusableFile where there is none, or it is not one of nestling's."""
     path = folder / NAME
     try:
-        listed = json.loads(path.read_text())["artifacts"]
+        listed = json.loads(path.read_text(encoding="utf-8"))["artifacts"]
         return tuple(_artifact(entry) for entry in listed)
     except OSError as error:
         raise UnusableFile(f"{path} cannot be read: {error.strerror}.", f"make it:  nestling export my.nest -o {folder}") from error
@@ -67,7 +68,7 @@ def note(folder: Path, artifacts: Sequence[Artifact]) -> None:
     new = {artifact.file for artifact in artifacts}
     kept = [artifact for artifact in known if artifact.file not in new and (folder / artifact.file).exists()]
     plain = {"artifacts": [asdict(artifact) for artifact in sorted([*kept, *artifacts], key=lambda artifact: artifact.file)]}
-    write_atomically(folder / NAME, json.dumps(plain, indent=2).encode())
+    write_atomically(folder / NAME, json_text(plain, ascii_only=True, indent=2).encode())
 
 
 def _artifact(plain: dict[str, object]) -> Artifact:

@@ -27,6 +27,7 @@ from onnx import TensorProto, helper
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Array, Graph, Tensor
 from nestling.preprocess import Preprocess
+from nestling.printable import json_text
 from nestling.targets.about import About, to_json
 from nestling.targets.layer_time import LayerTime
 from nestling.targets.onnx_file import ABOUT, AGAIN, parse, read
@@ -65,7 +66,7 @@ def print_graph(graph: Graph, what: About, weights: Weights = "uint8") -> bytes:
     )
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(body, opset_imports=[opset], ir_version=IR_VERSION, producer_name="nestling")
-    helper.set_model_props(model, {ABOUT: to_json(what), "labels": json.dumps(what.labels, ensure_ascii=False)})
+    helper.set_model_props(model, {ABOUT: to_json(what), "labels": json_text(what.labels)})
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -245,7 +246,7 @@ def layer_times(content: bytes, runs: int, threads: int) -> tuple[LayerTime, ...
         session = open_session(content, threads, Path(folder) / "profile")
         for _ in range(runs + 1):
             run(session, image)
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     names = {output: node.name for node in model.graph.node for output in node.output}
     names |= {node.name: node.name for node in model.graph.node}
     times: dict[tuple[str, str], list[float]] = {}  # microseconds by name and operator, in running order

@@ -41,7 +41,7 @@ def layer_times(model: bytes, runs: int, threads: int) -> tuple[LayerTime, ...]:
         file = Path(folder) / "model.tflite"
         file.write_bytes(model)
         command = [sys.executable, "-m", "nestling.targets.tflite_layers", str(file), str(runs), str(threads)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise NestlingError(

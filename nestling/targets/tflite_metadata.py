@@ -27,6 +27,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from nestling.errors import UnusableFile
 from nestling.graph.ir import Graph
+from nestling.printable import json_text
 from nestling.targets import tflite_table
 from nestling.targets.tflite_table import Float32s
 
@@ -62,7 +63,7 @@ def entries(
 ) -> dict[str, bytes]:
     """The metadata entries of a printed Graph, by name."""
     ours = {"schema": SCHEMA, "labels": list(labels), "preprocess": preprocess, "learned_from": dict(learned_from)}
-    found = {OURS: json.dumps(ours, ensure_ascii=False, sort_keys=True).encode()}
+    found = {OURS: json_text(ours, sort_keys=True).encode()}
     for node in graph.nodes:
         if node.op == "table":
             table = graph.tensors[node.inputs[1]]
@@ -80,7 +81,7 @@ def with_labels_file(model: bytes, labels: Sequence[str]) -> bytes:
     whole.write(model)
     with zipfile.ZipFile(whole, "a") as archive:
         member = zipfile.ZipInfo(LABELS_FILE, date_time=(1980, 1, 1, 0, 0, 0))  # equal labels, equal bytes
-        archive.writestr(member, "".join(f"{label}\n" for label in labels))
+        archive.writestr(member, "".join(f"{label}\n" for label in labels).encode("utf-8", "backslashreplace"))
     return whole.getvalue()
 
 

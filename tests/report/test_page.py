@@ -18,6 +18,7 @@ from example_pages import BUNDLE, FP32, HALF, INT8, LONG, ODD, PTE, PTE8, evalua
 
 from nestling.bundle import Step
 from nestling.errors import NestlingError
+from nestling.report import words
 from nestling.report.page import Example, Page, Row, render
 from nestling.report.pictures import Point, front, shorten
 from nestling.report.words import verdict
@@ -121,13 +122,23 @@ def test_nothing_is_fetched_or_run(page: tuple[Page, str]) -> None:
 
 
 def test_names_stay_text() -> None:
-    """What a label or a file is called is on the page, letter for letter, and is not read as HTML, mathematics or a template."""
+    """What a label or a file is called is on the page, letter for letter, and is not read as HTML, mathematics or a template.
+
+    What would steer the page's text, or cannot be written, is shown escaped.
+    """
     reader = Reader(render(nasty()))
     shown = " ".join("".join(text) for _, _, text in reader.elements[:1])
-    for name in ODD[:6]:
+    for name in (*ODD[:5], r"\u202eright to left\u202c", r"\x00\x08\x1b\x7f\n\udcff"):
         assert name in shown
     assert LONG in shown and "alert" not in "".join(style[2] for style in reader.all("style"))
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]|[\ud800-\udfff]", shown)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\ud800-\udfff]", shown)
+
+
+def test_a_sentence_keeps_the_isolates_that_it_was_given_and_no_others() -> None:
+    assert words.isolated("\u2069x\u05d0") == "\u2068\\u2069x\u05d0\u2069" and words.isolated("a\u2068") == "a\\u2068"
+    page = render(replace(usual(), rows=tuple(replace(row, file="\u05d0\u2067.pte") for row in usual().rows[:1])))
+    assert "\u2068\u05d0\\u2067.pte\u2069" in page and "\u2067" not in page
+    assert words.unisolated("\u2068\u05d0\u2069 is") == "\u05d0 is"
 
 
 def test_the_same_page_is_the_same_bytes_in_another_process_and_under_other_settings(tmp_path: Path) -> None:

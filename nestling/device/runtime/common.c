@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,4 +81,60 @@ void as_hex(const uint8_t *bytes, uint32_t count, char *made) {
         made[2 * i + 1] = digits[bytes[i] & 15];
     }
     made[2 * count] = 0;
+}
+
+/* ---- words for whoever watches -------------------------------------------------------------------------------------------------- */
+
+/* The bytes of the letter at text, 0 where there is none in UTF-8. code: its number. */
+static size_t letter_of(const uint8_t *text, size_t left, uint32_t *code) {
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const uint8_t first = text[0];
+    const size_t bytes = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    if (!bytes || bytes > left) return 0;
+    *code = bytes == 1 ? first : first & (0x7fu >> bytes);
+    for (size_t i = 1; i < bytes; i++) {
+        if ((text[i] & 0xc0) != 0x80) return 0;
+        *code = *code << 6 | (text[i] & 0x3fu);
+    }
+    return *code < least[bytes] || *code > 0x10ffff || (*code >= 0xd800 && *code < 0xe000) ? 0 : bytes;
+}
+
+static int printable(uint32_t code) {
+    static const uint32_t others[][2] = {
+        {0x0, 0x1f},       {0x7f, 0x9f},     {0xad, 0xad},       {0x61c, 0x61c},     {0x180e, 0x180e},
+        {0x200b, 0x200f},  {0x2028, 0x202e}, {0x2060, 0x206f},   {0xfeff, 0xfeff},   {0xfff9, 0xfffb},
+        {0xfffe, 0xffff},  {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0xe007f},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (code >= others[i][0] && code <= others[i][1]) return 0;
+    return 1;
+}
+
+static void show(const char *text, size_t bytes) {
+    for (size_t at = 0, length; at < bytes; at += length) {
+        uint32_t code;
+        length = letter_of((const uint8_t *)text + at, bytes - at, &code);
+        if (!length) code = (uint8_t)text[at];
+        const int goes_on = text[at] == '\n' && strncmp(text + at + 1, "  ", 2) == 0;
+        if (length && (printable(code) || goes_on)) fwrite(text + at, 1, length, stderr);
+        else if (text[at] == '\n' || text[at] == '\r' || text[at] == '\t')
+            fprintf(stderr, "\\%c", text[at] == '\n' ? 'n' : text[at] == '\r' ? 'r' : 't');
+        else fprintf(stderr, code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)code);
+        length = length ? length : 1;
+    }
+}
+
+void complain(const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    const int length = vsnprintf(0, 0, format, values);
+    va_end(values);
+    if (length < 0) return;
+    char *text = enough(0, (size_t)length + 1);
+    va_start(values, format);
+    vsnprintf(text, (size_t)length + 1, format, values);
+    va_end(values);
+    show(text, (size_t)length);
+    fputc('\n', stderr);
+    free(text);
 }

@@ -24,4 +24,8 @@ const char *read_whole(const char *path, uint8_t **content, size_t *bytes);
 /* The 16 hex digits, or fewer, of bytes; made: [2 * count + 1]. */
 void as_hex(const uint8_t *bytes, uint32_t count, char *made);
 
+/* A line on stderr, as printf's. What names of files and classes hold that would steer a terminal, and what is no UTF-8, is shown as
+ * \x1b, \u202e; so is a line break, where no indented line follows. As shown() in nestling/printable.py. */
+void complain(const char *format, ...);
+
 #endif

@@ -46,7 +46,7 @@ typedef struct {
 /* ---- the command line ------------------------------------------------------------------------------------------------------- */
 
 static int wrong(const char *option, const char *what) {
-    fprintf(stderr, "net_runner: %s %s (see net_runner --help)\n", option, what);
+    complain("net_runner: %s %s (see net_runner --help)", option, what);
     return WRONG_COMMAND;
 }
 
@@ -130,11 +130,11 @@ static void heed_signals(void) {
 /* ---- the run ---------------------------------------------------------------------------------------------------------------- */
 
 static int failed(const char *said) {
-    fprintf(stderr, "net_runner: %s\n", said);
+    complain("net_runner: %s", said);
     return WORK_FAILED;
 }
 
-static void left_out(const char *path, const char *reason) { fprintf(stderr, "left out: %s: %s\n", path, reason); }
+static void left_out(const char *path, const char *reason) { complain("left out: %s: %s", path, reason); }
 
 /* The number of a class by its name, -1 where the head does not know it. */
 static int32_t label_of(const nestling_head *head, const char *name) {
@@ -200,8 +200,8 @@ static int train_on(const options *o, const char *output, held_head *held, const
 static int learn(const options *o, const char *output, held_head *held, const folder *data, const embeddings *of, int32_t added) {
     items train = items_of(data, of, TRAIN, &held->head, 1), val = items_of(data, of, VAL, &held->head, 0);
     items test = items_of(data, of, TEST, &held->head, 0);
-    if (!val.count) fprintf(stderr, "there are no photographs to watch: no accuracy on test data\n");
-    if (!test.count) fprintf(stderr, "there are no photographs to test on: no accuracy on validation data\n");
+    if (!val.count) complain("there are no photographs to watch: no accuracy on test data");
+    if (!test.count) complain("there are no photographs to test on: no accuracy on validation data");
     int status = DONE;
     if (o->cycles != 0) status = train_on(o, output, held, &train, &val, added);
     else if (val.count) print_watched(&held->head, &val);
@@ -218,7 +218,7 @@ static int run(const options *o) {
     uint32_t bytes;
     folder data;
     if (nestling_file_load(o->head, &held.memory, &bytes, &held.head, said, sizeof said)) return failed(said);
-    if (said[0]) fprintf(stderr, "%s\n", said);
+    if (said[0]) complain("%s", said);
     char *output = o->output ? joined("", o->output) : beside(o->head, "trained.nst");
     char *split_csv = beside(o->head, "split.csv");
     if (embedder_open(o->head, held.head.header, said, sizeof said)) return failed(said);
@@ -231,7 +231,7 @@ static int run(const options *o) {
     char *kept = enough(0, length);
     snprintf(kept, length, "%s.features", output);
     cache known = cache_open(kept, held.head.header, embedder_name, said, sizeof said);
-    if (said[0]) fprintf(stderr, "%s\n", said);
+    if (said[0]) complain("%s", said);
     const int wanted[PARTS] = {o->cycles != 0, 1, 1};
     embeddings of;
     const int ended = embed(&data, held.head.header, wanted, &known, left_out, o->verbose, told, &of);

@@ -107,7 +107,7 @@ static void tell_forgotten(const nestling_head *head, const uint8_t *seen) {
     for (uint32_t c = 0; c < head->header->classes; c++) {
         const int length = (int)strcspn(at, "\n");
         if (!seen[c]) {
-            fprintf(stderr, "nothing is kept of %.*s and there are no photographs of it: it will be forgotten\n", length, at);
+            complain("nothing is kept of %.*s and there are no photographs of it: it will be forgotten", length, at);
         }
         at += length + 1;
     }
@@ -196,18 +196,18 @@ void training_resume(held_head *held, const char *output) {
     char said[SAID];
     uint32_t bytes;
     if (nestling_file_load(output, &found.memory, &bytes, &found.head, said, sizeof said)) {
-        fprintf(stderr, "begun anew: %s\n", said);
+        complain("begun anew: %s", said);
         return;
     }
-    if (said[0]) fprintf(stderr, "%s\n", said);
+    if (said[0]) complain("%s", said);
     const char *other = difference(&held->head, &found.head);
     if (other) {
-        fprintf(stderr, "begun anew: %s holds a training with %s\n", output, other);
+        complain("begun anew: %s holds a training with %s", output, other);
         free(found.memory);
         return;
     }
     const nestling_head_header *header = found.head.header;
-    fprintf(stderr, "gone on from %s, %llu cycles\n", output, (unsigned long long)(header->steps - header->began));
+    complain("gone on from %s, %llu cycles", output, (unsigned long long)(header->steps - header->began));
     free(held->memory);
     *held = found;
 }
@@ -293,7 +293,7 @@ static void watch(nestling_head *head, const items *val, int counts) {
 
 static int save(nestling_head *head, const char *output) {
     const int problem = nestling_file_save(output, head);
-    if (problem) fprintf(stderr, "net_runner: %s cannot be saved: %s. What was saved before is still there.\n", output, strerror(problem));
+    if (problem) complain("net_runner: %s cannot be saved: %s. What was saved before is still there.", output, strerror(problem));
     return problem != 0;
 }
 

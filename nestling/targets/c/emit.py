@@ -152,7 +152,7 @@ def _headers(sources: Iterable[Path]) -> set[str]:
     found: set[str] = set()
     waiting = list(sources)
     while waiting:
-        named = set(re.findall(r'^#include "(.*)"', waiting.pop().read_text(), re.MULTILINE)) - found
+        named = set(re.findall(r'^#include "(.*)"', waiting.pop().read_text(encoding="utf-8"), re.MULTILINE)) - found
         found |= named
         waiting += [RUNTIME / name for name in named]
     return found
@@ -207,8 +207,11 @@ def cell(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string literal: what is not plain ASCII as three octal digits, UTF-8 byte by byte."""
-    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" for byte in text.encode())
+    """A string literal: what is not plain ASCII as three octal digits, UTF-8 byte by byte; halves of characters as \\udc80."""
+    plain = (
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}"
+        for byte in text.encode("utf-8", "backslashreplace")
+    )
     return f'"{"".join(plain)}"'
 
 

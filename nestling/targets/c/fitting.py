@@ -45,8 +45,8 @@ def require_fitting(bundle: Bundle, machine: Machine, ram: int, flash: int) -> N
     found = needs(whole(bundle), machine)
     outcome = verdict(found, ram, flash)
     if not outcome.fits:
-        words = outcome.words.replace("\n", "\n  ")
-        raise NestlingError(f"it does not fit {machine.title}:\n  {words}", advice(bundle, machine, ram, flash))
+        words = outcome.words.replace("\n", "; ")
+        raise NestlingError(f"it does not fit {machine.title}: {words}", advice(bundle, machine, ram, flash))
 
 
 def advice(bundle: Bundle, machine: Machine, ram: int, flash: int) -> str:

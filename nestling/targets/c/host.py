@@ -132,7 +132,7 @@ def load(folder: Path) -> CRunner:
     Raises UnusableFile, naming the folder, where it is none or does not compile; NestlingError where there is no C compiler.
     """
     try:
-        about = from_json((folder / ABOUT).read_text(), str(folder / ABOUT))
+        about = from_json((folder / ABOUT).read_text(encoding="utf-8"), str(folder / ABOUT))
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableFile(f"{folder} holds no {ABOUT}: it is no folder of C.", _again(folder)) from error
     library = compiled(folder)
@@ -169,7 +169,7 @@ def compiled(folder: Path, flags: Sequence[str] = ()) -> Any:
 
 
 def _run(command: Sequence[str], place: str, folder: Path) -> None:
-    ended = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=place, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
     if ended.returncode:
         lines = [line for line in ended.stderr.splitlines() if "error" in line] or ended.stderr.splitlines() or ["it said nothing"]
         raise UnusableFile(f"{folder} does not compile here: {lines[0]}.", _again(folder))

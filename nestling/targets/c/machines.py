@@ -57,7 +57,7 @@ def machine(name: str) -> Machine:
     """The machine of that name. Raises NestlingError, naming those that there are."""
     if name not in names():
         raise NestlingError(f"there is no machine {name!r}.", f"there are: {', '.join(names())}")
-    plain: dict[str, Any] = json.loads((FOLDER / name / FILE).read_text())
+    plain: dict[str, Any] = json.loads((FOLDER / name / FILE).read_text(encoding="utf-8"))
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
     return Machine(**fields)
 

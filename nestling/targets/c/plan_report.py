@@ -10,6 +10,7 @@ from itertools import cycle
 from string import ascii_letters
 
 from nestling.errors import NestlingError
+from nestling.printable import shown
 from nestling.targets.c.plan import Buffer, Plan
 
 COLUMNS, ROWS = 80, 24
@@ -170,8 +171,9 @@ def picture(plan: Plan) -> str:
 
 def _label(buffer: Buffer, wide: float, high: float) -> tuple[str, bool] | None:
     """(text, whether it is turned upright) as far as it fits a rectangle of these shares of the axes; None where nothing does."""
+    name = shown(buffer.name)
     across, upright = int(wide * 120), int(high * 54)  # letters of 7 points that fit
-    least = min(len(buffer.name), 8)  # fewer say nothing
+    least = min(len(name), 8)  # fewer say nothing
     if across >= least and high * 30 >= 1:
-        return _short(buffer.name, across), False
-    return (_short(buffer.name, upright), True) if upright >= least and wide * 70 >= 1 else None
+        return _short(name, across), False
+    return (_short(name, upright), True) if upright >= least and wide * 70 >= 1 else None

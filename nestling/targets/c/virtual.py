@@ -114,7 +114,7 @@ def toolchain_missing(machine: Machine) -> str | None:
     if machine.compiler not in missing:
         include = "#include <stdint.h>\n#include <string.h>\n"
         command = [machine.compiler, *machine.cflags, "-E", "-x", "c", "-"]
-        if subprocess.run(command, input=include, capture_output=True, text=True, check=False).returncode:
+        if subprocess.run(command, input=include, capture_output=True, encoding="utf-8", errors="replace", check=False).returncode:
             missing.append("a C library for it")
     return f"{machine.name} lacks {', '.join(missing)}: sudo apt-get install {' '.join(machine.install)}" if missing else None
 
@@ -151,14 +151,14 @@ def build(folder: Path, machine: Machine, place: Path, trace: bool = False, flag
     plain = [out for out in built.objects if out != f"{MODEL}.o"] + [out for _, out, _ in firmware]
     sizes = _sections(built, _linked(built, plain, "plain.elf"))
     code, constants = (sum(sizes.get(name, 0) for name in names) for names in (CODE, CONSTANTS))
-    graphs = ((place / out).with_suffix(".ci").read_text() for out in plain if BENCH not in out)
+    graphs = ((place / out).with_suffix(".ci").read_text(encoding="utf-8") for out in plain if BENCH not in out)
     return replace(built, code=code, constants=constants, stack_bound=stack_bound(graphs))
 
 
 def answer(built: Built, image: NDArray[np.uint8]) -> Ran:
     """Link with one image and run."""
     machine, place = built.machine, built.place
-    (place / "bench_image.h").write_text(image_header(image))
+    (place / "bench_image.h").write_text(image_header(image), encoding="utf-8")
     runs = RUNS if machine.counts == "milliseconds" and not built.trace else 1
     mode = "-DNESTLING_TRACE" if built.trace else "-DNESTLING_PROFILE"
     _compile(built, f"{BENCH}.c", f"{BENCH}.c.o", ("-DBENCH_IMAGE", f"-DBENCH_RUNS={runs}", mode))
@@ -207,7 +207,7 @@ def _linked(built: Built, objects: Iterable[str], name: str) -> Path:
 
 
 def _tool(command: Sequence[str], place: Path, what: str) -> str:
-    ended = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=place, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
     if ended.returncode:
         lines = [line for line in ended.stderr.splitlines() if "error" in line or "undefined" in line] or ended.stderr.splitlines()
         raise NestlingError(f"{what} could not be built by {command[0]}: {lines[0] if lines else 'it said nothing'}.")
