@@ -37,3 +37,4 @@ bench: setup
 
 fuzz: setup
 	$(PY) tests/fuzz/fuzz_readers.py --seconds 300
+	$(PY) tests/fuzz/fuzz_c_readers.py --seconds 300

@@ -1,8 +1,10 @@
 """Writing so that nothing is lost: beside the target, then put in place by one rename."""
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,6 +67,21 @@ def folder_beside(folder: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(beside)
+
+
+def read_at_most(path: Path, most: int) -> bytes:
+    """The content of a file. Raises OSError, also where it has more than `most` bytes, or is a pipe, which would be waited for."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "not a file")
+        if about.st_size > most:
+            raise OSError(errno.EFBIG, f"too large, {about.st_size} bytes")
+        return file.read(most)
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def digest_of(path: Path) -> str:

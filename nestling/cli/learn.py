@@ -14,7 +14,7 @@ def command(
     cycles: Annotated[int | None, typer.Option(min=0, help="Batches to learn from.", show_default="about 10 epochs")] = None,
     batch: Annotated[int | None, typer.Option(min=1, max=1024, help="Photographs a batch.", show_default="the head's")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adam.", show_default="the head's")] = None,
-    rate: Annotated[float | None, typer.Option(min=0, help="Learning rate.", show_default="the head's")] = None,
+    rate: Annotated[float | None, typer.Option(min=0, max=1e9, help="Learning rate.", show_default="the head's")] = None,
     stop_accuracy: Annotated[
         float | None, typer.Option(min=0, max=1, help="End when val has this accuracy.", show_default="never")
     ] = None,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nestling.bundle import Head
 from nestling.device.head_format import (
+    MOST_BYTES,
     HeadFile,
     Optimizer,
     Progress,
@@ -30,6 +31,7 @@ from nestling.device.head_format import (
     up,
 )
 from nestling.errors import NestlingError, UnusableFile
+from nestling.files import read_at_most
 from nestling.preprocess import Preprocess
 
 __all__ = [
@@ -175,8 +177,8 @@ def save(head: HeadFile, path: Path) -> HeadFile:
 
     Raises NestlingError where it cannot be written; what was saved before is then still there.
     """
-    found, _ = _found(path)
-    counted = max([head.progress.saves, *(other.progress.saves for other in found.values())]) + 1
+    found, _, _ = _found(path)
+    counted = max([head.progress.saves, *(other.saves for other in found.values())]) + 1
     saved = replace(head, progress=replace(head.progress, saves=counted))
     content = to_bytes(saved)
     previous, part = _beside(path)
@@ -199,40 +201,45 @@ def newest(path: Path) -> tuple[HeadFile, Path, tuple[str, ...]]:
 
     Nothing is to be said where the head is plainly path's. Raises UnusableFile where none of them is whole.
     """
-    found, notes = _found(path)
-    if not found:
+    found, head, notes = _found(path)
+    if head is None:
         if len(notes) == 1:
             raise UnusableFile(f"{notes[0]}.", "make one:  nestling pack my8.nest -o pkg/")
         raise UnusableFile(f"there is no whole head: {'; '.join(notes)}.", "pack it again:  nestling pack my8.nest -o pkg/")
     taken = _newest(found)
     if taken != path and path in found:
-        notes = (*notes, f"{path} is older: {found[path].progress.steps} steps")
+        notes = (*notes, f"{path} is older: {found[path].steps} steps")
     if taken != path:
-        notes = (*notes, f"taken: {taken}, {found[taken].progress.steps} steps")
-    return found[taken], taken, notes
+        notes = (*notes, f"taken: {taken}, {found[taken].steps} steps")
+    return head, taken, notes
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
     return path.with_name(f"{path.name}.previous"), path.with_name(f"{path.name}.part")
 
 
-def _newest(found: dict[Path, HeadFile]) -> Path:
-    return max(found, key=lambda file: found[file].progress.saves)  # of equals the first: path itself
+def _newest(found: dict[Path, Progress]) -> Path:
+    return max(found, key=lambda file: found[file].saves)  # of equals the first: path itself
 
 
-def _found(path: Path) -> tuple[dict[Path, HeadFile], tuple[str, ...]]:
-    """The whole heads of the three files, and why the others are none; of files that are not there only path is spoken of."""
-    found: dict[Path, HeadFile] = {}
+def _found(path: Path) -> tuple[dict[Path, Progress], HeadFile | None, tuple[str, ...]]:
+    """How far the whole ones of the three files are, the newest head, and why the others are none; of files that are not there only
+    path is spoken of."""
+    found: dict[Path, Progress] = {}
+    newest_head: HeadFile | None = None
     notes: list[str] = []
     for file in (path, *_beside(path)):
         try:
-            found[file] = from_bytes(file.read_bytes(), str(file))
+            head = from_bytes(read_at_most(file, MOST_BYTES), str(file))
+            found[file] = head.progress
+            if newest_head is None or head.progress.saves > newest_head.progress.saves:
+                newest_head = head
         except UnusableFile as error:
             notes.append(error.message.removesuffix("."))
         except OSError as error:
             if file == path or not isinstance(error, FileNotFoundError):
                 notes.append(f"{file} cannot be read ({error.strerror})")
-    return found, tuple(notes)
+    return found, newest_head, tuple(notes)
 
 
 def _write(part: Path, content: bytes) -> None:

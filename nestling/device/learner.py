@@ -57,15 +57,20 @@ class Learner:
     def step(self, x: Floats, y: NDArray[np.int64]) -> float:
         """One step. x: float32 [B, D], standardised embeddings; y: int64 [B], labels; 1 <= B <= training_program.MOST.
 
-        Returns the batch's mean cross-entropy as it was before the step.
+        Returns the batch's mean cross-entropy as it was before the step. Raises NestlingError where that is not finite any more.
         """
         program, training = self._program, self._head.training
         if not 1 <= len(x) <= MOST:
             raise NestlingError(f"a batch has 1 to {MOST} samples, not {len(x)}.", "choose another one:  --batch 32")
         loss = float(_forward_backward(program.module, x, y, self._mask))
+        if not math.isfinite(loss):
+            raise NestlingError(
+                f"the training has diverged: its loss is {loss} after {self._steps - self._head.progress.began} cycles.",
+                f"choose a lower rate than {training.rate:g}:  --rate {training.rate / 10:g}; what was saved before is still there",
+            )
         gradients = program.module.named_gradients()
         self._steps += 1
-        self._lowest = min(self._lowest, loss)
+        self._lowest = min(self._lowest, max(loss, 0.0))  # never below 0 but by rounding
         for index, (name, parameter) in enumerate(((WEIGHT, program.weight), (BIAS, program.bias))):
             gradient = gradients[name].numpy()
             if name == WEIGHT:

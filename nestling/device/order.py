@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.errors import UnusableData
+
 GOLDEN = 0x9E3779B97F4A7C15
 MASK = 2**64 - 1
+MOST = 2**26  # places of an epoch: half a GB
 
 
 def order(seed: int, epoch: int, items: int, labels: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.int64]:
@@ -19,7 +22,7 @@ def order(seed: int, epoch: int, items: int, labels: Sequence[int] | NDArray[np.
     each going through its own items again and again, until the largest class has gone through all of its own once.
     Sources: splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, with the constants of
     Vigna's version), Fisher and Yates' shuffle as Durstenfeld wrote it (Algorithm 235, 1964), and Lemire's draw without bias ("Fast
-    random integer generation in an interval", 2019).
+    random integer generation in an interval", 2019). Raises UnusableData where a balanced epoch would have more than MOST places.
     """
     if items < 1:
         raise ValueError(f"an order of {items} items")
@@ -37,7 +40,12 @@ def order(seed: int, epoch: int, items: int, labels: Sequence[int] | NDArray[np.
     for own in present:
         _shuffle(own, below)
     longest = max(map(len, present))
-    return np.array([own[turn % len(own)] for turn in range(longest) for own in present], np.int64)
+    if longest * len(present) > MOST:
+        raise UnusableData(
+            f"an epoch in which {len(present)} classes come as often as the largest one, {longest} times, is too long.",
+            "leave out some of the largest class",
+        )
+    return np.stack([np.resize(np.array(own, np.int64), longest) for own in present], axis=1).reshape(-1)
 
 
 def _shuffle(places: list[int], below: Callable[[int], int]) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from nestling.bundle import PARTS, Part
 from nestling.data.folders import Dataset, Item, LeftOut, given_parts, scan
 from nestling.errors import UnusableFile
+from nestling.files import read_at_most
 
 HEADING = "fingerprint,part"
 LEAST = 3  # photographs that can be divided; fewer are all learned from
+MOST_BYTES = 2**26  # of split.csv
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ def read_split(path: Path) -> dict[str, Part]:
     if not path.exists():
         return {}
     try:
-        lines = path.read_text("ascii").splitlines()
+        content = read_at_most(path, MOST_BYTES).decode("ascii")
     except (OSError, ValueError) as error:
         raise UnusableFile(f"{path} cannot be read ({error}).", "pack the package again") from error
+    lines = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
     if not lines or lines[0] != HEADING:
         raise UnusableFile(f"{path} does not begin with the line {HEADING!r}.", "pack the package again")
     known: dict[str, Part] = {}
@@ -86,5 +89,6 @@ def read_split(path: Path) -> dict[str, Part]:
         part = next((part for part in PARTS if part == name), None)
         if part is None or len(print_) != 16 or set(print_) - set("0123456789abcdef"):
             raise UnusableFile(f"{path}, line {number}: {line[:40]!r} is not a fingerprint and train, val or test.", "pack again")
-        known[print_] = part
+        if known.setdefault(print_, part) != part:
+            raise UnusableFile(f"{path} puts the photograph {print_} into two parts.", "pack the package again")
     return known

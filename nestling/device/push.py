@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from nestling.device import head_file, manifest
+from nestling.device.head_format import MOST_BYTES
 from nestling.device.manifest import RUNNER, SCRIPTS, Manifest
 from nestling.device.places import Adb, Ssh, Way, adb_way, ssh_way
 from nestling.errors import NestlingError, UnusableData, UnusableFile
-from nestling.files import write_atomically
+from nestling.files import read_at_most, write_atomically
 
 TRAINED, OUTPUT = "trained.nst", "output"
 ADB_FOLDER = "/data/local/tmp/nestling"
@@ -161,7 +162,10 @@ def _brought_back(package: Path, whole: Manifest, way: Way, config: PushConfig, 
     with TemporaryDirectory(dir=package, prefix=".fetched.") as place:
         fetched = Path(place) / TRAINED
         _insisted(way.fetch(TRAINED, fetched), way, config, say)
-        content = fetched.read_bytes()
+        try:
+            content = read_at_most(fetched, MOST_BYTES)
+        except OSError as error:
+            raise UnusableFile(f"the {TRAINED} of the device cannot be read ({error.strerror}).") from error
     head = head_file.from_bytes(content, f"the {TRAINED} of the device")
     if head.graph != whole.graph:
         raise UnusableFile(

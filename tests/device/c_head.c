@@ -43,6 +43,23 @@ int describe(const nestling_head *head, char *text, uint32_t bytes) {
     return used;
 }
 
+/* The i-th field that has bounds: its name, where and what it is, and they. 0 where there are no more. */
+const char *bound_of(uint32_t i, uint32_t *place, uint32_t *type, double *least, double *most) {
+    if (i >= BOUNDS) return 0;
+    *place = bounds[i].place, *type = bounds[i].type, *least = bounds[i].least, *most = bounds[i].most;
+    return bounds[i].name;
+}
+
+uint32_t most_bytes(void) { return NESTLING_HEAD_MOST_BYTES; }
+
+uint32_t longest(void) { return LONGEST; }
+
+/* The field of a header that is out of its bounds, 0 where none is. */
+const char *outside(const nestling_head_header *header) {
+    nestling_head_bound which;
+    return nestling_head_outside(header, &which) ? which.name : 0;
+}
+
 /* Every field that says no size gets a value of its own, and so does every part. */
 void fill(nestling_head *head) {
     nestling_head_header *h = head->header;

@@ -42,16 +42,16 @@ def full_head(inputs: int, classes: int, max_classes: int, kind: str, replay: in
     head = new_head(inputs, classes, max_classes, TRAININGS[kind], replay, seed)
     kept = rng.integers(0, replay + 1)
 
-    def rows(array: np.ndarray[Any, Any] | None) -> Any:
+    def rows(array: np.ndarray[Any, Any] | None, least: int = -100) -> Any:
         if array is None:
             return None
         made_up = np.zeros_like(array)
-        made_up[:classes] = rng.integers(-100, 100, array[:classes].shape) / 4  # a bfloat16 holds these
+        made_up[:classes] = rng.integers(least, 100, array[:classes].shape) / 4  # a bfloat16 holds these
         return made_up
 
     return replace(
-        head, moment=rows(head.moment), bias_moment=rows(head.bias_moment), square=rows(head.square),
-        bias_square=rows(head.bias_square), runtimes=("c", "executorch"),
+        head, moment=rows(head.moment), bias_moment=rows(head.bias_moment), square=rows(head.square, 0),
+        bias_square=rows(head.bias_square, 0), runtimes=("c", "executorch"),
         replay=Replay(replay, kept + 5, rng.integers(0, classes, kept).astype(np.uint16), rng.integers(0, 2, kept).astype(np.uint8),
                       random_embeddings(kept, inputs, seed)),
         progress=replace(head.progress, steps=2**40 + 1, began=2**39, epoch=3, position=4, items=5, lowest_loss=0.25,
@@ -197,13 +197,13 @@ EXTREMES = (0, 1, 2, 3, 4, 7, 8, 255, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**
 
 
 def assert_both_judge_alike(lib: Any, content: bytearray, what: object) -> None:
-    """With its checksum made right, both read it or both refuse it; only Python looks whether unused rows are 0."""
+    """With its checksum made right, both read it or both refuse it."""
     content[-4:] = struct.pack("<I", zlib.crc32(content[:-4]))
     try:
         from_bytes(bytes(content), "head.nst")
         read = True
-    except UnusableFile as error:
-        read = "that no class uses" in error.message
+    except UnusableFile:
+        read = False
     assert read == (CHead(bytes(content), lib).state == 0), what
 
 

@@ -70,15 +70,16 @@ static void give_up(cache *c, const char *path, int problem, char *said, uint32_
     c->file = -1;
 }
 
-/* The records of a file of this heading, up to the first damaged one. Returns how many bytes of it are sound, 0 where it is another's. */
-static size_t taken_from(cache *c, const heading *wanted, const uint8_t *content, size_t bytes) {
+/* The records of a file of this heading, up to the first damaged one; the cache then owns the content. Returns how many bytes of it are
+ * sound, 0 where it is another's. */
+static size_t taken_from(cache *c, const heading *wanted, uint8_t *content, size_t bytes) {
     if (bytes < sizeof *wanted || memcmp(content, wanted, sizeof *wanted) != 0) return 0;
     const size_t room = (bytes - sizeof *wanted) / c->record;
     const uint8_t *records = content + sizeof *wanted;
     while (c->count < room && is_sound(records + (size_t)c->count * c->record, c->record)) c->count++;
     const size_t sound = (size_t)c->count * c->record;
-    c->records = enough(0, sound + 1);
-    memcpy(c->records, records, sound);
+    memmove(content, records, sound);
+    c->records = content;
     if (c->count) qsort(c->records, c->count, c->record, by_fingerprint);
     return sizeof *wanted + sound;
 }
@@ -92,7 +93,7 @@ cache cache_open(const char *path, const nestling_head_header *header, const cha
     errno = 0;
     const char *problem = read_whole(path, &content, &bytes);
     const size_t sound = problem ? 0 : taken_from(&c, &wanted, content, bytes);
-    free(content);
+    if (!sound) free(content);
     if (problem && errno != ENOENT) {
         give_up(&c, path, errno ? errno : EINVAL, said, said_bytes);
         return c;

@@ -47,11 +47,11 @@ int path_order(const char *a, const char *b) {
     return rank(*a) - rank(*b);
 }
 
-static const char *contents(int file, uint8_t **content, size_t *bytes) {
+static const char *contents(int file, size_t most, uint8_t **content, size_t *bytes) {
     struct stat said;
     if (fstat(file, &said)) return strerror(errno);
     if (!S_ISREG(said.st_mode)) return "not a file"; /* a pipe would wait for ever */
-    if (said.st_size > LARGEST) return "too large for an image";
+    if (said.st_size < 0 || (uint64_t)said.st_size > most) return "too large";
     *content = enough(0, (size_t)said.st_size + 1);
     for (*bytes = 0; *bytes < (size_t)said.st_size;) {
         const ssize_t count = read(file, *content + *bytes, (size_t)said.st_size - *bytes);
@@ -66,13 +66,15 @@ static const char *contents(int file, uint8_t **content, size_t *bytes) {
     return 0;
 }
 
-const char *read_whole(const char *path, uint8_t **content, size_t *bytes) {
+const char *read_at_most(size_t most, const char *path, uint8_t **content, size_t *bytes) {
     const int file = open(path, O_RDONLY | O_NONBLOCK);
     if (file < 0) return strerror(errno);
-    const char *problem = contents(file, content, bytes);
+    const char *problem = contents(file, most, content, bytes);
     close(file);
     return problem;
 }
+
+const char *read_whole(const char *path, uint8_t **content, size_t *bytes) { return read_at_most(LARGEST, path, content, bytes); }
 
 void as_hex(const uint8_t *bytes, uint32_t count, char *made) {
     static const char digits[] = "0123456789abcdef";

@@ -18,8 +18,10 @@ char *beside(const char *file, const char *name);
  * (in/0.bmp before in-0.bmp). The twin of path_order in nestling/data/folders.py. */
 int path_order(const char *a, const char *b);
 
-/* The whole file, of malloc, and 0; or the reason why it cannot be read. Larger ones than any image that is read are refused. */
+/* The whole file, of malloc with a byte more, and 0; or the reason why it cannot be read. Larger ones than any image that is read are
+ * refused; by read_at_most those of more than `most` bytes. */
 const char *read_whole(const char *path, uint8_t **content, size_t *bytes);
+const char *read_at_most(size_t most, const char *path, uint8_t **content, size_t *bytes);
 
 /* The 16 hex digits, or fewer, of bytes; made: [2 * count + 1]. */
 void as_hex(const uint8_t *bytes, uint32_t count, char *made);

@@ -90,8 +90,8 @@ const int8_t *embedder_run(const uint8_t *image) {
     if (real.scalar_type() != ScalarType::Float || real.numel() != (ssize_t)h.inputs) return nullptr;
     const float *values = real.const_data_ptr<float>();
     for (uint32_t k = 0; k < h.inputs; k++) {
-        const long q = std::lrint((double)values[k] / (double)h.embedding_scale) + h.embedding_zero;
-        network.embedding[k] = (int8_t)(q < -128 ? -128 : q > 127 ? 127 : q);
+        const double q = std::nearbyint((double)values[k] / (double)h.embedding_scale) + h.embedding_zero;
+        network.embedding[k] = (int8_t)(q > -128 ? q < 127 ? q : 127 : -128); // what is no number becomes -128
     }
     return network.embedding.data();
 }

@@ -13,13 +13,15 @@
 enum { PLAIN, PREVIOUS, PART, FILES };
 static const char *const suffixes[FILES] = {"", ".previous", ".part"};
 
-/* One of the three files: memory is 0 where it is no whole head, and why then says why, "" where there is no such file. */
+/* One of the three files. why: why it is no whole head, "" where there is no such file. memory: of the newest whole one, else 0. */
 typedef struct {
     char *name;
+    int whole;
+    uint32_t saves;
     void *memory;
     uint32_t bytes;
     nestling_head head;
-    const char *why;
+    char why[160];
 } candidate;
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------------- */
@@ -27,15 +29,15 @@ typedef struct {
 /* The whole file in memory from malloc, or 0 with errno set. */
 static void *read_file(const char *name, uint32_t *bytes) {
     struct stat status;
-    const int file = open(name, O_RDONLY);
+    const int file = open(name, O_RDONLY | O_NONBLOCK); /* a pipe would wait for ever */
     if (file < 0) return 0;
     void *memory = 0;
     int said = EFBIG;
     if (fstat(file, &status)) {
         said = errno;
     } else if (!S_ISREG(status.st_mode)) {
-        said = EINVAL;
-    } else if ((uint64_t)status.st_size < UINT32_MAX) {
+        said = S_ISDIR(status.st_mode) ? EISDIR : EINVAL;
+    } else if ((uint64_t)status.st_size <= NESTLING_HEAD_MOST_BYTES) {
         size_t done = 0;
         const size_t size = (size_t)status.st_size;
         memory = malloc(size + 1);
@@ -53,24 +55,36 @@ static void *read_file(const char *name, uint32_t *bytes) {
     return memory;
 }
 
+static void forget(candidate *one) {
+    free(one->memory);
+    one->memory = 0;
+}
+
 static void look_at(candidate *one) {
-    one->why = "";
+    nestling_head_bound wrong;
     one->memory = read_file(one->name, &one->bytes);
     if (!one->memory) {
-        if (errno != ENOENT) one->why = strerror(errno);
+        if (errno != ENOENT) snprintf(one->why, sizeof one->why, "%s", strerror(errno));
         return;
     }
     const nestling_head_state state = nestling_head_open(one->memory, one->bytes, &one->head);
-    if (state == NESTLING_HEAD_WHOLE && one->head.header->bytes == one->bytes) return;
-    one->why = state == NESTLING_HEAD_WHOLE ? "longer than it says" : nestling_head_said(state);
-    free(one->memory);
-    one->memory = 0;
+    one->whole = state == NESTLING_HEAD_WHOLE && one->head.header->bytes == one->bytes;
+    if (one->whole) {
+        one->saves = one->head.header->saves;
+        return;
+    }
+    if (state == NESTLING_HEAD_BOUNDS && nestling_head_outside(one->memory, &wrong)) {
+        snprintf(one->why, sizeof one->why, "damaged: %s is %.10g and should be from %.10g to %.10g", wrong.name, wrong.value, wrong.least, wrong.most);
+    } else {
+        snprintf(one->why, sizeof one->why, "%s", state == NESTLING_HEAD_WHOLE ? "longer than it says" : nestling_head_said(state));
+    }
+    forget(one);
 }
 
 static void let_go(candidate *files) {
     for (int i = 0; i < FILES; i++) {
         free(files[i].name);
-        free(files[i].memory);
+        forget(files + i);
     }
 }
 
@@ -87,8 +101,10 @@ static int look_at_all(const char *path, candidate *files) {
     if (lacking) return -2;
     for (int i = 0; i < FILES; i++) {
         look_at(files + i);
-        if (!files[i].memory) continue;
-        if (newest < 0 || files[i].head.header->saves > files[newest].head.header->saves) newest = i;
+        if (!files[i].whole) continue;
+        const int older = newest >= 0 && files[i].saves <= files[newest].saves;
+        if (older || newest >= 0) forget(files + (older ? i : newest)); /* two in memory are enough */
+        if (!older) newest = i;
     }
     return newest;
 }
@@ -103,10 +119,10 @@ static void say(const candidate *files, int newest, char *said, uint32_t said_by
     char steps[40];
     said[0] = 0;
     for (int i = 0; i < FILES; i++) {
-        const int missing = !files[i].memory && !*files[i].why;
-        if ((missing && i != PLAIN) || i == newest || (files[i].memory && i != PLAIN)) continue;
+        const int missing = !files[i].whole && !*files[i].why;
+        if ((missing && i != PLAIN) || i == newest || (files[i].whole && i != PLAIN)) continue;
         append(said, said_bytes, files[i].name);
-        append(said, said_bytes, files[i].memory ? " is older" : missing ? " is not there" : ": ");
+        append(said, said_bytes, files[i].whole ? " is older" : missing ? " is not there" : ": ");
         append(said, said_bytes, files[i].why);
         append(said, said_bytes, "; ");
     }
@@ -190,18 +206,16 @@ static int put_in_place(const candidate *files, int keep) {
 int nestling_file_save(const char *path, nestling_head *head) {
     candidate files[FILES];
     const int newest = look_at_all(path, files);
-    int whole = newest >= 0 && files[PLAIN].memory, said = newest == -2 ? ENOMEM : 0;
-    if (!said && newest >= 0 && files[newest].head.header->saves > head->header->saves) {
-        head->header->saves = files[newest].head.header->saves;
-    }
+    int whole = newest >= 0 && files[PLAIN].whole, said = newest == -2 ? ENOMEM : 0;
+    if (newest >= 0) forget(files + newest);
+    if (!said && newest >= 0 && files[newest].saves > head->header->saves) head->header->saves = files[newest].saves;
+    const nestling_head_state state = said ? NESTLING_HEAD_WHOLE : nestling_head_seal(head);
+    if (state != NESTLING_HEAD_WHOLE) said = state == NESTLING_HEAD_NUMBERS ? EDOM : EOVERFLOW;
     if (!said && newest == PART) { /* a save that was stopped before its rename: it is finished first */
         said = put_in_place(files, whole);
         whole = 1;
     }
-    if (!said) {
-        nestling_head_seal(head);
-        said = write_file(files[PART].name, (const uint8_t *)head->header, head->header->bytes);
-    }
+    if (!said) said = write_file(files[PART].name, (const uint8_t *)head->header, head->header->bytes);
     if (!said) said = put_in_place(files, whole);
     let_go(files);
     return said;

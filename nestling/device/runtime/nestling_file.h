@@ -18,7 +18,8 @@ extern "C" {
 int nestling_file_load(const char *path, void **memory, uint32_t *bytes, nestling_head *head, char *said, uint32_t said_bytes);
 
 /* Seals the head, with more saves than any whole one of the three, and saves it: X.part written and fsynced, X.previous a link to
- * what was X, X.part renamed to X, the folder fsynced. Returns 0, or errno: then what was saved before is still there. */
+ * what was X, X.part renamed to X, the folder fsynced. Returns 0, or errno: then what was saved before is still there.
+ * EDOM: its weights are not finite, as after a training that has diverged; EOVERFLOW: a field is out of its bounds. */
 int nestling_file_save(const char *path, nestling_head *head);
 
 #ifdef __cplusplus

@@ -1,8 +1,11 @@
-/* See nestling_head.h. The parts: numbers, the file, logits, learning, the order of the data, flash. */
+/* See nestling_head.h. The parts: numbers, bounds, the file, logits, learning, the order of the data, flash. */
 #include "nestling_head.h"
 
-enum { HEADER_BYTES = 232, RUNTIMES_BYTES = NESTLING_RUNTIMES * NESTLING_RUNTIME_BYTES, CRC_BYTES = 4, MOST_CLASSES = 65535 };
+#include <stddef.h>
+
+enum { HEADER_BYTES = 232, RUNTIMES_BYTES = NESTLING_RUNTIMES * NESTLING_RUNTIME_BYTES, CRC_BYTES = 4 };
 enum { TILE = 32, ROWS = 16, FOUR = 4, LANES = TILE / FOUR }; /* inputs and classes at a time; samples; sums side by side */
+enum { NAMES = 32 };                                          /* that are compared with the others at a time */
 
 typedef char the_header_has_no_gaps[sizeof(nestling_head_header) == HEADER_BYTES ? 1 : -1];
 
@@ -91,13 +94,130 @@ INLINE uint16_t to_bfloat16(float value) {
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
-static int is_finite(float value) { return (to_bits(value) & 0x7f800000u) != 0x7f800000u; }
-
-/* ---- the file --------------------------------------------------------------------------------------------------------------- */
-
 static void copy(void *to, const void *from, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
 }
+
+/* ---- bounds: docs/head-file.md and head_format.py have the same table; a test compares the three ----------------------------- */
+
+typedef enum { UINT32, INT32, UINT64, FLOAT32, FLOAT64 } field_type;
+
+typedef struct {
+    const char *name;
+    double least, most; /* both included */
+    uint16_t place;     /* in the header */
+    uint16_t type;
+} bound;
+
+#define BOUND(type, name, least, most) {#name, least, most, offsetof(nestling_head_header, name), type}
+#define COUNTED 281474976710656.0                /* 2^48, which none that is counted gets to */
+#define SMALLEST 1.1754943508222875079687e-38    /* 2^-126, the smallest float32 with all its digits */
+#define BELOW_1 0.999999940395355224609375       /* the largest float32 below 1 */
+#define INFINITE (1.0 / 0.0)
+
+static const bound bounds[] = {
+    BOUND(UINT32, version, NESTLING_HEAD_VERSION, NESTLING_HEAD_VERSION),
+    BOUND(UINT32, inputs, 1, 16777216),
+    BOUND(UINT32, classes, 1, 65535), /* a replay entry holds its label in 16 bits */
+    BOUND(UINT32, max_classes, 1, 65535),
+    BOUND(UINT32, label_bytes, 8, 16777216),
+    BOUND(UINT32, optimizer, NESTLING_SGD, NESTLING_ADAM),
+    BOUND(UINT32, moment_type, NESTLING_FLOAT32, NESTLING_BFLOAT16),
+    BOUND(UINT32, replay_capacity, 0, 16777216),
+    BOUND(UINT32, replay_count, 0, 16777216),
+    BOUND(UINT64, replay_seen, 0, COUNTED),
+    BOUND(FLOAT32, rate, 0, 1e9),
+    BOUND(FLOAT32, momentum, 0, BELOW_1),
+    BOUND(FLOAT32, beta2, 0, BELOW_1),
+    BOUND(FLOAT32, epsilon, SMALLEST, 1e9),
+    BOUND(FLOAT32, decay, 0, 1e9),
+    BOUND(FLOAT32, input_scale, SMALLEST, 1e9),
+    BOUND(FLOAT32, embedding_scale, SMALLEST, 1e9),
+    BOUND(INT32, embedding_zero, -128, 127),
+    BOUND(UINT64, steps, 0, COUNTED),
+    BOUND(UINT64, began, 0, COUNTED),
+    BOUND(UINT32, epoch, 0, 2147483647),
+    BOUND(UINT32, position, 0, 2147483647),
+    BOUND(UINT32, items, 0, 2147483647),
+    BOUND(UINT32, balanced, 0, 1),
+    BOUND(UINT32, batch, 1, 65536),
+    BOUND(UINT32, saves, 0, 2147483647),
+    BOUND(FLOAT32, lowest_loss, 0, INFINITE),
+    BOUND(FLOAT32, best_accuracy, 0, 1),
+    BOUND(UINT32, image_height, 8, 4096),
+    BOUND(UINT32, image_width, 8, 4096),
+    BOUND(UINT32, image_channels, 1, 3),
+    BOUND(UINT32, interpolation, NESTLING_BILINEAR, NESTLING_BICUBIC),
+    BOUND(FLOAT64, crop, 0.05, 1),
+};
+enum { BOUNDS = sizeof bounds / sizeof *bounds, LONGEST = 10000 }; /* LONGEST: side of an image before the crop */
+
+static double value_of(const nestling_head_header *header, const bound *of) {
+    const uint8_t *at = (const uint8_t *)header + of->place;
+    union {
+        uint32_t u32;
+        int32_t i32;
+        uint64_t u64;
+        float f32;
+        double f64;
+    } field;
+    copy(&field, at, of->type == UINT64 || of->type == FLOAT64 ? 8 : 4);
+    switch ((field_type)of->type) {
+        case UINT32: return (double)field.u32;
+        case INT32: return (double)field.i32;
+        case UINT64: return (double)field.u64;
+        case FLOAT32: return (double)field.f32;
+        case FLOAT64: break;
+    }
+    return field.f64;
+}
+
+int nestling_head_outside(const nestling_head_header *header, nestling_head_bound *which) {
+    for (uint32_t i = 0; i < BOUNDS; i++) {
+        const double value = value_of(header, bounds + i);
+        if (value >= bounds[i].least && value <= bounds[i].most) continue; /* what is no number is neither */
+        *which = (nestling_head_bound){bounds[i].name, value, bounds[i].least, bounds[i].most};
+        return 1;
+    }
+    return 0;
+}
+
+/* What the fields say of each other, the sizes aside. */
+static int fields_fit(const nestling_head_header *header) {
+    const uint64_t turns = header->balanced ? header->classes : 1; /* the longest order that there can be: of one class mostly */
+    const uint32_t height = header->image_height, width = header->image_width, longest = height > width ? height : width;
+    if (header->image_channels == 2 || (double)longest / header->crop > LONGEST) return 0;
+    if (header->items && header->position > turns * header->items) return 0; /* 0: a firmware that counts none */
+    return header->began <= header->steps;
+}
+
+enum { ANY, NOT_NEGATIVE, ZERO };
+
+/* Whether `count` numbers, float32 or (each: 2 bytes) bfloat16 of whatever alignment, are finite and of that kind. */
+static int numbers_are_sound(const uint8_t *at, uint32_t count, uint32_t each, int kind) {
+    for (uint32_t i = 0; i < count; i++, at += each) {
+        const uint32_t high = at[each - 1], next = at[each - 2], rest = each == 4 ? (uint32_t)(at[0] | at[1]) : 0;
+        if ((high & 0x7fu) == 0x7fu && next & 0x80u) return 0; /* infinite, or no number */
+        const int zero = !((high & 0x7fu) | next | rest);
+        if (!zero && (kind == ZERO || (kind == NOT_NEGATIVE && high & 0x80u))) return 0;
+    }
+    return 1;
+}
+
+/* Bytes of the UTF-8 character (RFC 3629) at a place that `left` bytes follow; 0 where there is none. */
+static uint32_t character_at(const char *place, uint32_t left) {
+    const uint8_t *at = (const uint8_t *)place;
+    if (at[0] < 0x80) return 1;
+    const uint32_t bytes = at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : at[0] < 0xf5 ? 4 : 0;
+    if (!bytes || bytes > left) return 0;
+    for (uint32_t i = 1; i < bytes; i++) {
+        if ((at[i] & 0xc0u) != 0x80u) return 0;
+    }
+    if ((at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xf0 && at[1] < 0x90)) return 0; /* longer than need be */
+    return (at[0] == 0xed && at[1] > 0x9f) || (at[0] == 0xf4 && at[1] > 0x8f) ? 0 : bytes; /* half a pair; beyond Unicode */
+}
+
+/* ---- the file --------------------------------------------------------------------------------------------------------------- */
 
 /* CRC-32 as in IEEE 802.3 (zlib's), half a byte at a time. */
 static uint32_t crc32(const uint8_t *bytes, uint32_t count) {
@@ -125,15 +245,15 @@ static uint64_t moment_bytes(const nestling_head_header *header) {
 }
 
 uint32_t nestling_head_bytes(const nestling_head_header *header) {
+    nestling_head_bound wrong;
     const uint64_t inputs = header->inputs, rows = header->max_classes;
-    if (inputs < 1 || inputs > 0x1000000u || rows > MOST_CLASSES || header->classes < 1 || header->classes > rows) return 0;
-    if (header->label_bytes % 8 || header->optimizer > NESTLING_ADAM || header->moment_type > NESTLING_BFLOAT16) return 0;
+    if (nestling_head_outside(header, &wrong) || header->classes > rows || header->label_bytes % 8) return 0;
     if (header->optimizer == NESTLING_ADAM && header->moment_type != NESTLING_FLOAT32) return 0;
     if (header->replay_count > header->replay_capacity || header->replay_count > header->replay_seen) return 0;
     uint64_t bytes = HEADER_BYTES + header->label_bytes + RUNTIMES_BYTES + 4 * (inputs + rows * inputs + rows);
     bytes += moment_bytes(header) + 4 * rows + (header->optimizer == NESTLING_ADAM ? 4 * (rows * inputs + rows) : 0);
     bytes += (uint64_t)header->replay_capacity * stride_of(header) + CRC_BYTES;
-    return bytes <= 0xffffffffu ? (uint32_t)bytes : 0;
+    return bytes <= NESTLING_HEAD_MOST_BYTES ? (uint32_t)bytes : 0;
 }
 
 static void lay_out(uint8_t *memory, nestling_head *head) {
@@ -155,27 +275,66 @@ static void lay_out(uint8_t *memory, nestling_head *head) {
     head->replay_stride = stride_of(header);
 }
 
-/* Whether there are `classes` names, each with "\n" after it, then zeros only. */
-static int labels_are_sound(const char *labels, const nestling_head_header *header) {
-    uint32_t place = 0;
-    for (uint32_t c = 0; c < header->classes; c++, place++) {
-        const uint32_t begun = place;
-        while (place < header->label_bytes && labels[place] && labels[place] != '\n') place++;
-        if (place == begun || place == header->label_bytes || !labels[place]) return 0;
-    }
-    for (; place < header->label_bytes; place++) {
-        if (labels[place]) return 0;
+/* Whether two names, each with "\n" after it, are the same. */
+static int same_name(const char *one, const char *other) {
+    while (*one == *other && *one != '\n') one++, other++;
+    return *one == *other;
+}
+
+/* Whether no name comes twice: each that is held is compared with all that follow it, by a hash (FNV-1a) first. */
+static int names_differ(const char *labels, uint32_t count) {
+    const char *held[NAMES], *next = labels;
+    uint32_t hashes[NAMES];
+    for (uint32_t first = 0; first < count; first += NAMES) {
+        const char *at = next;
+        uint32_t used = 0;
+        for (uint32_t c = first; c < count; c++) {
+            const char *name = at;
+            uint32_t hash = 2166136261u;
+            for (; *at != '\n'; at++) hash = (hash ^ (uint8_t)*at) * 16777619u;
+            for (uint32_t i = 0; i < used; i++) {
+                if (hashes[i] == hash && same_name(held[i], name)) return 0;
+            }
+            at++;
+            if (used == NAMES) continue;
+            held[used] = name;
+            hashes[used++] = hash;
+            next = at;
+        }
     }
     return 1;
 }
 
-/* How many names of runtimes there are, each with zeros after it and none between them; -1 where it is not so. */
+/* Whether there are `classes` names in UTF-8, all different, each with "\n" after it, then zeros only. */
+static int labels_are_sound(const char *labels, const nestling_head_header *header) {
+    const uint32_t bytes = header->label_bytes;
+    uint32_t place = 0;
+    for (uint32_t c = 0; c < header->classes; c++, place++) {
+        const uint32_t begun = place;
+        while (place < bytes && labels[place] && labels[place] != '\n') {
+            const uint32_t step = character_at(labels + place, bytes - place);
+            if (!step) return 0;
+            place += step;
+        }
+        if (place == begun || place >= bytes || !labels[place]) return 0;
+    }
+    for (; place < bytes; place++) {
+        if (labels[place]) return 0;
+    }
+    return names_differ(labels, header->classes);
+}
+
+/* How many names of runtimes there are, in UTF-8, each with zeros after it and none between them; -1 where it is not so. */
 static int32_t runtimes_named(const char *runtimes) {
     int32_t count = 0;
     for (int32_t r = 0; r < NESTLING_RUNTIMES; r++) {
         const char *name = runtimes + r * NESTLING_RUNTIME_BYTES;
         uint32_t length = 0;
-        while (length < NESTLING_RUNTIME_BYTES && name[length]) length++;
+        while (length < NESTLING_RUNTIME_BYTES && name[length]) {
+            const uint32_t step = character_at(name + length, NESTLING_RUNTIME_BYTES - length);
+            if (!step) return -1;
+            length += step;
+        }
         for (uint32_t i = length; i < NESTLING_RUNTIME_BYTES; i++) {
             if (name[i]) return -1;
         }
@@ -185,24 +344,44 @@ static int32_t runtimes_named(const char *runtimes) {
     return count;
 }
 
-static int settings_are_sound(const nestling_head_header *header) {
-    const float *const floats[] = {&header->rate,  &header->momentum,    &header->beta2,          &header->epsilon,
-                                   &header->decay, &header->input_scale, &header->embedding_scale};
-    for (uint32_t i = 0; i < sizeof floats / sizeof *floats; i++) {
-        if (!is_finite(*floats[i])) return 0;
-    }
-    if (header->balanced > 1 || header->batch < 1 || header->interpolation > NESTLING_BICUBIC) return 0;
-    if (header->image_height < 1 || header->image_width < 1 || !(header->crop > 0 && header->crop <= 1)) return 0;
-    return header->image_channels == 1 || header->image_channels == 3;
-}
-
-static int replay_is_sound(const nestling_head *head, int32_t runtimes) {
-    for (uint32_t i = 0; i < head->header->replay_count; i++) {
+static int replay_is_sound(const uint8_t *replay, const nestling_head_header *header, int32_t runtimes) {
+    for (uint32_t i = 0; i < header->replay_count; i++) {
         nestling_replay_entry entry;
-        copy(&entry, head->replay + (uint64_t)i * head->replay_stride, sizeof entry);
-        if (entry.label >= head->header->classes || entry.runtime >= runtimes) return 0;
+        copy(&entry, replay + (uint64_t)i * stride_of(header), sizeof entry);
+        if (entry.label >= header->classes || entry.runtime >= runtimes) return 0;
     }
     return 1;
+}
+
+/* Where a part of max_classes rows ends, of `columns` numbers each, if those in use are sound and the others 0; else 0. */
+static const uint8_t *behind(const uint8_t *at, const nestling_head_header *header, uint32_t columns, uint32_t each, int kind) {
+    const uint32_t used = header->classes * columns, all = header->max_classes * columns;
+    if (!at || !numbers_are_sound(at, used, each, kind) || !numbers_are_sound(at + used * each, all - used, each, ZERO)) return 0;
+    return at + all * each;
+}
+
+/* All but the header and the CRC. memory: of whatever alignment, as large as the header says. */
+static nestling_head_state state_of_parts(const uint8_t *memory, const nestling_head_header *header) {
+    const char *labels = (const char *)memory + HEADER_BYTES, *runtimes = labels + header->label_bytes;
+    const uint8_t *offset = (const uint8_t *)runtimes + RUNTIMES_BYTES, *weights = offset + 4 * header->inputs;
+    const int32_t named = runtimes_named(runtimes);
+    if (named < 0 || !labels_are_sound(labels, header)) return NESTLING_HEAD_SHAPES;
+    const uint8_t *moment = behind(behind(weights, header, header->inputs, 4, ANY), header, 1, 4, ANY);
+    if (!moment || !numbers_are_sound(offset, header->inputs, 4, ANY)) return NESTLING_HEAD_NUMBERS;
+    const uint32_t each = header->moment_type == NESTLING_BFLOAT16 ? 2 : 4;
+    const uint8_t *at = behind(moment, header, header->inputs, each, ANY) ? moment + moment_bytes(header) : 0;
+    at = behind(at, header, 1, 4, ANY);
+    if (header->optimizer == NESTLING_ADAM) at = behind(behind(at, header, header->inputs, 4, NOT_NEGATIVE), header, 1, 4, NOT_NEGATIVE);
+    if (!at) return NESTLING_HEAD_NUMBERS;
+    return replay_is_sound(at, header, named) ? NESTLING_HEAD_WHOLE : NESTLING_HEAD_SHAPES;
+}
+
+static nestling_head_state state_of_header(const nestling_head_header *header) {
+    nestling_head_bound wrong;
+    if (header->version != NESTLING_HEAD_VERSION) return NESTLING_HEAD_VERSIONS;
+    if (nestling_head_outside(header, &wrong)) return NESTLING_HEAD_BOUNDS;
+    const uint32_t size = nestling_head_bytes(header);
+    return size && header->bytes == size && fields_fit(header) ? NESTLING_HEAD_WHOLE : NESTLING_HEAD_SHAPES;
 }
 
 /* Whether memory, of whatever alignment, begins with a whole file of at most `bytes`; header: a copy of its header. */
@@ -213,23 +392,19 @@ static nestling_head_state state_of(const uint8_t *memory, uint32_t bytes, nestl
     }
     if (bytes < HEADER_BYTES) return NESTLING_HEAD_SHORT;
     copy(header, memory, HEADER_BYTES);
-    if (header->version != NESTLING_HEAD_VERSION) return NESTLING_HEAD_VERSIONS;
-    const uint32_t size = nestling_head_bytes(header);
-    if (!size || header->bytes != size) return NESTLING_HEAD_SHAPES;
-    if (bytes < size) return NESTLING_HEAD_SHORT;
-    const uint8_t *end = memory + size - CRC_BYTES;
+    const nestling_head_state state = state_of_header(header);
+    if (state != NESTLING_HEAD_WHOLE) return state;
+    if (bytes < header->bytes) return NESTLING_HEAD_SHORT;
+    const uint8_t *end = memory + header->bytes - CRC_BYTES;
     const uint32_t crc = (uint32_t)end[0] | (uint32_t)end[1] << 8 | (uint32_t)end[2] << 16 | (uint32_t)end[3] << 24;
-    return crc32(memory, size - CRC_BYTES) == crc ? NESTLING_HEAD_WHOLE : NESTLING_HEAD_DAMAGED;
+    return crc32(memory, header->bytes - CRC_BYTES) == crc ? state_of_parts(memory, header) : NESTLING_HEAD_DAMAGED;
 }
 
 nestling_head_state nestling_head_open(void *memory, uint32_t bytes, nestling_head *head) {
     nestling_head_header header;
     const nestling_head_state state = state_of(memory, bytes, &header);
-    if (state != NESTLING_HEAD_WHOLE) return state;
-    lay_out(memory, head);
-    const int32_t runtimes = runtimes_named(head->runtimes);
-    const int sound = runtimes >= 0 && labels_are_sound(head->labels, &header) && settings_are_sound(&header);
-    return sound && replay_is_sound(head, runtimes) ? NESTLING_HEAD_WHOLE : NESTLING_HEAD_SHAPES;
+    if (state == NESTLING_HEAD_WHOLE) lay_out(memory, head);
+    return state;
 }
 
 const char *nestling_head_said(nestling_head_state state) {
@@ -238,25 +413,39 @@ const char *nestling_head_said(nestling_head_state state) {
         case NESTLING_HEAD_SHORT: return "cut short";
         case NESTLING_HEAD_FOREIGN: return "no head.nst";
         case NESTLING_HEAD_VERSIONS: return "of another version";
+        case NESTLING_HEAD_BOUNDS: return "damaged: a number of its header is out of bounds";
         case NESTLING_HEAD_SHAPES: return "damaged: its numbers do not fit each other";
+        case NESTLING_HEAD_NUMBERS: return "damaged: its weights or moments hold what is no finite number, or no moment";
         case NESTLING_HEAD_DAMAGED: return "damaged: its checksum differs";
     }
     return "unknown";
 }
 
-void nestling_head_seal(nestling_head *head) {
+nestling_head_state nestling_head_seal(nestling_head *head) {
     uint8_t *memory = (uint8_t *)head->header;
     head->header->saves++;
     const uint32_t size = head->header->bytes - CRC_BYTES, crc = crc32(memory, size);
     for (uint32_t i = 0; i < CRC_BYTES; i++) memory[size + i] = (uint8_t)(crc >> (8 * i));
+    const nestling_head_state state = state_of_header(head->header);
+    return state == NESTLING_HEAD_WHOLE ? state_of_parts(memory, head->header) : state;
 }
 
 int32_t nestling_head_add_class(nestling_head *head, const char *label) {
     nestling_head_header *header = head->header;
     uint32_t used = 0, length = 0;
-    for (uint32_t c = 0; c < header->classes; used++) c += head->labels[used] == '\n';
-    while (label[length] && label[length] != '\n') length++;
-    if (!length || label[length] || header->classes == header->max_classes || length >= header->label_bytes - used) return -1;
+    while (label[length] && label[length] != '\n') {
+        const uint32_t step = character_at(label + length, 4); /* a NUL before its end is no part of it */
+        if (!step) return -1;
+        length += step;
+    }
+    if (!length || label[length]) return -1;
+    for (uint32_t c = 0; c < header->classes; c++, used++) {
+        const uint32_t begun = used;
+        while (used - begun < length && head->labels[used] == label[used - begun]) used++;
+        if (used - begun == length && head->labels[used] == '\n') return -1;
+        while (head->labels[used] != '\n') used++;
+    }
+    if (header->classes == header->max_classes || length >= header->label_bytes - used) return -1;
     copy(head->labels + used, label, length);
     head->labels[used + length] = '\n';
     return (int32_t)header->classes++;
@@ -534,7 +723,8 @@ void nestling_order_make(nestling_order *order, uint64_t seed, uint32_t epoch) {
         shuffle(order->places + order->starts[p], count, &state);
         largest = count > largest ? count : largest;
     }
-    order->length = order->present * largest;
+    const uint32_t most = 0xffffffffu / order->present;
+    order->length = order->present * least(largest, most);
 }
 
 uint32_t nestling_order_item(const nestling_order *order, uint32_t place) {
@@ -563,7 +753,7 @@ int nestling_flash_save(const nestling_flash *flash, nestling_head *head) {
     nestling_head_header saved;
     const int newest = newest_slot(flash, head->header->bytes, &saved), slot = newest == 0;
     if (newest >= 0 && saved.saves > head->header->saves) head->header->saves = saved.saves;
-    nestling_head_seal(head);
+    if (nestling_head_seal(head) != NESTLING_HEAD_WHOLE) return 1; /* what could not be read takes nobody's place */
     if (flash->erase(flash->user, slot)) return 1;
     return flash->write(flash->user, slot, 0, head->header, head->header->bytes) != 0;
 }

@@ -16,6 +16,7 @@ extern "C" {
 #define NESTLING_HEAD_VERSION 1
 #define NESTLING_RUNTIMES 4       /* names of those that made embeddings of the replay store */
 #define NESTLING_RUNTIME_BYTES 32 /* of a name, NUL at the end */
+#define NESTLING_HEAD_MOST_BYTES 536870912u /* of a file: 512 MiB */
 
 enum { NESTLING_SGD, NESTLING_ADAM };
 enum { NESTLING_FLOAT32, NESTLING_BFLOAT16 };
@@ -86,20 +87,32 @@ typedef enum {
     NESTLING_HEAD_SHORT,    /* fewer bytes than it says */
     NESTLING_HEAD_FOREIGN,  /* no head.nst */
     NESTLING_HEAD_VERSIONS, /* of another version */
-    NESTLING_HEAD_SHAPES,   /* sizes that do not fit each other */
+    NESTLING_HEAD_SHAPES,   /* sizes, names or places that do not fit each other */
     NESTLING_HEAD_DAMAGED,  /* the CRC differs */
+    NESTLING_HEAD_BOUNDS,   /* a field out of its bounds, which are in docs/head-file.md */
+    NESTLING_HEAD_NUMBERS,  /* weights or moments that are not finite, or not 0 in a row that no class uses */
 } nestling_head_state;
 
 const char *nestling_head_said(nestling_head_state state);
 
-/* Bytes of a file with the sizes of `header` (its field `bytes` is not read); 0 where they are impossible. */
+/* A field of the header and its bounds, both included. */
+typedef struct {
+    const char *name;
+    double value, least, most;
+} nestling_head_bound;
+
+/* 1 and the first field that is out of its bounds; 0 where none is. */
+int nestling_head_outside(const nestling_head_header *header, nestling_head_bound *which);
+
+/* Bytes of a file with the sizes of `header` (its field `bytes` is not read); 0 where they, or other fields, are impossible. */
 uint32_t nestling_head_bytes(const nestling_head_header *header);
 
 /* memory: aligned to 8 bytes, `bytes` of it a file as it was read. Nothing is changed. */
 nestling_head_state nestling_head_open(void *memory, uint32_t bytes, nestling_head *head);
 
-/* Counts the save and writes the CRC: then header->bytes bytes from head->header on are the file. */
-void nestling_head_seal(nestling_head *head);
+/* Counts the save and writes the CRC: then header->bytes bytes from head->header on are the file. Returns what a reader of it will say:
+ * a training that has diverged leaves NESTLING_HEAD_NUMBERS, and such a file is not to take the place of another. */
+nestling_head_state nestling_head_seal(nestling_head *head);
 
 /* logits: [classes]. */
 void nestling_head_logits(const nestling_head *head, const int8_t *embedding, float *logits);
@@ -111,11 +124,11 @@ typedef struct {
 
 /* One step on a batch of `count` samples, at least 1. work: [count][max_classes].
  * Counts the step and keeps the lowest loss in the header; epoch and position are the caller's.
- * Returns the mean cross-entropy of the batch as it was before the step. */
+ * Returns the mean cross-entropy of the batch as it was before the step, which is not finite where the training has diverged. */
 float nestling_learn_step(nestling_head *head, const nestling_sample *samples, uint32_t count, float *work);
 
-/* A new class, whose label the caller knows to be new: its row is 0. Returns its number, or -1 where there is no room for it or its
- * label, or where that is empty or holds "\n". */
+/* A new class: its row is 0. Returns its number, or -1 where there is no room for it or its label, or where that is empty, not UTF-8,
+ * a class already, or holds "\n". */
 int32_t nestling_head_add_class(nestling_head *head, const char *label);
 
 /* ---- the order of the data ------------------------------------------------------------------------------------------------- */
@@ -146,7 +159,8 @@ typedef struct {
     int (*write)(void *user, int slot, uint32_t offset, const void *bytes, uint32_t count); /* 0: done; offsets ascend */
 } nestling_flash;
 
-/* Writes the head into the slot that does not hold the newest whole one. Returns 0, or 1 where the hooks said that they failed. */
+/* Writes the head into the slot that does not hold the newest whole one. Returns 0, or 1: the hooks said that they failed; or it holds
+ * what no file may (nestling_head_seal), and then neither slot was touched. */
 int nestling_flash_save(const nestling_flash *flash, nestling_head *head);
 
 /* Copies the newest whole head into memory (aligned to 8, `bytes` of it) and opens it. Returns its slot, -1 where there is none. */

@@ -217,7 +217,10 @@ static int run(const options *o) {
     held_head held = {0};
     uint32_t bytes;
     folder data;
-    if (nestling_file_load(o->head, &held.memory, &bytes, &held.head, said, sizeof said)) return failed(said);
+    if (nestling_file_load(o->head, &held.memory, &bytes, &held.head, said, sizeof said)) {
+        complain("net_runner: %s\n  fetch it again, or pack it again:  nestling pack my8.nest -o pkg/", said);
+        return WORK_FAILED;
+    }
     if (said[0]) complain("%s", said);
     char *output = o->output ? joined("", o->output) : beside(o->head, "trained.nst");
     char *split_csv = beside(o->head, "split.csv");

@@ -8,7 +8,7 @@
 #include "folder.h"
 #include "sha256.h"
 
-enum { DIGITS = 2 * FINGERPRINT, LEAST = 3 }; /* LEAST: photographs that can be divided */
+enum { DIGITS = 2 * FINGERPRINT, LEAST = 3, MOST_BYTES = 1 << 26 }; /* LEAST: photographs that can be divided; MOST_BYTES: of split.csv */
 
 /* A line of split.csv. */
 typedef struct {
@@ -42,7 +42,7 @@ static int parsed(const char *text, size_t length, known *line) {
 /* The file's lines, sorted, of malloc. Returns 0, or the number of the first line that is none. */
 static uint32_t lines_of(char *text, known **made, uint32_t *count) {
     static const char heading[] = "fingerprint,part";
-    uint32_t number = 0;
+    uint32_t number = 0, room = 0;
     for (char *line = text, *next; *line; line = next) {
         const size_t length = strcspn(line, "\n"), bare = length && line[length - 1] == '\r' ? length - 1 : length;
         next = line + length + (line[length] == '\n');
@@ -50,7 +50,10 @@ static uint32_t lines_of(char *text, known **made, uint32_t *count) {
             if (bare != sizeof heading - 1 || memcmp(line, heading, bare) != 0) return 1;
             continue;
         }
-        *made = enough(*made, (*count + 1) * sizeof **made);
+        if (*count == room) {
+            room = 2 * room + 64;
+            *made = enough(*made, room * sizeof **made);
+        }
         if (!parsed(line, bare, *made + *count)) return number;
         ++*count;
     }
@@ -59,11 +62,18 @@ static uint32_t lines_of(char *text, known **made, uint32_t *count) {
     return 0;
 }
 
+/* The first line whose photograph another line puts into another part, of sorted ones; 0 where there is none. */
+static const known *contradiction(const known *lines, uint32_t count) {
+    for (uint32_t i = 1; i < count; i++)
+        if (lines[i].part != lines[i - 1].part && !by_digits(lines + i, lines + i - 1)) return lines + i;
+    return 0;
+}
+
 static int read_split(const char *path, known **made, uint32_t *count, char *said, uint32_t said_bytes) {
     uint8_t *content = 0;
     size_t bytes = 0;
     errno = 0;
-    const char *problem = read_whole(path, &content, &bytes);
+    const char *problem = read_at_most(MOST_BYTES, path, &content, &bytes);
     if (problem && errno == ENOENT) return 0;
     uint32_t line = 0;
     if (!problem) {
@@ -77,7 +87,11 @@ static int read_split(const char *path, known **made, uint32_t *count, char *sai
         snprintf(said, said_bytes, "%s, line %u, is not a fingerprint and train, val or test.\n  pack the package again", path,
                  (unsigned)line);
     }
-    return problem || line;
+    const known *twice = problem || line ? 0 : contradiction(*made, *count);
+    if (twice) {
+        snprintf(said, said_bytes, "%s puts the photograph %.*s into two parts.\n  pack the package again", path, (int)DIGITS, twice->digits);
+    }
+    return problem || line || twice;
 }
 
 /* ---- the rule --------------------------------------------------------------------------------------------------------------- */

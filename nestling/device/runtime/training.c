@@ -1,5 +1,6 @@
 #include "training.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,8 +148,7 @@ static int with_optimizer(held_head *held, uint32_t optimizer) {
     memcpy(memory + header.bytes - CRC - replay, old.replay, replay);
     nestling_head made = {.header = (nestling_head_header *)(void *)memory};
     made.header->saves--; /* sealing counts one, and this is none */
-    nestling_head_seal(&made);
-    if (nestling_head_open(memory, header.bytes, &made) != NESTLING_HEAD_WHOLE) {
+    if (nestling_head_seal(&made) != NESTLING_HEAD_WHOLE || nestling_head_open(memory, header.bytes, &made) != NESTLING_HEAD_WHOLE) {
         free(memory);
         return 1;
     }
@@ -214,6 +214,7 @@ void training_resume(held_head *held, const char *output) {
 
 /* ---- learning --------------------------------------------------------------------------------------------------------------- */
 
+/* The order of the epoch that the head is in. */
 static nestling_order order_of(const nestling_head *head, const items *train, uint32_t *labels) {
     nestling_order order = {.items = train->count, .classes = head->header->classes, .labels = labels};
     order.balanced = (int)head->header->balanced;
@@ -231,10 +232,10 @@ static void let_go(nestling_order *order) {
 uint32_t training_enough(const nestling_head *head, const items *train) {
     uint32_t *labels = labels_of(train);
     nestling_order order = order_of(head, train, labels);
-    const uint32_t batches = (order.length + head->header->batch - 1) / head->header->batch;
+    const uint64_t batches = ((uint64_t)order.length + head->header->batch - 1) / head->header->batch, cycles = EPOCHS * batches;
     let_go(&order);
     free(labels);
-    return EPOCHS * batches > LEAST_CYCLES ? EPOCHS * batches : LEAST_CYCLES;
+    return cycles > UINT32_MAX ? UINT32_MAX : cycles > LEAST_CYCLES ? (uint32_t)cycles : LEAST_CYCLES;
 }
 
 static frozen freeze(const nestling_head *head, const items *train) {
@@ -268,6 +269,14 @@ static void hold(const frozen *f, nestling_head *head) {
 
 static uint64_t cycles_done(const nestling_head *head) { return head->header->steps - head->header->began; }
 
+/* From the end of an epoch, or from behind it, on to the next one. */
+static void turn(nestling_head_header *header, nestling_order *order) {
+    if (header->position < order->length) return;
+    header->epoch++;
+    header->position = 0;
+    nestling_order_make(order, header->seed, header->epoch);
+}
+
 /* One cycle: the next batch, never across two epochs. */
 static float learn(nestling_head *head, const items *train, nestling_order *order, nestling_sample *batch, float *work) {
     nestling_head_header *header = head->header;
@@ -275,11 +284,7 @@ static float learn(nestling_head *head, const items *train, nestling_order *orde
     for (uint32_t i = 0; i < count; i++) batch[i] = train->samples[nestling_order_item(order, header->position + i)];
     const float loss = nestling_learn_step(head, batch, count, work);
     header->position += count;
-    if (header->position == order->length) {
-        header->epoch++;
-        header->position = 0;
-        nestling_order_make(order, header->seed, header->epoch);
-    }
+    turn(header, order);
     return loss;
 }
 
@@ -291,9 +296,16 @@ static void watch(nestling_head *head, const items *val, int counts) {
     if (counts) head->header->best_accuracy = best;
 }
 
+static void diverged(const nestling_head *head) {
+    complain("net_runner: the training has diverged: after %llu cycles its numbers are not finite. What was saved before is still there.\n"
+             "  choose a lower rate than %g:  --rate %g",
+             (unsigned long long)cycles_done(head), (double)head->header->rate, (double)head->header->rate / 10);
+}
+
 static int save(nestling_head *head, const char *output) {
     const int problem = nestling_file_save(output, head);
-    if (problem) complain("net_runner: %s cannot be saved: %s. What was saved before is still there.", output, strerror(problem));
+    if (problem == EDOM) diverged(head);
+    else if (problem) complain("net_runner: %s cannot be saved: %s. What was saved before is still there.", output, strerror(problem));
     return problem != 0;
 }
 
@@ -301,14 +313,21 @@ int training_run(nestling_head *head, const items *train, const items *val, cons
     nestling_head_header *header = head->header;
     uint32_t *labels = labels_of(train);
     nestling_order order = order_of(head, train, labels);
+    turn(header, &order);
     frozen still = freeze(head, train);
-    nestling_sample *batch = enough(0, (size_t)header->batch * sizeof *batch);
-    float *work = enough(0, (size_t)header->batch * header->max_classes * sizeof *work);
+    const size_t largest = header->batch < order.length ? header->batch : order.length;
+    nestling_sample *batch = enough(0, largest * sizeof *batch);
+    float *work = enough(0, largest * header->max_classes * sizeof *work);
     int failed = 0, watched = 0, saved = 0, stopped = 0;
     while (!failed && cycles_done(head) < settings->cycles && header->best_accuracy < settings->stop_accuracy) {
         stopped = told() || !should_continue();
         if (stopped) break;
         const float loss = learn(head, train, &order, batch, work);
+        if (!isfinite(loss)) {
+            diverged(head);
+            failed = 1;
+            break;
+        }
         hold(&still, head);
         const uint64_t done = cycles_done(head);
         printf("%llu: Loss is %f [min=%f]\n", (unsigned long long)done, (double)loss, (double)header->lowest_loss);
