@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import tempfile
 from pathlib import Path
 
 from nestling.errors import NestlingError
+from nestling.files import folder_beside
 
 CELLS = 2624
 DEFECTIVE_FROM = 0.5  # the experts' probability of a defect: 0, 1/3, 2/3 or 1
@@ -31,12 +31,8 @@ def elpv(cache: Path) -> Path:
         return folder
     source = _package_data()
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".elpv.") as beside:
-            _write(source, Path(beside) / "new")
-            if folder.exists():  # what someone took files from, or an older set
-                folder.rename(Path(beside) / "old")
-            (Path(beside) / "new").rename(folder)
+        with folder_beside(folder) as new:
+            _write(source, new)
     except OSError as error:
         if _whole(folder):  # another process was quicker
             return folder
@@ -61,7 +57,7 @@ def _write(source: Path, folder: Path) -> None:
             f"{source} lists {len(rows)} photographs; expected {CELLS}.", "pip install --force-reinstall elpv-dataset"
         )
     for name in ("defective", "good"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir()
     for image, probability, _ in rows:
         shutil.copyfile(
             source / image, folder / ("defective" if float(probability) >= DEFECTIVE_FROM else "good") / Path(image).name

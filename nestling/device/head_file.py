@@ -7,7 +7,6 @@ X.previous and X.part one is whole at any moment, and loading takes the whole on
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +29,7 @@ from nestling.device.head_format import (
     up,
 )
 from nestling.errors import NestlingError, UnusableFile
+from nestling.files import flush
 from nestling.preprocess import Preprocess
 
 __all__ = [
@@ -256,15 +256,4 @@ def _put_in_place(path: Path, previous: Path, part: Path, keep: bool) -> None:
         except OSError:  # a file system without links
             path.replace(previous)
     part.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # EINVAL: a file system that has no such thing
-            raise
-    finally:
-        os.close(opened)
+    flush(path.parent)
