@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import pickle
@@ -60,9 +61,9 @@ Judge = Callable[[Path], Content]
 
 @dataclass(frozen=True)
 class Case:
-    """A command, run in the folder `work`. units: what it replaces, each as a whole; loose: what may be there after a kill.
+    """A command, run in the folder `work`. units: what it replaces, each as a whole.
 
-    old: words that made other results, which are there before. again: words more after a kill.
+    old: words that made other results, which are there before. again: words more after a kill. executorch: it needs that.
     """
 
     name: str
@@ -70,8 +71,18 @@ class Case:
     units: tuple[str, ...]
     old: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
+    executorch: bool = False
 
 
+LATE = ("nestling.training.finetune", "numpy.ctypeslib", "PIL.JpegImagePlugin", "rich._emoji_codes", "typer._adapters")
+EXECUTORCH = (
+    "executorch.backends.xnnpack.partition.xnnpack_partitioner",
+    "executorch.devtools.backend_debug",
+    "executorch.extension.pybindings.portable_lib",
+    "executorch.extension.training",
+    "executorch.runtime",
+    "torch.export.experimental",
+)
 FORMATS = ("pte", "tflite", "onnx")
 EXPORT = (
     "export",
@@ -84,17 +95,20 @@ EXPORT = (
     "out",
     "--force",
 )  # what fails its gates is kept, too
+OUT = tuple(f"out/int8-int8.{form}" for form in FORMATS)
 PACK = ("pack", "int8.nest", "-o", "pkg", "--force", "--for")
 FINE = ("finetune", "fitted.nest", "-o", "fine.nest", "--epochs", "2", "--batch", "8")
 LEARN = ("learn", "package", "../photos", "-o", "trained.nst", "--cycles", "12", "--save-every", "3")
 CASES = (
     Case("fit", ("fit", "../photos", "--backbone", "../small.nest", "-o", "my.nest"), ("my.nest",), ("--seed", "1")),
     Case("quantize", ("quantize", "fitted.nest", "-o", "my8.nest"), ("my8.nest",), ("--symmetric",)),
-    Case("export", EXPORT, (*(f"out/int8-int8.{form}" for form in FORMATS), "out/int8-c-host", "out/manifest.json")),
-    Case("pack-linux", (*PACK, "linux"), ("pkg",)),
+    Case(
+        "export", EXPORT, (*(f"out/int8-int8.{form}" for form in FORMATS), "out/int8-c-host", "out/manifest.json"), executorch=True
+    ),
+    Case("pack-linux", (*PACK, "linux"), ("pkg",), executorch=True),
     Case("pack-mcu", (*PACK, "mcu"), ("pkg",)),
     Case("finetune", FINE, ("fine.nest",), ("--seed", "1"), ("--resume",)),
-    Case("learn", LEARN, ("trained.nst",), ("--rate", "0.1"), ("--resume",)),
+    Case("learn", LEARN, ("trained.nst",), ("--rate", "0.1"), ("--resume",), True),
 )
 
 
@@ -120,6 +134,7 @@ class Place:
             for stream in (1, 2):
                 os.dup2(said, stream)
             os.environ |= {"NESTLING_CACHE": str(self.root / "cache"), "TMPDIR": str(self.root / "tmp"), "COLUMNS": "200"}
+            os.environ["PATH"] = f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}"
             tempfile.tempdir = None
             os.chdir(self.root / "work")
             if not exchange:
@@ -179,9 +194,12 @@ def require_old_or_new(case: Case, work: Path, old: Mapping[str, Content], new: 
 
 
 def prepared(root: Path) -> Place:
-    """Photographs of three colours, a network of seven layers, its bundles and a package."""
-    for part in ("work", "cache", "tmp", "photos"):
+    """Photographs of three colours, a network of seven layers, its bundles and a package; a compiler that is quick."""
+    for part in ("work", "cache", "tmp", "photos", "bin"):
         (root / part).mkdir(parents=True)
+    compiler = root / "bin" / "cc"
+    compiler.write_text(f'#!/bin/sh\nexec {shutil.which("cc")} "$@" -O0\n')
+    compiler.chmod(0o755)
     rng = np.random.default_rng(0)
     for name, colour in COLOURS.items():
         (root / "photos" / name).mkdir()
@@ -261,11 +279,13 @@ def killed(case: Case, place: Place, base: Path, kills: int, seed: int = 0, exch
     return Kills(operations, len(at), kills - len(at), time.perf_counter() - began)
 
 
-def _import_the_rest() -> None:
+def _import_the_rest(cases: Sequence[Case]) -> None:
     """What the commands import late."""
     import_openvino()
+    some = [*LATE, *(EXECUTORCH if any(case.executorch for case in cases) else ())]
     with quiet():
-        import torch.export.experimental  # noqa: F401
+        for name in some:
+            importlib.import_module(name)
 
 
 def _remembered(function: Callable[..., Any], place: Path) -> Callable[..., Any]:
@@ -304,7 +324,8 @@ def command() -> None:
     parser.add_argument("--lower", action="store_true", help="lower to ExecuTorch in each run, which takes seconds")
     parser.add_argument("--no-exchange", action="store_true", help="as on file systems where two folders cannot change places")
     chosen = parser.parse_args()
-    _import_the_rest()
+    cases = [case for case in CASES if not chosen.commands or case.name in chosen.commands]
+    _import_the_rest(cases)
     gc.freeze()  # else each child's collector touches, and so copies, all that was imported
     with tempfile.TemporaryDirectory() as folder:
         if not chosen.lower:
@@ -314,14 +335,13 @@ def command() -> None:
             package.print_training_program = _remembered(package.print_training_program, kept)
         place, base = prepared(Path(folder) / "place"), Path(folder) / "base"
         _copy(place.root, base)
-        for case in CASES:
-            if not chosen.commands or case.name in chosen.commands:
-                made = killed(case, place, base, chosen.kills, chosen.seed, not chosen.no_exchange)
-                print(
-                    f"{case.name}: {made.at} kills before its {made.operations} operations, {made.random} at random moments, "
-                    f"{made.seconds:.0f} s: nothing lost, nothing left over",
-                    flush=True,
-                )
+        for case in cases:
+            made = killed(case, place, base, chosen.kills, chosen.seed, not chosen.no_exchange)
+            print(
+                f"{case.name}: {made.at} kills before its {made.operations} operations, {made.random} at random moments, "
+                f"{made.seconds:.0f} s: nothing lost, nothing left over",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
