@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises OSError, naming `path`, where the folder cannot be made or written.
     """
     with naming(path):
-        _make(path.parent)
+        make_folder(path.parent)
         with temporary(path.parent) as place:
             new = place / NEW
             with new.open("wb") as file:
@@ -60,7 +60,7 @@ def folder_beside(folder: Path) -> Iterator[Path]:
     Raises OSError, naming the file in `folder` or the folder itself, where it cannot be written or replaced.
     """
     try:
-        _make(folder.parent)
+        make_folder(folder.parent)
         with temporary(folder.parent) as place:
             new = place / NEW / folder.name
             new.mkdir(parents=True)
@@ -98,6 +98,14 @@ def flush(path: Path) -> None:
                 raise
 
 
+def make_folder(folder: Path) -> None:
+    """The folder and those above it, where they are missing; each name flushed. Raises OSError, naming the one that cannot be made."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        flush(folder.parent)
+
+
 # ---- a folder's place ------------------------------------------------------------------------------------------------------------
 
 
@@ -127,14 +135,6 @@ def _flush_all(folder: Path) -> None:
     whole = [Path(place, name) for place, _, names in os.walk(folder) for name in ("", *names)]
     with ThreadPoolExecutor(FLUSHING) as pool:
         list(pool.map(flush, whole))
-
-
-def _make(folder: Path) -> None:
-    """The folder and those above it, each name flushed."""
-    if not folder.exists():
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        flush(folder.parent)
 
 
 def _in_place(name: str | None, folder: Path) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nestling.errors import NestlingError
 from nestling.files import folder_beside
+from nestling.temporary import sweep
 
 CELLS = 2624
 DEFECTIVE_FROM = 0.5  # the experts' probability of a defect: 0, 1/3, 2/3 or 1
@@ -26,6 +27,7 @@ def elpv(cache: Path) -> Path:
     The files are the package's own PNGs, beside a README with authors and licence (ABOUT, to be shown where the set is used).
     Raises NestlingError where the package elpv-dataset is missing or incomplete, or the folder cannot be written.
     """
+    sweep(cache)  # also where it is whole
     folder = cache / "elpv"
     if _whole(folder):
         return folder

@@ -29,7 +29,7 @@ from nestling.device.head_format import (
     up,
 )
 from nestling.errors import NestlingError, UnusableFile
-from nestling.files import flush
+from nestling.files import flush, make_folder
 from nestling.preprocess import Preprocess
 
 __all__ = [
@@ -181,7 +181,7 @@ def save(head: HeadFile, path: Path) -> HeadFile:
     content = to_bytes(saved)
     previous, part = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         if part in found and _newest(found) == part:  # a save that was stopped before its rename: it is finished first
             _put_in_place(path, previous, part, keep=path in found)
             found[path] = found.pop(part)

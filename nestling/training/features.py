@@ -22,10 +22,10 @@ from platformdirs import user_cache_path
 
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
-from nestling.files import naming
+from nestling.files import make_folder, naming
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
-from nestling.temporary import NEW, temporary
+from nestling.temporary import NEW, sweep, temporary
 
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
@@ -74,6 +74,7 @@ def embed(
     views: keys of VIEWS. cache: folder; None for `default_cache()`.
     """
     root = cache or default_cache()
+    sweep(root)  # also where nothing is missing
     folder = root / _digest(engine.name, repr(preprocess))
     known = {(i, view): _read(_entry(folder, item, view)) for i, item in enumerate(items) for view in views}
     missing = [i for i in range(len(items)) if any(known[i, view] is None for view in views)]
@@ -92,7 +93,7 @@ def embed(
 
     computed = 0
     if missing:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         with progress("embedding", len(missing) * len(views)) as advance, temporary(root) as place:
             for vector in engine.embed(decoded()):
                 i, view = pending.popleft()
