@@ -22,6 +22,7 @@ from nestling.report.page import Row
 from nestling.targets.c.host import COMPILERS
 from nestling.targets.export import export
 from nestling.targets.printers import INTEGERS
+from nestling.temporary import sweep
 from nestling.training.features import default_cache
 from nestling.training.fit import FitConfig, fit
 
@@ -40,6 +41,7 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
 
     Raises NestlingError where the demo's photographs are not installed.
     """
+    sweep(out)  # also where nothing has changed
     data = elpv(default_cache().parent)
     record = out / "demo.json"
     bundle, page = out / "elpv.nest", out / "report.html"

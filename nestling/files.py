@@ -1,72 +1,153 @@
-"""Writing so that nothing is lost: beside the target, then put in place by one rename."""
+"""Writing so that nothing is lost: beside the target, flushed to the disk, then put in place by one rename.
 
+Until then it lies in a temporary folder (see temporary.py), which the next to write there sweeps where this process is killed.
+"""
+
+import ctypes
 import errno
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+from nestling.temporary import NEW, OLD, OWN, sweep, temporary
+
+FLUSHING = 8  # files at a time: file systems flush several with one write to their journal
+AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2  # Linux's renameat2, macOS's renamex_np
+NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # a folder that cannot be opened or a file system that has no such thing
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`, whole or not at all: a reader sees the old file or the new one, never half of one.
 
-    Raises OSError where the folder cannot be made or written.
+    Raises OSError, naming `path`, where the folder cannot be made or written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o666 & ~_umask())
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with naming(path):
+        make_folder(path.parent)
+        with temporary(path.parent) as place:
+            new = place / NEW
+            with new.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+            flush(path.parent)
 
 
 def replace_folder(folder: Path, files: Iterable[tuple[str, bytes]], executable: Collection[str] = ()) -> None:
     """Put a folder of files, name and content each, in place of an older one, whole or not at all.
 
-    executable: names of those that may be run.
+    executable: names of those that may be run. Raises as folder_beside.
     """
     with folder_beside(folder) as new:
         for name, content in files:
-            (new / name).write_bytes(content)
-            if name in executable:
-                (new / name).chmod(0o777 & ~_umask())
+            write(new / name, content, name in executable)
+
+
+def write(path: Path, content: bytes, executable: bool = False) -> None:
+    """A new file, for a folder that is still beside its place. Raises OSError, naming `path`."""
+    with naming(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o777 if executable else 0o666), "wb") as file:
+        file.write(content)
 
 
 @contextmanager
 def folder_beside(folder: Path) -> Iterator[Path]:
-    """An empty folder to be filled, which is put in place of `folder` at the end; where filling it fails, all stays as it was."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    """An empty folder to be filled, which is put in place of `folder` at the end; where filling it fails, all stays as it was.
+
+    Raises OSError, naming the file in `folder` or the folder itself, where it cannot be written or replaced.
+    """
     try:
-        new, old = beside / "new", beside / "old"
-        new.mkdir()
-        yield new
-        if folder.exists():
-            folder.replace(old)
-        try:
-            new.replace(folder)
-        except OSError:
-            if old.exists():
-                old.replace(folder)
+        make_folder(folder.parent)
+        with temporary(folder.parent) as place:
+            new = place / NEW / folder.name
+            new.mkdir(parents=True)
+            yield new
+            _flush_all(new)
+            _put(new, folder, place / OLD / folder.name)
+            flush(folder.parent)
+    except OSError as error:
+        name = _in_place(error.filename, folder)
+        if name == error.filename:
             raise
-    finally:
-        shutil.rmtree(beside)
+        raise OSError(error.errno, error.strerror, name) from error
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError names this path, whatever file it befell on the way there."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or what names stand in a folder, is on the disk. Raises OSError, naming it."""
+    with naming(path):
+        try:
+            opened = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
+        except OSError as error:
+            if error.errno not in NO_FLUSH:
+                raise
+
+
+def make_folder(folder: Path) -> None:
+    """The folder and those above it, where they are missing; each name flushed. Raises OSError, naming the one that cannot be made."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        flush(folder.parent)
+
+
+# ---- a folder's place ------------------------------------------------------------------------------------------------------------
+
+
+def _put(new: Path, folder: Path, old: Path) -> None:
+    """new becomes folder. Where the system cannot let two change places, there is none for a moment: see temporary._put_back."""
+    if not os.path.lexists(folder):
+        new.rename(folder)
+    elif not _exchanged(new, folder):
+        old.parent.mkdir()
+        folder.rename(old)
+        new.rename(folder)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the two have changed places, in one step."""
+    paths = os.fsencode(one), os.fsencode(other)
+    try:
+        libc = ctypes.CDLL(None)
+        if sys.platform == "darwin":
+            return bool(libc.renamex_np(*paths, RENAME_SWAP) == 0)
+        return bool(libc.renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0)
+    except (AttributeError, OSError, TypeError):  # a C library without it
+        return False
+
+
+def _flush_all(folder: Path) -> None:
+    whole = [Path(place, name) for place, _, names in os.walk(folder) for name in ("", *names)]
+    with ThreadPoolExecutor(FLUSHING) as pool:
+        list(pool.map(flush, whole))
+
+
+def _in_place(name: str | None, folder: Path) -> str | None:
+    """What a file that is still in a temporary folder beside `folder` will be called; any other name as it is."""
+    path = Path(name or "")
+    if name is None or not path.is_relative_to(folder.parent):
+        return name
+    beside, *inside = path.relative_to(folder.parent).parts or ("",)
+    return str(folder.joinpath(*inside[2:])) if OWN.fullmatch(beside) else name
+
+
+# ---- what is there ---------------------------------------------------------------------------------------------------------------
 
 
 def read_at_most(path: Path, most: int) -> bytes:
@@ -93,8 +174,9 @@ def digest_of(path: Path) -> str:
 def not_made(folder: Path, made: Mapping[str, str]) -> str | None:
     """The first file below `folder` that is not one of `made`, path -> SHA-256; or that was changed since. None: all are.
 
-    For whoever is about to replace a folder: what somebody else put there is not to be lost.
+    For whoever is about to replace a folder: what somebody else put there is not to be lost. Litter in it is swept.
     """
+    sweep(folder)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_dir() or (name in made and digest_of(path) == made[name])):

@@ -37,6 +37,7 @@ def command(
     from nestling.report.counted import counted, machine_of
     from nestling.report.layers import draw, layer_tables
     from nestling.targets import manifest
+    from nestling.temporary import restored
 
     try:
         counts = [int(part) for part in threads.split(",")]
@@ -44,7 +45,7 @@ def command(
         counts = []
     if not counts or min(counts) < 1:
         raise typer.BadParameter(f"--threads is numbers from 1, separated by commas; found {threads!r}")
-    paths = [one for path in files for one in ([path / a.file for a in manifest.read(path)] if path.is_dir() else [path])]
+    paths = [one for path in files for one in ([path / a.file for a in manifest.read(path)] if restored(path).is_dir() else [path])]
     elsewhere = [path for path in paths if machine_of(path)]
     ran = counted(elsewhere, data, show.bars)
     paths = [path for path in paths if path not in elsewhere]

@@ -34,6 +34,7 @@ from nestling.cli import (
     trace,
 )
 from nestling.errors import NestlingError
+from nestling.temporary import scratch
 
 app = typer.Typer(
     help="Teach a small vision network your own classes, shrink it, prove that the small one gives the same answers.\n\n"
@@ -89,7 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(words: list[str], debug: bool) -> ending.Ending:
     streams = sys.stdout, sys.stderr
     try:
-        status = app(words, standalone_mode=False)
+        with scratch():
+            status = app(words, standalone_mode=False)
         show.flush()
         interrupted = status == ending.INTERRUPTED  # typer itself answers some Ctrl-C with the status alone
         return ending.of_error(KeyboardInterrupt(), words) if interrupted else ending.Ending(status or ending.DONE)

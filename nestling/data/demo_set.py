@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import tempfile
 from pathlib import Path
 
 from nestling.errors import NestlingError
+from nestling.files import folder_beside
+from nestling.temporary import sweep
 
 CELLS = 2624
 DEFECTIVE_FROM = 0.5  # the experts' probability of a defect: 0, 1/3, 2/3 or 1
@@ -26,17 +27,14 @@ def elpv(cache: Path) -> Path:
     The files are the package's own PNGs, beside a README with authors and licence (ABOUT, to be shown where the set is used).
     Raises NestlingError where the package elpv-dataset is missing or incomplete, or the folder cannot be written.
     """
+    sweep(cache)  # also where it is whole
     folder = cache / "elpv"
     if _whole(folder):
         return folder
     source = _package_data()
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".elpv.") as beside:
-            _write(source, Path(beside) / "new")
-            if folder.exists():  # what someone took files from, or an older set
-                folder.rename(Path(beside) / "old")
-            (Path(beside) / "new").rename(folder)
+        with folder_beside(folder) as new:
+            _write(source, new)
     except OSError as error:
         if _whole(folder):  # another process was quicker
             return folder
@@ -61,7 +59,7 @@ def _write(source: Path, folder: Path) -> None:
             f"{source} lists {len(rows)} photographs; expected {CELLS}.", "pip install --force-reinstall elpv-dataset"
         )
     for name in ("defective", "good"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir()
     for image, probability, _ in rows:
         shutil.copyfile(
             source / image, folder / ("defective" if float(probability) >= DEFECTIVE_FROM else "good") / Path(image).name

@@ -18,6 +18,7 @@ from nestling.data.layout import ClassFolder, Layout, layout
 from nestling.data.walk import LOOP, files_below, folders_in, path_order, print_of
 from nestling.data.walk import LeftOut as LeftOut
 from nestling.errors import UnusableData
+from nestling.temporary import restored
 
 LEAST = 5  # images of a class: with 60/20/20, three to learn from, one to choose by, one to test on
 
@@ -74,7 +75,7 @@ def scan(
     Raises UnusableData: root is missing, empty, cannot be read, holds no class folders or not the classes asked for, no usable
     image, a class whose name cannot be written, or folders that may be parts as well as classes.
     """
-    found = _found(root, parts, known or classes or (), asks=not known)
+    found = _found(restored(root), parts, known or classes or (), asks=not known)
     names = sorted({folder.label for folder in found.folders})
     labels = tuple(names if classes is None else _chosen(root, names, classes))
     items: list[Item] = []

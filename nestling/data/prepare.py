@@ -24,10 +24,11 @@ from PIL import Image
 from nestling.data.folders import LeftOut, scan
 from nestling.data.lists import Entry, Folders, chosen_entries, read_list, read_names
 from nestling.errors import UnusableData
-from nestling.files import folder_beside, not_made
+from nestling.files import folder_beside, not_made, write
 from nestling.preprocess import SIDES, ImagePreprocess, read_image, resize
 from nestling.printable import json_text
 from nestling.progress import Progress, silent
+from nestling.temporary import restored
 
 Format = Literal["jpg", "bmp", "png"]
 Reason = Literal["missing", "broken", "tiny"]
@@ -139,7 +140,7 @@ def prepare(
             for job, result in _worked(jobs, config):
                 if result.content is not None:
                     (new / job.folder).mkdir(parents=True, exist_ok=True)
-                    (new / job.folder / job.name).write_bytes(result.content)
+                    write(new / job.folder / job.name, result.content)
                     written[f"{job.folder}/{job.name}"] = sha256(result.content).hexdigest()
                 done.append((job, replace(result, content=result.content and b"")))  # what is written need not be kept
                 advance(1)
@@ -148,7 +149,7 @@ def prepare(
             some = prepared.left_out[0] if prepared.left_out else None
             example = f" {len(prepared.left_out)} left out, for example {some.path}: {some.reason}." if some else ""
             raise UnusableData(f"nothing of {source} could be written.{example}", "look at the paths in the list")
-        (new / MADE).write_text(json_text({"nestling": "data prepare", "files": written}, indent=0), encoding="utf-8")
+        write(new / MADE, json_text({"nestling": "data prepare", "files": written}, indent=0).encode())
     return prepared
 
 
@@ -284,7 +285,7 @@ def _require_apart(source: Path, out: Path, listed: Path | None) -> None:
 
 
 def _require_replaceable(out: Path, force: bool) -> None:
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
+    if restored(out).is_symlink() or (out.exists() and not out.is_dir()):
         raise UnusableData(f"{out} is no folder.", "name another one:  -o prepared")
     if not out.exists() or not any(out.iterdir()):
         return

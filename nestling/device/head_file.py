@@ -7,7 +7,6 @@ X.previous and X.part one is whole at any moment, and loading takes the whole on
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +30,7 @@ from nestling.device.head_format import (
     up,
 )
 from nestling.errors import NestlingError, UnusableFile
-from nestling.files import read_at_most
+from nestling.files import flush, make_folder, read_at_most
 from nestling.preprocess import Preprocess
 
 __all__ = [
@@ -183,7 +182,7 @@ def save(head: HeadFile, path: Path) -> HeadFile:
     content = to_bytes(saved)
     previous, part = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         if part in found and _newest(found) == part:  # a save that was stopped before its rename: it is finished first
             _put_in_place(path, previous, part, keep=path in found)
             found[path] = found.pop(part)
@@ -263,15 +262,4 @@ def _put_in_place(path: Path, previous: Path, part: Path, keep: bool) -> None:
         except OSError:  # a file system without links
             path.replace(previous)
     part.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # EINVAL: a file system that has no such thing
-            raise
-    finally:
-        os.close(opened)
+    flush(path.parent)

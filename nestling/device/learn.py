@@ -27,6 +27,7 @@ from nestling.device.replay import not_among, room, stored
 from nestling.errors import NestlingError, UnusableData
 from nestling.progress import Progress, silent
 from nestling.report.evaluate import Evaluation, judge
+from nestling.temporary import restored
 
 RUNTIME = "executorch"
 EPOCHS = 10  # where no number of cycles is named
@@ -88,7 +89,7 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     """
     config = config or LearnConfig()
     start = perf_counter()
-    first, _, notes = newest(config.begin_with or package / "head.nst")
+    first, _, notes = newest(config.begin_with or restored(package) / "head.nst")
     checked = checked_features(package, first)
     divided = parts(data, first.labels, read_split(package / "split.csv"), first.training.seed)
     known = _with_classes(first, divided.new)

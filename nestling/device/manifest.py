@@ -11,6 +11,7 @@ from typing import Any, Literal
 from nestling.errors import UnusableFile
 from nestling.files import digest_of
 from nestling.printable import json_text
+from nestling.temporary import restored
 
 NAME, RUNNER = "manifest.json", "net_runner"
 SCRIPTS = ("eval_untrained.sh", "train.sh", "eval.sh")  # in the order in which they are run
@@ -58,7 +59,7 @@ def to_bytes(manifest: Manifest) -> bytes:
 
 def read(package: Path) -> Manifest:
     """The manifest of a package. Raises UnusableFile, naming it, where there is none or it is not one of nestling's."""
-    path = package / NAME
+    path = restored(package) / NAME
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         if plain.pop("package") != SCHEMA:

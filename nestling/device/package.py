@@ -39,6 +39,7 @@ from nestling.targets.c import machines
 from nestling.targets.gates import judge
 from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
 from nestling.targets.yardstick import expected, made_up
+from nestling.temporary import restored
 from nestling.training.features import embed
 from nestling.training.fit import fit_settings
 from nestling.training.integer_engine import integer_engine
@@ -170,7 +171,7 @@ def _require_packable(bundle: Bundle, path: Path) -> Head:
 
 def _require_replaceable(out: Path) -> None:
     """An older package may be replaced; a trained head, or what somebody else put there, may not."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
+    if restored(out).is_symlink() or (out.exists() and not out.is_dir()):
         raise UnusableData(f"{out} is no folder.", "name another one:  -o pkg")
     if not out.exists() or not any(out.iterdir()):
         return

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from nestling.device import head_file, manifest
@@ -20,6 +19,7 @@ from nestling.device.manifest import RUNNER, SCRIPTS, Manifest
 from nestling.device.places import Adb, Ssh, Way, adb_way, ssh_way
 from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.files import read_at_most, write_atomically
+from nestling.temporary import temporary
 
 TRAINED, OUTPUT = "trained.nst", "output"
 ADB_FOLDER = "/data/local/tmp/nestling"
@@ -159,8 +159,8 @@ def _ran(script: str, package: Path, data: str, way: Way, config: PushConfig, he
 
 
 def _brought_back(package: Path, whole: Manifest, way: Way, config: PushConfig, say: Hear) -> Path:
-    with TemporaryDirectory(dir=package, prefix=".fetched.") as place:
-        fetched = Path(place) / TRAINED
+    with temporary(package) as place:
+        fetched = place / TRAINED
         _insisted(way.fetch(TRAINED, fetched), way, config, say)
         try:
             content = read_at_most(fetched, MOST_BYTES)

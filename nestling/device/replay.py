@@ -53,7 +53,7 @@ def stored(head: HeadFile, embeddings: Bytes, labels: Labels, runtime: str, capa
         chosen += [own[key] for key in sorted(own)[:count]]
     replay = Replay(
         capacity,
-        old.seen + offered,
+        max(old.seen + offered, len(chosen)),
         all_labels[chosen].astype(np.uint16),
         made_by[chosen].astype(np.uint8),
         all_embeddings[chosen],

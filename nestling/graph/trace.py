@@ -25,6 +25,7 @@ from nestling.graph.ir import Array, Graph, Tensor
 from nestling.graph.tflite_file import FileTensor, parse
 from nestling.preprocess import load as load_image
 from nestling.printable import json_text
+from nestling.temporary import restored
 
 INDEX = "index.json"
 LONGEST = 80  # characters of a layer's name in a file's name
@@ -126,7 +127,7 @@ def _files(layers: Sequence[Layer]) -> Iterator[tuple[str, bytes]]:
 
 
 def _require_replaceable(folder: Path) -> None:
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+    if restored(folder).is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UnusableData(f"{folder} is no folder.", "name another one:  -o trace/")
     names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
     if names and (INDEX not in names or any(not name.endswith(".npy") for name in names - {INDEX})):

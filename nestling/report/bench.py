@@ -26,6 +26,7 @@ from nestling.targets import manifest, runtimes
 from nestling.targets.manifest import Artifact
 from nestling.targets.printers import FEATURES, INTEGERS
 from nestling.targets.yardstick import Expected, expected
+from nestling.temporary import restored
 
 ROUNDS, RUNS = 7, 15
 MOST_NOISE_SECONDS, LEAST_NOISE_IMAGES = 5.0, 50
@@ -63,7 +64,7 @@ def bench(
     leaves it out.
     Raises NestlingError where one can't be run.
     """
-    if gone := next((file for file in files if not file.exists()), None):
+    if gone := next((file for file in files if not restored(file).exists()), None):
         raise UnusableFile(f"{gone} does not exist.", "make it:  nestling export my.nest -o out/, then  nestling bench out/")
     jobs = [(file, runtime, count) for count in threads for file in files for runtime in runtimes(file)]
     with ExitStack() as stack:

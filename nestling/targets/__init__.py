@@ -12,6 +12,7 @@ from nestling.data.folders import Dataset
 from nestling.errors import NestlingError, UnusableFile
 from nestling.targets.about import About
 from nestling.targets.runner import Runner
+from nestling.temporary import restored
 
 Loader = Callable[[Path, int | None], Runner]
 
@@ -72,7 +73,7 @@ def load(path: Path, threads: int | None = None, runtime: str | None = None) -> 
 
     Raises UnusableFile, naming the file and the reason.
     """
-    if not path.exists():
+    if not restored(path).exists():
         raise UnusableFile(f"{path} does not exist.", "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest --to pte")
     known = runtimes(path)
     if runtime is not None and runtime not in known:

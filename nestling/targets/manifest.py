@@ -10,6 +10,7 @@ from pathlib import Path
 from nestling.errors import UnusableFile
 from nestling.files import write_atomically
 from nestling.printable import json_text
+from nestling.temporary import restored
 
 NAME = "manifest.json"
 
@@ -52,11 +53,14 @@ def read(folder: Path) -> tuple[Artifact, ...]:
     path = folder / NAME
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))["artifacts"]
-        return tuple(_artifact(entry) for entry in listed)
+        artifacts = tuple(_artifact(entry) for entry in listed)
     except OSError as error:
         raise UnusableFile(f"{path} cannot be read: {error.strerror}.", f"make it:  nestling export my.nest -o {folder}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableFile(f"{path} is not a manifest of nestling's ({error}).", "export again into a new folder") from error
+    for artifact in artifacts:
+        restored(folder / artifact.file)
+    return artifacts
 
 
 def note(folder: Path, artifacts: Sequence[Artifact]) -> None:

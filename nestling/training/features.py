@@ -1,7 +1,7 @@
 """Embeddings of many images, remembered by content: an image that was embedded once is not embedded again.
 
 One small file an embedding in the user's cache folder, named by what it depends on (engine, weights, preprocessing, view, image):
-written beside and renamed, so an interrupted run keeps what it had; a damaged file is one that is not there.
+written in a temporary folder and renamed, so an interrupted run keeps what it had; a damaged file is one that is not there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from platformdirs import user_cache_path
 
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
+from nestling.files import make_folder, naming
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
+from nestling.temporary import NEW, sweep, temporary
 
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
@@ -71,7 +73,9 @@ def embed(
 
     views: keys of VIEWS. cache: folder; None for `default_cache()`.
     """
-    folder = (cache or default_cache()) / _digest(engine.name, repr(preprocess))
+    root = cache or default_cache()
+    sweep(root)  # also where nothing is missing
+    folder = root / _digest(engine.name, repr(preprocess))
     known = {(i, view): _read(_entry(folder, item, view)) for i, item in enumerate(items) for view in views}
     missing = [i for i in range(len(items)) if any(known[i, view] is None for view in views)]
     left_out: dict[int, LeftOut] = {}
@@ -89,11 +93,12 @@ def embed(
 
     computed = 0
     if missing:
-        with progress("embedding", len(missing) * len(views)) as advance:
+        make_folder(root)
+        with progress("embedding", len(missing) * len(views)) as advance, temporary(root) as place:
             for vector in engine.embed(decoded()):
                 i, view = pending.popleft()
                 known[i, view] = vector
-                _write(_entry(folder, items[i], view), vector)
+                _write(_entry(folder, items[i], view), vector, place)
                 computed += 1
                 advance(1)
     kept = [i for i in range(len(items)) if i not in left_out]
@@ -126,10 +131,14 @@ def _read(path: Path) -> Vector | None:
     return np.frombuffer(content, "<f4", offset=4).astype(np.float32)
 
 
-def _write(path: Path, vector: Vector) -> None:
-    """Renamed into place but not flushed to the disk each time: after a power cut the CRC finds what is not whole."""
+def _write(path: Path, vector: Vector, place: Path) -> None:
+    """Renamed into place but not flushed to the disk each time: after a power cut the CRC finds what is not whole.
+
+    place: a temporary folder. Raises OSError, naming `path`.
+    """
     content = vector.astype("<f4").tobytes()
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside.write_bytes(struct.pack("<I", zlib.crc32(content)) + content)
-    beside.replace(path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = place / NEW
+        beside.write_bytes(struct.pack("<I", zlib.crc32(content)) + content)
+        beside.replace(path)

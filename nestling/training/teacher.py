@@ -33,6 +33,7 @@ from nestling.models.integer_runner import integer_runner
 from nestling.models.weights import package_of
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
+from nestling.temporary import sweep
 from nestling.training.bundle_engine import bundle_engine
 from nestling.training.features import Engine, default_cache, embed
 from nestling.training.fit import refitted, training_views
@@ -192,7 +193,9 @@ def asked(
     """
     team = team or Team()
     seen = _as_seen(teacher.preprocess, samples)
-    paths = [_path(cache or default_cache() / "teachers", teacher, seen, samples, seed, k) for k in range(variations)]
+    place = cache or default_cache() / "teachers"
+    sweep(place)  # also where nothing is missing
+    paths = [_path(place, teacher, seen, samples, seed, k) for k in range(variations)]
     names = ("logits", "embeddings") if embeddings else ("logits",)
     known = [_read(path, names, len(samples.items)) for path in paths]
     here = torch.tensor([float(found is not None) for found in known])

@@ -101,7 +101,7 @@ def test_a_folder_is_put_in_place_as_a_whole(tmp_path: Path) -> None:
     folder = printed(everything(), tmp_path / "c")
     assert (folder / "nst_add.c").is_file()
     printed(small(), folder)
-    assert not (folder / "nst_add.c").exists() and not list(tmp_path.glob(".c.*"))
+    assert not (folder / "nst_add.c").exists() and not list(tmp_path.glob(".*"))
     other = tmp_path / "photographs"
     other.mkdir()
     (other / "cat.jpg").write_bytes(b"")

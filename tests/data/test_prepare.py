@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import nestling.files
 from nestling.cli.data import app
 from nestling.data import prepare as module
 from nestling.data.folders import scan
 from nestling.data.lists import folder_name
 from nestling.data.prepare import Count, Format, PrepareConfig, prepare
 from nestling.errors import UnusableData
+from nestling.temporary import NEW
 
 NAMES = "/a/airfield 0\n/a/apartment_building/outdoor 8\n/z/zen_garden 364\n"
 LIST = """sky.jpg 0
@@ -264,17 +266,18 @@ def test_a_run_that_stops_leaves_all_as_it_was(source: Path, monkeypatch: pytest
 
 def test_where_the_new_folder_cannot_be_put_in_place_the_old_one_comes_back(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = made(source).folder
-    before, real = files(out), Path.replace
+    before, real = files(out), Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.name == "new":
+        if target == out and self.parent.name == NEW:
             raise OSError(28, "No space left on device")
         return real(self, target)
 
-    monkeypatch.setattr(Path, "replace", failing)
+    monkeypatch.setattr(nestling.files, "_exchanged", lambda one, other: False)
+    monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(OSError, match="No space left"):
         made(source, format="bmp", force=True)
-    assert files(out) == before and not list(source.parent.glob(".out*"))
+    assert files(out) == before and not list(source.parent.glob(".*"))
 
 
 def test_folders_in_one_another_are_refused(source: Path) -> None:

@@ -381,7 +381,7 @@ def test_a_save_that_was_stopped_before_its_rename_is_finished_first(three: Path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    monkeypatch.setattr(head_file, "_sync", lambda folder: None)
+    monkeypatch.setattr(head_file, "flush", lambda folder: None)
     with pytest.raises(NestlingError, match="No space left on device"):
         save(at_step(new_head(8, 2, 3), 50), three)
     assert newest(three)[0].progress.steps == 40

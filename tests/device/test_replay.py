@@ -89,6 +89,14 @@ def test_copies_of_training_photographs_are_known() -> None:
     assert as_set(again) == as_set(head) and again.replay.seen == head.replay.seen == 12
 
 
+def test_a_training_of_some_that_are_kept_and_some_new_ones_can_be_saved() -> None:
+    """Photographs were added, or another runtime gives a few of the same embeddings: more may be kept than were counted."""
+    embeddings, labels = some((6, 6, 6, 6))
+    head = stored(untrained(LABELS), embeddings[::2], labels[::2], "c", 40)
+    more = stored(head, embeddings, labels, "executorch", 40)
+    assert from_bytes(to_bytes(more), "more").replay.seen >= len(more.replay.labels) == 24
+
+
 def test_a_fifth_runtime_has_no_room() -> None:
     full = replace(untrained(LABELS), runtimes=("a", "b", "c", "d"))
     embeddings, labels = some((2, 2))

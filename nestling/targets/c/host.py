@@ -19,6 +19,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Array
 from nestling.preprocess import Preprocess
 from nestling.targets.about import About, from_json
+from nestling.temporary import restored
 
 ABOUT, HEADER = "about.json", "nestling_model.h"
 SOURCES = ("nestling_*.c", "nst_*.c")  # the network and its kernels; the rest of a folder is its machine's
@@ -132,7 +133,7 @@ def load(folder: Path) -> CRunner:
     Raises UnusableFile, naming the folder, where it is none or does not compile; NestlingError where there is no C compiler.
     """
     try:
-        about = from_json((folder / ABOUT).read_text(encoding="utf-8"), str(folder / ABOUT))
+        about = from_json((restored(folder) / ABOUT).read_text(encoding="utf-8"), str(folder / ABOUT))
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableFile(f"{folder} holds no {ABOUT}: it is no folder of C.", _again(folder)) from error
     library = compiled(folder)
