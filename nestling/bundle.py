@@ -11,9 +11,8 @@ Plain values, no torch in it, so that a printer needs none. The file is an uncom
 from __future__ import annotations
 
 import io
-import json
 import math
-import struct
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,10 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
 from nestling.graph import file as graph_file
@@ -40,6 +38,24 @@ Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 FloatArray = NDArray[np.float32]
 FLOAT32 = np.dtype(np.float32)
+
+# what a file may say at most
+MOST_LABELS = 1_000_000
+MOST_IMAGES = 100_000_000
+MOST_STEPS = 10_000
+FINGERPRINT = re.compile("[0-9a-f]{16}")
+NUMBER = (int, float)
+SETTINGS: Mapping[str, type | tuple[type, ...]] = {  # of the lineage's steps: those that later steps go by
+    "folder": str,
+    "views": str,
+    "method": str,
+    "balanced": bool,
+    "weight_decay": NUMBER,
+    "equalized": bool,
+    "calibration": int,
+    "seed": int,
+    "training": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -121,21 +137,26 @@ class Bundle:
 
 
 def save(bundle: Bundle, path: Path) -> None:
-    """Write the bundle as one file. The same bundle gives the same bytes."""
-    write_atomically(path, to_bytes(bundle))
+    """Write the bundle as one file. The same bundle gives the same bytes.
+
+    Raises NestlingError, and leaves an older file as it is, where the bundle holds numbers that `load` would refuse.
+    """
+    try:
+        write_atomically(path, to_bytes(bundle))
+    except UnusableFile as error:
+        raise NestlingError(f"{path} was not written: {error.message}", error.hint) from error
 
 
 def load(path: Path) -> Bundle:
     """Read a bundle. Raises UnusableFile, naming the file, for anything that is not a whole bundle of this schema."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror}.", "make one:  nestling fit PHOTOS -o my.nest") from error
-    return from_bytes(content, str(path))
+    return from_bytes(outside.content(path, "make one:  nestling fit PHOTOS -o my.nest"), str(path))
 
 
 def to_bytes(bundle: Bundle) -> bytes:
-    """The file's content; members in fixed order with a fixed date, so that equal bundles are equal bytes."""
+    """The file's content; members in fixed order with a fixed date, so that equal bundles are equal bytes.
+
+    Raises UnusableFile, naming the array, for numbers that are not finite.
+    """
     plain: dict[str, Any] = {
         "schema": SCHEMA,
         "labels": list(bundle.labels),
@@ -157,6 +178,7 @@ def to_bytes(bundle: Bundle) -> bytes:
     if bundle.yardstick:
         plain["yardstick"] = list(bundle.yardstick.fingerprints)
         weights |= {"yardstick.logits": bundle.yardstick.logits, "yardstick.float": bundle.yardstick.float_logits}
+    outside.require_sound(weights, "the network")
     members["weights.safetensors"] = save_safetensors({name: np.ascontiguousarray(a) for name, a in sorted(weights.items())})
     if bundle.graph:
         graph_plain, constants = _graph_members(bundle.graph)
@@ -167,56 +189,57 @@ def to_bytes(bundle: Bundle) -> bytes:
 def from_bytes(content: bytes, name: str) -> Bundle:
     """The inverse of to_bytes. `name` is the file's name in messages. Raises UnusableFile."""
     try:
-        members = _unzip(content, name)
-        plain = json.loads(members["bundle.json"])
-        if plain.get("schema") != SCHEMA:
-            raise UnusableFile(
-                f"{name} is a bundle of schema {plain.get('schema')}; this nestling reads schema {SCHEMA}.",
-                "make it again with `nestling fit`, or use the nestling version that wrote it",
-            )
-        weights = load_safetensors(members["weights.safetensors"])
-        bundle = Bundle(
-            architecture=_architecture(plain["architecture"], members),
-            arrays={key.removeprefix("backbone."): a for key, a in weights.items() if key.startswith("backbone.")},
-            head=_head(weights, name),
-            labels=_labels(plain["labels"], name),
-            preprocess=preprocess_from_plain(plain["preprocess"]),
-            split=_split(plain["split"]),
-            lineage=tuple(Step(**step) for step in plain["lineage"]),
-            graph=_graph(json.loads(members["graph.json"]), members["graph.safetensors"]) if "graph.json" in members else None,
-            yardstick=_yardstick(plain, weights),
-        )
-        _require_consistent(bundle, name)
-        return bundle
+        return _read(outside.unzipped(content, name), name)
     except NestlingError as error:
-        if name in error.message:
-            raise
-        raise UnusableFile(f"{name}: {error.message}", error.hint) from error
-    except (
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        RuntimeError,  # zipfile: encrypted, of a version to come; json: nested too deep
-        OverflowError,
-        struct.error,
-        zipfile.BadZipFile,
-        SafetensorError,
-        EOFError,
-    ) as error:
-        raise UnusableFile(f"{name} is not a whole nestling bundle ({type(error).__name__}: {error}).", "make it again") from error
+        named = error.message if name in error.message else f"{name}: {error.message}"
+        raise UnusableFile(named, error.hint or "make it again") from error
 
 
-def _architecture(plain: dict[str, Any] | None, members: Mapping[str, bytes]) -> Timm | Graph | None:
+def _read(members: Mapping[str, bytes], name: str) -> Bundle:
+    whole = f"{name} is not a whole nestling bundle"
+    record = outside.Record(outside.parsed(_member(members, "bundle.json", whole), f"{whole}: bundle.json"), whole)
+    schema = record.get("schema", int)
+    if schema != SCHEMA:
+        raise UnusableFile(
+            f"{name} is a bundle of schema {outside.brief(schema)}; this nestling reads schema {SCHEMA}.",
+            "make it again with `nestling fit`, or use the nestling version that wrote it",
+        )
+    weights = outside.arrays(_member(members, "weights.safetensors", whole), name)
+    outside.require_sound(weights, name)
+    graph = outside.parsed(members["graph.json"], f"{whole}: graph.json") if "graph.json" in members else None
+    bundle = Bundle(
+        architecture=_architecture(record, members, name),
+        arrays={key.removeprefix("backbone."): a for key, a in weights.items() if key.startswith("backbone.")},
+        head=_head(weights, name),
+        labels=_labels(record),
+        preprocess=preprocess_from_plain(record.get("preprocess", dict)),
+        split=None if record.get("split", (dict, type(None))) is None else _split(record.record("split")),
+        lineage=tuple(map(_step, record.records("lineage", MOST_STEPS))),
+        graph=None if graph is None else _graph(graph, "graph.safetensors", members, name),
+        yardstick=_yardstick(record, weights),
+    )
+    _require_consistent(bundle, name)
+    return bundle
+
+
+def _member(members: Mapping[str, bytes], member: str, where: str) -> bytes:
+    if member not in members:
+        raise UnusableFile(f"{where}: {member} is missing.")
+    return members[member]
+
+
+def _architecture(record: outside.Record, members: Mapping[str, bytes], name: str) -> Timm | Graph | None:
+    plain = record.get("architecture", (dict, type(None)))
     if plain is None:
         return None
     if "timm" in plain:
-        return Timm(str(plain["timm"]), str(plain["weights"]))
-    return _graph(plain, members["architecture.safetensors"])
+        inner = record.record("architecture")
+        return Timm(inner.text("timm"), inner.text("weights"))
+    return _graph(plain, "architecture.safetensors", members, name)
 
 
-def _graph(plain: dict[str, Any], constants: bytes) -> Graph:
-    return graph_file.from_plain(plain, load_safetensors(constants))
+def _graph(plain: object, constants: str, members: Mapping[str, bytes], where: str) -> Graph:
+    return graph_file.from_plain(plain, outside.arrays(_member(members, constants, where), where))
 
 
 def _graph_members(graph: Graph) -> tuple[dict[str, Any], bytes]:
@@ -224,11 +247,38 @@ def _graph_members(graph: Graph) -> tuple[dict[str, Any], bytes]:
     return plain, save_safetensors({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
 
 
-def _labels(plain: list[Any], name: str) -> tuple[str, ...]:
-    labels = tuple(str(label) for label in plain)
+def _labels(record: outside.Record) -> tuple[str, ...]:
+    labels = record.names("labels", MOST_LABELS)
     if any("\n" in label for label in labels):
-        raise UnusableFile(f"{name} has a label with a line break in it.")
+        record.refuse("a label has a line break in it")
     return labels
+
+
+def _split(record: outside.Record) -> Split:
+    return Split(record.seed("seed"), *(_fingerprints(record, part) for part in PARTS))
+
+
+def _fingerprints(record: outside.Record, name: str) -> tuple[str, ...]:
+    prints = record.names(name, MOST_IMAGES)
+    if wrong := next((print_ for print_ in prints if not FINGERPRINT.fullmatch(print_)), None):
+        record.refuse(f"{name}: {outside.brief(wrong)} is not the 16 hex digits of a photograph")
+    return prints
+
+
+def _step(record: outside.Record) -> Step:
+    """Settings may be anything that JSON holds, but for those that later steps go by."""
+    if unknown := record.plain.keys() - {"name", "settings", "data", "metrics", "curves"}:
+        record.refuse(f"there is no {outside.brief(min(unknown))} in a step")
+    settings, metrics, curves = (record.maybe(name) for name in ("settings", "metrics", "curves"))
+    for setting, kind in SETTINGS.items():
+        if setting in settings.plain:
+            settings.number(setting) if kind == NUMBER else settings.get(setting, kind)
+    for metric in metrics.plain:
+        metrics.measured(metric)
+    for curve, values in curves.plain.items():
+        if type(values) is not list or not all(type(value) in NUMBER and outside.is_finite(value) for value in values):
+            curves.refuse(f"{curve!r} is not a list of finite numbers")
+    return Step(record.text("name"), settings.plain, record.optional("data", record.text, ""), metrics.plain, curves.plain)
 
 
 def _require_consistent(bundle: Bundle, name: str) -> None:
@@ -240,6 +290,8 @@ def _require_consistent(bundle: Bundle, name: str) -> None:
             _require_fitting(graph, bundle, name)
     if bundle.head is not None and len(bundle.head.bias) != len(bundle.labels):
         raise UnusableFile(f"{name} has {len(bundle.labels)} labels and a head of {len(bundle.head.bias)} classes.")
+    if bundle.yardstick is not None and bundle.labels and bundle.yardstick.logits.shape[1] != len(bundle.labels):
+        raise UnusableFile(f"{name} has {len(bundle.labels)} labels and answers of {bundle.yardstick.logits.shape[1]} classes.")
 
 
 def _require_fitting(graph: Graph, bundle: Bundle, name: str) -> None:
@@ -248,7 +300,10 @@ def _require_fitting(graph: Graph, bundle: Bundle, name: str) -> None:
     dtypes = ("uint8",) if graph is bundle.graph else ("uint8", "float32")
     if len(graph.inputs) != 1 or image.shape != wanted or image.dtype not in dtypes:
         raise UnusableFile(f"{name}: its graph takes {image.dtype} {list(image.shape)}, not images {list(wanted)}.")
-    shape = graph.tensors[graph.outputs[0]].shape
+    answer = graph.tensors[graph.outputs[0]]
+    shape = answer.shape
+    if graph is bundle.graph and bundle.head is not None and answer.dtype != "int8":
+        raise UnusableFile(f"{name}: its int8 graph gives {answer.dtype}, not an int8 embedding.")
     numbers = bundle.head.weight.shape[1] if bundle.head is not None else len(bundle.labels) or shape[-1]
     if len(graph.outputs) != 1 or math.prod(shape) != numbers:
         raise UnusableFile(f"{name}: its graph gives {list(shape)}, {numbers} numbers are expected.")
@@ -263,14 +318,16 @@ def _head(weights: Mapping[str, NDArray[Any]], name: str) -> Head | None:
     return head
 
 
-def _split(plain: dict[str, Any] | None) -> Split | None:
-    return Split(plain["seed"], *(tuple(plain[part]) for part in PARTS)) if plain else None
-
-
-def _yardstick(plain: dict[str, Any], weights: Mapping[str, NDArray[Any]]) -> Yardstick | None:
-    if "yardstick" not in plain:
+def _yardstick(record: outside.Record, weights: Mapping[str, NDArray[Any]]) -> Yardstick | None:
+    if not record.has("yardstick"):
         return None
-    return Yardstick(tuple(plain["yardstick"]), weights["yardstick.logits"], weights["yardstick.float"])
+    prints = _fingerprints(record, "yardstick")
+    logits, floats = weights.get("yardstick.logits"), weights.get("yardstick.float")
+    if logits is None or floats is None or {logits.dtype, floats.dtype} != {FLOAT32}:
+        record.refuse("the yardstick has no float32 answers")
+    if logits.ndim != 2 or len(logits) != len(prints) or floats.shape != logits.shape:
+        record.refuse(f"the yardstick of {len(prints)} images has answers of shapes {logits.shape} and {floats.shape}")
+    return Yardstick(prints, logits, floats)
 
 
 def _json(plain: object) -> bytes:
@@ -283,12 +340,3 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()
-
-
-def _unzip(content: bytes, name: str) -> dict[str, bytes]:
-    """Members that are stored, not compressed: so the sizes that they claim can't be larger than the file."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
-                raise UnusableFile(f"{name}: its member {info.filename!r} is not one that nestling writes.")
-        return {info.filename: archive.read(info) for info in archive.infolist()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,7 +13,9 @@ import nestling
 from nestling import bundle as bundles
 from nestling.data.demo_set import elpv
 from nestling.data.folders import fingerprint, scan
+from nestling.errors import UnusableFile
 from nestling.files import write_atomically
+from nestling.outside import Record, content, parsed
 from nestling.printable import json_text
 from nestling.progress import Progress, silent
 from nestling.report.gather import report
@@ -57,18 +58,22 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
     rows = step(
         "report", _digest_files([bundle, *files]), [page], lambda: [asdict(row) for row in report(out, page, data, progress).rows]
     )
-    return tuple(Row(**(row | {"interval": tuple(row["interval"])})) for row in rows)
+    try:
+        return tuple(Row(**(row | {"interval": tuple(row["interval"])})) for row in rows)
+    except (TypeError, KeyError) as error:
+        raise UnusableFile(f"{record} does not hold the page's rows.", f"remove it:  rm {record}") from error
 
 
 def _unless_done(record: Path, name: str, inputs: str, files: Sequence[Path], work: Callable[[], Any], say: Say) -> Any:
     """The step's result (JSON values): from the record where its inputs are unchanged and its files are there, else from work()."""
     try:
-        known = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = Record(parsed(content(record), str(record)), str(record)).plain
+    except UnusableFile:
         known = {}
-    if known.get(name, {}).get("inputs") == inputs and all(file.exists() for file in files):
+    done = known.get(name)
+    if isinstance(done, dict) and done.get("inputs") == inputs and "result" in done and all(file.exists() for file in files):
         say(f"{name}: nothing has changed since the last run, skipped")
-        return known[name]["result"]
+        return done["result"]
     result = work()
     write_atomically(record, json_text(known | {name: {"inputs": inputs, "result": result}}).encode())
     return result

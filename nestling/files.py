@@ -100,7 +100,7 @@ def flush(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder and those above it, where they are missing; each name flushed. Raises OSError, naming the one that cannot be made."""
+    """The folder and those above it, where they are missing; each name flushed. Raises OSError, naming the one it befell."""
     if not folder.exists():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)

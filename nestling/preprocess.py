@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from nestling.errors import UnusableData, UnusableFile
+from nestling.outside import brief
 
 Uint8Array = NDArray[np.uint8]
 T = TypeVar("T")
@@ -90,7 +91,7 @@ def from_plain(plain: Mapping[str, Any]) -> Preprocess:
     """The inverse of to_plain. Raises UnusableFile, saying which value is wrong, for what no network could take."""
     if not isinstance(plain, Mapping) or plain.get("kind") != "image":
         kind = plain.get("kind") if isinstance(plain, Mapping) else plain
-        raise UnusableFile(f"the preprocessing is of kind {kind!r}; this nestling knows 'image'.")
+        raise UnusableFile(f"the preprocessing is of kind {brief(kind)}; this nestling knows 'image'.")
     expected: tuple[tuple[str, bool, str], ...] = (
         ("size", _is_list(plain.get("size"), 2, _is_side), f"[height, width], whole numbers from {SIDES[0]} to {SIDES[1]}"),
         ("channels", _is_whole(plain.get("channels")) and plain["channels"] in (1, 3), "1 or 3"),
@@ -101,7 +102,7 @@ def from_plain(plain: Mapping[str, Any]) -> Preprocess:
     )
     for name, right, what in expected:
         if not right:
-            raise UnusableFile(f"the preprocessing's {name} is {plain.get(name)!r}; it should be {what}.")
+            raise UnusableFile(f"the preprocessing's {name} is {brief(plain.get(name))}; it should be {what}.")
     if max(plain["size"]) / plain["crop"] > LONGEST:
         raise UnusableFile(f"the preprocessing's size / crop, {plain['size']} / {plain['crop']}, is above {LONGEST} pixels.")
     return ImagePreprocess(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from nestling.errors import UnusableData
 
+LONGEST_NUMBER = 18  # digits
 Folders: TypeAlias = dict[Path, tuple[str, str]]
 """Images that are not used: the class folder that each would be in, and why."""
 
@@ -39,11 +40,11 @@ def read_names(path: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for number, line in _lines(path):
         name, _, index = line.rpartition(" ") if "\t" not in line else line.rpartition("\t")
-        if not name.strip() or not index.isdecimal():
+        if not name.strip() or (known := _number(index)) is None:
             raise UnusableData(f"{path}, line {number}: expected `name number`, found {line[:80]!r}.")
-        if str(int(index)) in names:
-            raise UnusableData(f"{path}, line {number}: {index} has a name already, {names[str(int(index))]!r}.")
-        names[str(int(index))] = name.strip()
+        if known in names:
+            raise UnusableData(f"{path}, line {number}: {index} has a name already, {names[known]!r}.")
+        names[known] = name.strip()
     return names
 
 
@@ -55,13 +56,14 @@ def read_list(path: Path, source: Path, names: Mapping[str, str] | None, strip: 
     """
     entries: list[Entry] = []
     folders: dict[str, str] = {}
+    named = set(names.values()) if names else set()
     for number, line in _lines(path):
         where = f"{path}, line {number}"
         image, _, label = line.rpartition("\t") if "\t" in line else line.rpartition(" ")
         if not image.strip() or not label.strip():
             raise UnusableData(f"{where}: expected `path label`, found {line[:80]!r}.")
         inner = _inside(image.strip(), strip, where)
-        name = _named(label.strip(), names, where)
+        name = _named(label.strip(), names, named, where)
         folder = folder_name(name)
         if not folder or folder.startswith(".") or not folder.isprintable() or "\\" in folder:
             raise UnusableData(f"{where}: the class {name!r} cannot be the name of a folder.")
@@ -118,12 +120,18 @@ def _inside(text: str, strip: int, where: str) -> str:
     return inner
 
 
-def _named(label: str, names: Mapping[str, str] | None, where: str) -> str:
+def _number(text: str) -> str | None:
+    """A whole number without zeros in front; None for anything else, and for one of more digits than Python turns into a number."""
+    return str(int(text)) if text.isdecimal() and len(text) <= LONGEST_NUMBER else None
+
+
+def _named(label: str, names: Mapping[str, str] | None, named: Container[str], where: str) -> str:
+    """named: all names."""
     if names is None:
         return label
-    number = str(int(label)) if label.isdecimal() else label
-    if number in names:
+    number = _number(label)
+    if number is not None and number in names:
         return names[number]
-    if label in names.values():
+    if label in named:
         return label
     raise UnusableData(f"{where}: {label!r} has no name in the list of names.", "give the list that belongs to it with --names")

@@ -6,7 +6,6 @@ Places365's validation set.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,9 @@ from PIL import Image
 
 from nestling.data.folders import LeftOut, scan
 from nestling.data.lists import Entry, Folders, chosen_entries, read_list, read_names
-from nestling.errors import UnusableData
+from nestling.errors import UnusableData, UnusableFile
 from nestling.files import folder_beside, not_made, write
+from nestling.outside import Record, content, parsed
 from nestling.preprocess import SIDES, ImagePreprocess, read_image, resize
 from nestling.printable import json_text
 from nestling.progress import Progress, silent
@@ -290,9 +290,8 @@ def _require_replaceable(out: Path, force: bool) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     try:
-        made = json.loads((out / MADE).read_text(encoding="utf-8"))["files"]
-        assert isinstance(made, dict)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        made = Record(parsed(content(out / MADE), MADE), MADE).get("files", dict)
+    except UnusableFile:
         raise UnusableData(
             f"{out} holds files that `data prepare` did not make.", "name an empty or a new folder with -o"
         ) from None

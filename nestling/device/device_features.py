@@ -16,6 +16,7 @@ from nestling.device import manifest
 from nestling.device.head_format import HeadFile
 from nestling.device.parts import Parts
 from nestling.errors import UnusableFile
+from nestling.outside import content
 from nestling.progress import Progress
 from nestling.targets import executorch
 from nestling.targets.executorch import Program
@@ -36,7 +37,7 @@ class CheckedFeatures:
 
     def require_unchanged(self) -> None:
         """Raises UnusableFile where the file is another one by now."""
-        require_sum(self.path, read_file(self.path), self.sha256)
+        require_sum(self.path, content(self.path, AGAIN), self.sha256)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +56,9 @@ def checked_features(package: Path, head: HeadFile) -> CheckedFeatures:
     listed = manifest.read(package).files
     if FILE not in listed:
         raise UnusableFile(f"{package} has no {FILE}: it is not for a computer with Python.", AGAIN)
-    expected, content = listed[FILE].sha256, read_file(path)
-    require_sum(path, content, expected)
-    program = executorch.load_bytes(content, str(path))
+    expected, found = listed[FILE].sha256, content(path, AGAIN)
+    require_sum(path, found, expected)
+    program = executorch.load_bytes(found, str(path))
     if program.about.gives != "embedding":
         raise UnusableFile(f"{path} gives logits, not the embedding.", AGAIN)
     if program.about.graph != head.graph:
@@ -101,15 +102,7 @@ def _engine(program: Program) -> Engine:
     return Engine(f"executorch-{version('executorch')} {program.digest}", width, one_by_one)
 
 
-def require_sum(path: Path, content: bytes, expected: str) -> None:
+def require_sum(path: Path, file: bytes, expected: str) -> None:
     """Raises UnusableFile where the content is not what the manifest says."""
-    if (found := sha256(content).hexdigest()) != expected:
+    if (found := sha256(file).hexdigest()) != expected:
         raise UnusableFile(f"{path} has the SHA-256 {found[:16]}..., the package's {manifest.NAME} says {expected[:16]}...", AGAIN)
-
-
-def read_file(path: Path) -> bytes:
-    """The content. Raises UnusableFile, naming the file."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror}.", AGAIN) from error

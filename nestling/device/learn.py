@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.data.folders import LeftOut
-from nestling.device.device_features import Embedded, checked_features, embedded, read_file
+from nestling.device.device_features import AGAIN, Embedded, checked_features, embedded
 from nestling.device.head_file import inputs_of, logits, newest, save, with_class, with_optimizer
 from nestling.device.head_format import RATES, HeadFile, Optimizer, Training
 from nestling.device.head_format import Progress as Position
@@ -25,6 +25,7 @@ from nestling.device.order import order
 from nestling.device.parts import Parts, parts, read_split
 from nestling.device.replay import not_among, room, stored
 from nestling.errors import NestlingError, UnusableData
+from nestling.outside import content
 from nestling.progress import Progress, silent
 from nestling.report.evaluate import Evaluation, judge
 from nestling.temporary import restored
@@ -104,7 +105,7 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     if config.resume:
         head, said = _gone_on(head, output)
         notes = (*notes, *said)
-    program = read_file(package / "head_train.pte")
+    program = content(package / "head_train.pte", AGAIN)
     learner = Learner(head, program, frozen=items.frozen)
     head = _run(learner, items, seen, config, output, progress)
     train = seen["train"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import errno
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from nestling.bundle import MOST_LABELS
 from nestling.errors import UnusableFile
 from nestling.files import digest_of
+from nestling.outside import Record, brief, content, is_file_name, parsed
 from nestling.printable import json_text
 from nestling.temporary import restored
 
@@ -60,19 +62,30 @@ def to_bytes(manifest: Manifest) -> bytes:
 def read(package: Path) -> Manifest:
     """The manifest of a package. Raises UnusableFile, naming it, where there is none or it is not one of nestling's."""
     path = restored(package) / NAME
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        if plain.pop("package") != SCHEMA:
-            raise ValueError("of another version")
-        files = {str(name): PackedFile(int(file["bytes"]), str(file["sha256"])) for name, file in plain.pop("files").items()}
-        if wrong := [name for name in files if Path(name).name != name or name.startswith(("-", "."))]:
-            raise ValueError(f"{wrong[0]!r} is not the name of a file beside it")
-        labels, failed = tuple(plain.pop("labels")), tuple(plain.pop("failed", ()))
-        return Manifest(labels=labels, files=files, failed=failed, **plain)
-    except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror}; {package} is no package.", AGAIN) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnusableFile(f"{path} is not the manifest of a package ({error}).", AGAIN) from error
+    if not path.exists():
+        raise UnusableFile(f"{path} is not there: {package} is no package.", AGAIN)
+    record = Record(parsed(content(path, AGAIN), f"{path}", AGAIN), f"{path} is not the manifest of a package", AGAIN)
+    if record.whole("package") != SCHEMA:
+        record.refuse("it is of another version")
+    system, ram, versions, files = record.text("system"), *(record.record(name) for name in ("ram", "versions", "files"))
+    if system not in get_args(System):
+        record.refuse(f"there is no system {brief(system)}")
+    if wrong := [name for name in files.plain if not is_file_name(name) or name.startswith(("-", "."))]:
+        record.refuse(f"{brief(wrong[0])} is not the name of a file beside it")
+    return Manifest(
+        system=system,  # type: ignore[arg-type]  # one of the three
+        machine=record.text("machine"),
+        runner=record.text("runner"),
+        labels=record.names("labels", MOST_LABELS),
+        preprocess=record.get("preprocess", dict),
+        graph=record.text("graph"),
+        max_classes=record.whole("max_classes"),
+        ram={name: ram.whole(name) for name in ram.plain},
+        centred_on=record.text("centred_on"),
+        versions={name: versions.text(name) for name in versions.plain},
+        files={name: PackedFile(file.whole("bytes"), file.text("sha256")) for name in files.plain for file in [files.record(name)]},
+        failed=record.optional("failed", record.names, ()),
+    )
 
 
 def require_whole(package: Path) -> Manifest:
@@ -80,6 +93,8 @@ def require_whole(package: Path) -> Manifest:
     manifest = read(package)
     for name, file in manifest.files.items():
         try:
+            if (package / name).exists() and not (package / name).is_file():
+                raise OSError(errno.EINVAL, "it is no regular file")  # a pipe would be waited for
             found = digest_of(package / name)
         except OSError as error:
             raise UnusableFile(f"{package / name} cannot be read: {error.strerror}.", AGAIN) from error

@@ -16,17 +16,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from nestling.errors import UnusableFile
 from nestling.graph import packed, spec
 from nestling.graph.ir import OPS, Array, Attrs, Graph, Node, Quant, Tensor, attrs_to_plain
+from nestling.outside import Record
 
 WHOLE, PACKED = 1, 2  # schemas
-MAX_TENSORS = 200_000
-MAX_LIST = 10_000
+MAX_TENSORS = 50_000
 
 
 def to_plain(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -87,7 +86,7 @@ def from_plain(plain: object, arrays: Mapping[str, Array], where: str = "the sto
 
     Nothing is allocated by a size that stands in `plain`: the arrays are those given, packed ones at most four times as large.
     """
-    record = _Record(plain, where)
+    record = Record(plain, where)
     record.only("schema", "inputs", "outputs", "tensors", "nodes")
     schema = record.get("schema", int)
     if schema not in (WHOLE, PACKED):
@@ -99,51 +98,12 @@ def from_plain(plain: object, arrays: Mapping[str, Array], where: str = "the sto
     by_name = {tensor.name: tensor for tensor in tensors}
     if len(by_name) < len(tensors):
         record.refuse("two tensors have one name")
-    return spec.check(Graph(by_name, nodes, record.names("inputs"), record.names("outputs")), where)
+    graph = spec.check(Graph(by_name, nodes, record.names("inputs"), record.names("outputs")), where)
+    spec.require_proportion(graph, where)
+    return graph
 
 
-class _Record:
-    """A JSON object whose members are read with their types checked."""
-
-    def __init__(self, plain: object, where: str) -> None:
-        self.where = where
-        if not isinstance(plain, dict):
-            self.refuse("an object is expected here")
-        self.plain: dict[str, Any] = plain
-
-    def refuse(self, reason: str) -> NoReturn:
-        raise UnusableFile(f"{self.where}: {reason}")
-
-    def only(self, *names: str) -> None:
-        """Refuse members that are missing or unknown."""
-        if set(self.plain) != set(names):
-            self.refuse(f"members {sorted(map(str, self.plain))[:20]} are not {sorted(names)}")
-
-    def get(self, name: str, kind: type | tuple[type, ...]) -> Any:
-        """A member of exactly this type: JSON's true is no number here."""
-        value = self.plain[name]
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if type(value) not in kinds:
-            self.refuse(f"{name!r} is {str(value)[:40]!r}")
-        return value
-
-    def list_of(self, name: str, kind: type, most: int) -> tuple[Any, ...]:
-        """A list of values of exactly this type."""
-        values = self.get(name, list)
-        if len(values) > most or any(type(value) is not kind for value in values):
-            self.refuse(f"{name!r} must be a list of at most {most} of {kind.__name__}")
-        return tuple(values)
-
-    def names(self, name: str) -> tuple[str, ...]:
-        """A list of strings."""
-        return self.list_of(name, str, MAX_LIST)
-
-    def records(self, name: str, most: int) -> list[_Record]:
-        """A list of objects."""
-        return [_Record(item, f"{self.where}: {name}[{index}]") for index, item in enumerate(self.list_of(name, dict, most))]
-
-
-def _tensor(item: _Record, index: int, arrays: Mapping[str, Array], schema: int) -> Tensor:
+def _tensor(item: Record, index: int, arrays: Mapping[str, Array], schema: int) -> Tensor:
     few = schema == PACKED and "bits" in item.plain
     item.only("name", "shape", "dtype", "constant", "quant", *(("bits",) if few else ()))
     shape = item.list_of("shape", int, spec.MAX_RANK)
@@ -152,21 +112,21 @@ def _tensor(item: _Record, index: int, arrays: Mapping[str, Array], schema: int)
         data = _unpacked(item, data, shape)
     quant = None
     if item.plain["quant"] is not None:
-        inner = _Record(item.plain["quant"], f"{item.where}: quant")
+        inner = Record(item.plain["quant"], f"{item.where}: quant")
         inner.only("axis")
         axis = inner.get("axis", (int, type(None)))
         quant = Quant(_array(item, arrays, f"{index}.scale"), _array(item, arrays, f"{index}.zero_point"), axis)  # type: ignore[arg-type]
     return Tensor(item.get("name", str), shape, item.get("dtype", str), data, quant)
 
 
-def _array(item: _Record, arrays: Mapping[str, Array], name: str) -> Array:
+def _array(item: Record, arrays: Mapping[str, Array], name: str) -> Array:
     """An array as given; spec.check holds its dtype and shape against the tensor."""
     if name not in arrays:
         item.refuse(f"array {name!r} is missing")
     return arrays[name]
 
 
-def _unpacked(item: _Record, content: Array | None, shape: tuple[int, ...]) -> Array:
+def _unpacked(item: Record, content: Array | None, shape: tuple[int, ...]) -> Array:
     """The int8 values that a packed constant stands for."""
     bits, count = item.get("bits", int), math.prod(shape)
     if bits not in packed.FEW or content is None or item.get("dtype", str) != "int8":
@@ -182,16 +142,16 @@ def _unpacked(item: _Record, content: Array | None, shape: tuple[int, ...]) -> A
     return values[:count].reshape(shape)
 
 
-def _node(item: _Record) -> Node:
+def _node(item: Record) -> Node:
     item.only("op", "inputs", "outputs", "attrs", "source")
     op = item.get("op", str)
     if op not in OPS:
         item.refuse(f"there is no op {op[:40]!r}")
-    attrs = _attrs(_Record(item.plain["attrs"], f"{item.where}: attrs"), OPS[op])
+    attrs = _attrs(Record(item.plain["attrs"], f"{item.where}: attrs"), OPS[op])
     return Node(op, item.names("inputs"), item.names("outputs"), attrs, item.get("source", str))
 
 
-def _attrs(item: _Record, kind: type[Attrs]) -> Attrs:
+def _attrs(item: Record, kind: type[Attrs]) -> Attrs:
     """Lists become tuples; spec.check holds types and sizes against the op."""
     item.only(*(field.name for field in fields(kind)))
     values: dict[str, Any] = {}

@@ -147,6 +147,8 @@ def float_network(bundle: Bundle, dataset: Dataset, progress: Progress = silent)
     graph = float_graph(bundle)
     if not settings.get("equalized"):
         return graph
+    if settings.get("calibration", 0) < 1 or settings.get("seed", -1) < 0:
+        raise NestlingError("the bundle does not say on which images it was equalised.", "nestling quantize my.nest -o my8.nest")
     images = images_of(part(dataset, bundle, "train", settings["calibration"]), bundle.preprocess)
     return _equalized(graph, observe(graph, images, settings["seed"], progress))
 

@@ -23,6 +23,7 @@ from nestling.graph.tflite_builder import Builder
 from nestling.graph.tflite_constants import FOLDS
 from nestling.graph.tflite_file import FileModel, parse
 from nestling.graph.tflite_operators import READERS
+from nestling.outside import content
 from nestling.targets import tflite_metadata
 
 
@@ -36,14 +37,12 @@ def read_tflite(source: bytes | Path, where: str = "") -> tuple[Graph, dict[str,
     """
     if isinstance(source, Path):
         where = where or str(source)
-        try:
-            source = source.read_bytes()
-        except OSError as error:
-            raise UnusableFile(f"{where}: {error.strerror or error}") from error
+        source = content(source)
     where = where or "the .tflite file"
     model = parse(source, where)
     try:
         graph = _graph(model, where, source)
+        spec.require_proportion(graph, where)
     except (ValueError, IndexError, TypeError, OverflowError) as error:  # shapes that do not fit and the like
         raise UnusableFile(f"{where}: {error}") from error
     about = tflite_metadata.about(source, where)
@@ -78,6 +77,7 @@ def _folded(b: Builder) -> bool:
     constants = tuple(value for value in known if isinstance(value, np.ndarray))
     if b.op.name not in FOLDS or not known or len(constants) < len(known):
         return False
+    b.count(sum(value.size for value in constants))
     b.values[out] = FOLDS[b.op.name](b.op, constants, tuple(b.model.tensors[index] for index in b.op.inputs))
     return True
 

@@ -25,13 +25,16 @@ from nestling.graph.fixed_point import quantize_multiplier
 from nestling.graph.ir import OPS, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.reference_integer import hard_swish_multiplier
 from nestling.graph.shapes import Shape, require
+from nestling.outside import NOT_FINITE
 
 Problem = str | None  # what is wrong, in words; None where nothing is
 _Unsigned = ir.Conv2d | ir.DepthwiseConv2d | ir.AveragePool
 
-MAX_ELEMENTS = 2**28  # of one tensor
+MAX_ELEMENTS = 2**28  # of one constant
+MAX_ACTIVATION = 2**26  # elements of an activation, which no file's size bounds: 256 MiB in float32
+SHARED = 64  # nodes that read a constant, on average of bytes
 MAX_RANK = 6
-MAX_NODES = 100_000
+MAX_NODES = 10_000  # passes look for readers and producers node by node: time grows with the square
 MAX_WINDOW = 2**16  # kernel sides, strides, dilations, paddings
 
 
@@ -175,6 +178,17 @@ def check(graph: Graph, where: str = "the graph") -> Graph:
     return graph
 
 
+def require_proportion(graph: Graph, where: str) -> None:
+    """That passes, which give each node its own constants, make no more of a file than a few times what is in it.
+
+    Raises UnusableFile where many nodes read the same large constants.
+    """
+    sizes = {name: 0 if tensor.data is None else tensor.data.nbytes for name, tensor in graph.tensors.items()}
+    read = sum(sizes.get(name, 0) for node in graph.nodes for name in node.inputs)
+    if read > SHARED * sum(sizes.values()) + 2**24:
+        raise UnusableFile(f"{where}: its nodes read {read} bytes of constants, more than {SHARED} times what there is of them")
+
+
 def output_shape(op: str, attrs: Attrs, *inputs: Shape) -> Shape:
     """The shape that a node's output has. Raises ValueError, saying why, where the inputs' shapes do not fit.
 
@@ -228,8 +242,12 @@ def _tensor_problem(name: str, tensor: Tensor) -> Problem:
     if tensor.data is None:
         if tensor.shape[:1] != (1,):
             return f"an activation has batch 1, this one {list(tensor.shape)}"
+        if math.prod(tensor.shape) > MAX_ACTIVATION:
+            return f"an activation has at most {MAX_ACTIVATION} elements, this one {list(tensor.shape)}"
     elif tensor.data.shape != tensor.shape or tensor.data.dtype != np.dtype(tensor.dtype):
         return f"its data is {tensor.data.dtype} {list(tensor.data.shape)}, not {tensor.dtype} {list(tensor.shape)}"
+    elif tensor.dtype == "float32" and not np.isfinite(tensor.data).all():
+        return f"it holds {NOT_FINITE}"
     return _quant_problem(tensor, tensor.quant) if tensor.quant else None
 
 
@@ -296,11 +314,18 @@ def _node_problem(node: Node, graph: Graph) -> Problem:
             return f"{list(shape)} has other elements than {list(output.shape)}"
     elif shape != output.shape:
         return f"the output must be {list(shape)}, it is {list(output.shape)}"
+    if isinstance(node.attrs, ir.BatchNorm) and not _has_deviations(inputs[4], node.attrs.epsilon):
+        return f"{inputs[4].name!r} holds variances below 0, or of 0 with an epsilon of 0"
     if output.quant is None or (inputs[0].quant is None and node.op != "table"):
         return None
     if getattr(node.attrs, "clamp", "none") == "relu6" and 6 / _of(output)[0] >= 2**31:
         return "the output's scale is too small for relu6"
     return rule.quants(node.attrs, inputs, output) if rule.quants else None
+
+
+def _has_deviations(variance: Tensor, epsilon: float) -> bool:
+    lowest = 0.0 if variance.data is None else float(np.min(variance.data))
+    return variance.data is None or lowest > 0 or (lowest == 0 and epsilon > 0)
 
 
 def _attrs_problem(attrs: Attrs) -> Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import count
 from typing import NoReturn
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from nestling.errors import UnsupportedOp, UnusableFile
 from nestling.graph import ir, spec
 from nestling.graph.ir import Array, Attrs, Clamp, Dtype, Node, Quant, Sides, Tensor
-from nestling.graph.tflite_file import FileModel, FileOp, FileTensor
+from nestling.graph.tflite_file import SHARED, SMALL, FileModel, FileOp, FileTensor
 from nestling.targets import tflite_metadata
 
 HINT = "the file still runs under LiteRT itself"
@@ -63,6 +64,14 @@ class Builder:
         for index in (*model.outputs, *(index for op in model.ops for index in op.inputs if index >= 0)):
             self.readers[index] += 1
         self.op = FileOp("", (), ())
+        self.taken, self.last = set(self.names), dict[str, int]()
+        self.computed = 0
+
+    def count(self, numbers: int) -> None:
+        """Raise UnusableFile where what is computed of the file's constants is out of all proportion to the file."""
+        self.computed += numbers
+        if self.computed > SHARED * len(self.data) + SMALL:
+            raise UnusableFile(f"{self.where}: its operators make of its constants more than {SHARED} times the file")
 
     def input(self, index: int) -> str:
         """A tensor that comes in. Raises UnusableFile where it is not one image (or vector) of a fixed size."""
@@ -182,14 +191,16 @@ class Builder:
 
     def constant(self, wanted: str, data: Array, quant: Quant | None = None) -> str:
         """A constant of our own."""
+        self.count(data.size)
         name = self.fresh(wanted)
         self.tensors[name] = Tensor(name, tuple(data.shape), DTYPES[data.dtype.name], data, quant)
         return name
 
     def fresh(self, wanted: str) -> str:
         """`wanted`, or with a number where a tensor of the file or the Graph has the name."""
-        taken = self.tensors.keys() | set(self.names)
-        return next(name for i in range(len(taken) + 1) if (name := f"{wanted}_{i}" if i else wanted) not in taken)
+        names = ((i, f"{wanted}_{i}" if i else wanted) for i in count(self.last.get(wanted, 0)))
+        self.last[wanted], name = next((i, name) for i, name in names if name not in self.tensors and name not in self.taken)
+        return name
 
     def flattened(self, name: str) -> str:
         """x as [1, n], for fully_connected."""

@@ -21,7 +21,9 @@ from nestling.graph.ir import Array
 
 MAX_FILE = 2**28  # bytes
 MAX_CONSTANTS = 2**28  # bytes of all constants, those of shared buffers counted each time; 4-byte numbers after widening
-MAX_COUNT = 50_000  # tensors, operators, buffers
+MAX_COUNT = 50_000  # tensors, operator codes, buffers
+MAX_OPERATORS = 10_000
+SHARED, SMALL = 16, 2**20  # constants, scales and names, counted so, take at most so many times the file's bytes, and so many more
 MAX_LINKS = 500_000  # inputs and outputs of all operators
 MAX_NAME = 4_096
 MAX_RANK = 8
@@ -112,7 +114,7 @@ def parse(data: bytes, where: str) -> FileModel:
     if len(data) < 16 or data[4:8] != b"TFL3":
         raise UnusableFile(f"{where} is not a .tflite file (the mark TFL3 is missing)")
     try:
-        return _model(schema.Model.GetRootAs(data, 0))
+        return _model(schema.Model.GetRootAs(data, 0), min(MAX_CONSTANTS, SHARED * len(data) + SMALL))
     except _Refused as refusal:
         raise UnusableFile(f"{where}: {refusal}") from None
     except (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError) as error:
@@ -127,7 +129,7 @@ def _refuse(message: str) -> NoReturn:
     raise _Refused(message)
 
 
-def _model(model: Any) -> FileModel:
+def _model(model: Any, room: int) -> FileModel:
     if model.Version() != 3:
         _refuse(f"schema version {model.Version()}, not 3")
     if model.SubgraphsLength() != 1:
@@ -135,13 +137,14 @@ def _model(model: Any) -> FileModel:
     graph = model.Subgraphs(0)
     codes = [_code(model.OperatorCodes(i)) for i in range(_counted(model.OperatorCodesLength(), "operator codes"))]
     buffers = _counted(model.BuffersLength(), "buffers")
-    tensors = tuple(_tensors(model, graph, buffers))
+    tensors = tuple(_tensors(model, graph, buffers, room))
     ops = tuple(_ops(graph, codes, len(tensors)))
     inputs, outputs = (_indices(vector, len(tensors), "the graph", 0) for vector in (graph.InputsAsNumpy(), graph.OutputsAsNumpy()))
     return FileModel(tensors, ops, inputs, outputs, _text(model, 10))
 
 
-def _tensors(model: Any, graph: Any, buffers: int) -> Iterator[FileTensor]:
+def _tensors(model: Any, graph: Any, buffers: int, room: int) -> Iterator[FileTensor]:
+    """room: bytes that they may take in memory; many tensors can point to the same bytes of the file."""
     total = 0
     for index in range(_counted(graph.TensorsLength(), "tensors")):
         tensor = graph.Tensors(index)
@@ -157,12 +160,14 @@ def _tensors(model: Any, graph: Any, buffers: int) -> Iterator[FileTensor]:
             _refuse(f"{label} keeps a state between runs, which is not read")
         dtype = DTYPES.get(tensor.Type())
         data = _constant(model, tensor.Buffer(), buffers, shape, dtype, label)
-        total += 0 if data is None else data.size * max(4, data.itemsize)
-        if total > MAX_CONSTANTS:
-            _refuse(f"its constants are larger than {MAX_CONSTANTS} bytes")
+        quant = tensor.Quantization()
+        total += len(name) + (0 if data is None else data.size * max(4, data.itemsize))
+        total += 0 if quant is None else 12 * quant.ScaleLength() + 8 * quant.ZeroPointLength()
+        if total > room:
+            _refuse(f"its constants are larger than {room} bytes, of a file of that size")
         open_sides = tuple(axis for axis, side in enumerate(signature) if side < 0)
         type_name = TYPE_NAMES.get(tensor.Type(), str(tensor.Type()))
-        yield FileTensor(name, shape, open_sides, dtype, type_name, data, _quant(tensor.Quantization(), shape, label))
+        yield FileTensor(name, shape, open_sides, dtype, type_name, data, _quant(quant, shape, label))
 
 
 def _constant(model: Any, buffer: int, buffers: int, shape: tuple[int, ...], dtype: Any, label: str) -> Array | None:
@@ -206,7 +211,7 @@ def _quant(quant: Any, shape: tuple[int, ...], label: str) -> FileQuant | None:
 
 def _ops(graph: Any, codes: list[str], tensors: int) -> Iterator[FileOp]:
     links = 0
-    for index in range(_counted(graph.OperatorsLength(), "operators")):
+    for index in range(_counted(graph.OperatorsLength(), "operators", MAX_OPERATORS)):
         op = graph.Operators(index)
         if op.OpcodeIndex() >= len(codes):
             _refuse(f"operator {index} has the code {op.OpcodeIndex()} of {len(codes)}")
@@ -268,7 +273,7 @@ def _vector(vector: Any, most: int, label: str) -> Any:
     return vector
 
 
-def _counted(count: int, what: str) -> int:
-    if count > MAX_COUNT:
-        _refuse(f"{count} {what} are more than {MAX_COUNT}")
+def _counted(count: int, what: str, most: int = MAX_COUNT) -> int:
+    if count > most:
+        _refuse(f"{count} {what} are more than {most}")
     return count

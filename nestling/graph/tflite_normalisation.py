@@ -34,6 +34,7 @@ def cast(b: Builder) -> None:
         b.refuse("only the bytes of an image become numbers")
     if image.shape[3] > MAX_CHANNELS:
         b.refuse("an image of that many channels")
+    b.count(256 * image.shape[3])
     pixels = np.tile(np.arange(256, dtype=np.float32 if out.type_name == "FLOAT32" else np.int32), (image.shape[3], 1))
     b.values[b.op.outputs[0]] = Lookup(image.name, pixels, f"{b.names[b.op.outputs[0]]}:table")
 
@@ -49,6 +50,7 @@ def grown(b: Builder, function: Callable[[Array, Array], Array]) -> bool:
     vector = _by_channel(constant, len(lookup.values))
     if lookup.whole or vector is None or vector.dtype != lookup.values.dtype or b.clamp() != "none":
         return False
+    b.count(lookup.values.size)
     column = vector[:, None]
     with np.errstate(all="ignore"):
         result = function(*((lookup.values, column) if place == 0 else (column, lookup.values))).astype(vector.dtype)

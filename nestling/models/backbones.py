@@ -87,6 +87,8 @@ def build_backbone(architecture: Timm, arrays: Mapping[str, NDArray[Any]]) -> nn
     Raises NestlingError for a name that this timm doesn't know, or arrays that are not this network's.
     """
     require_known(architecture.name)
+    with torch.device("meta"):  # a bundle of a few bytes may name a network of gigabytes: it gets no memory before its arrays fit
+        weights_of.require_names(plain(timm.create_model(architecture.name, num_classes=0)), arrays, "the bundle")
     module = plain(_new(architecture.name, seed=0))
     load_state(module, arrays)
     return module.eval()

@@ -6,6 +6,7 @@ import hashlib
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from nestling.errors import NestlingError, UnusableFile
+from nestling.outside import NOT_FINITE, VARIANCE, content, require_plain_members, require_regular, require_small_header
 
 # Outer keys under which training programs put the state dict, and wrappers' prefixes.
 # Averaged weights come first: they are the ones that were evaluated.
@@ -133,12 +135,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     A .pth is read with weights_only: it can hold numbers, not code. Raises UnusableFile, naming the file.
     """
+    require_regular(path)
     try:
         if path.suffix == ".safetensors":
-            return _unwrapped(load_safetensors(path.read_bytes()))
+            whole = content(path)
+            require_small_header(whole[:8], str(path))
+            return _unwrapped(load_safetensors(whole))
+        _require_stored(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about how the file was written: either it can be read or the error says so
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except UnusableFile:
+        raise
     except OSError as error:
         raise UnusableFile(f"{path} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
@@ -146,13 +154,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch.load raises half a dozen kinds for damaged and for hostile files
         reason = str(error).partition("\n")[0]
         raise UnusableFile(f"{path} is not a file of weights that can be read without running it ({reason}).") from error
-    state = next(
-        (content[nest] for nest in NESTS if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping)), content
-    )
+    state = next((found[nest] for nest in NESTS if isinstance(found, Mapping) and isinstance(found.get(nest), Mapping)), found)
     tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise UnusableFile(f"{path} holds no state dict (names with tensors), which is what weights are read from.")
     return _unwrapped(tensors)
+
+
+def _require_stored(path: Path) -> None:
+    """A .pth is an archive of tensors as they are; one with compressed members, or such as lie over others, unfolds in memory."""
+    if not zipfile.is_zipfile(path):
+        return  # of before torch 1.6
+    with zipfile.ZipFile(path) as archive:
+        require_plain_members(archive.infolist(), path.stat().st_size, str(path))
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -166,7 +180,23 @@ def fill(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple
     """Copy `state` (tensors or arrays) into the module, which must have exactly these names and shapes.
 
     ignore: prefixes of names that may stand in `state` for nothing (a classifier). Counters of batch norms don't matter either.
-    Raises UnusableFile, naming `source`, how many names or shapes don't fit, and which is the first.
+    Raises UnusableFile, naming `source`, how many names or shapes don't fit, and which is the first; or the first tensor whose
+    numbers no network can have.
+    """
+    given = require_names(module, state, source, ignore)
+    for key, value in given.items():
+        if reason := _unsound(key, torch.as_tensor(value)):
+            raise UnusableFile(f"{source}: {key!r} {reason}.", "such weights answer nothing; take the file of another epoch")
+    wanted = module.state_dict()
+    with torch.no_grad():
+        for key, value in given.items():
+            wanted[key].copy_(torch.as_tensor(value))
+
+
+def require_names(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What of `state` goes into the module, whose names and shapes it must have; see fill.
+
+    The module may be on torch's device meta, which has shapes and no memory.
     """
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
     given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked") and not key.startswith(ignore)}
@@ -184,6 +214,13 @@ def fill(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple
             f"{source} does not fit this network: {len(wrong)} of its {len(wanted)} tensors; the first: {wrong[0]}.",
             "check that the file was made with the same backbone's name, in timm's names of layers",
         )
-    with torch.no_grad():
-        for key, value in given.items():
-            wanted[key].copy_(torch.as_tensor(value))
+    return given
+
+
+def _unsound(key: str, tensor: Tensor) -> str | None:
+    """Why these are no weights. In sparse, quantised or absent tensors (device meta) a small file may claim any number of zeros."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+        return f"is no plain tensor of real numbers ({tensor.layout}, {tensor.dtype}, {tensor.device})"
+    if not torch.isfinite(tensor).all():
+        return f"holds {NOT_FINITE}"
+    return "holds variances below 0" if key.endswith(VARIANCE) and tensor.numel() and tensor.min() < 0 else None

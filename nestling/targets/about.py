@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from nestling.bundle import Bundle
+from nestling.bundle import MOST_LABELS, Bundle
 from nestling.errors import UnusableFile
 from nestling.graph.file import digest
+from nestling.outside import Record, brief, parsed
 from nestling.preprocess import Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.preprocess import to_plain as preprocess_to_plain
@@ -55,15 +55,28 @@ def to_json(what: About) -> str:
     return json_text(plain, sort_keys=True)
 
 
-def from_json(text: str, name: str) -> About:
+def require_labels(what: About, scores: int, name: str) -> None:
+    """That a file which gives logits names as many classes. Raises UnusableFile, naming it."""
+    if what.gives == "logits" and scores != len(what.labels):
+        raise UnusableFile(f"{name} gives {scores} scores and names {len(what.labels)} classes.", "export it again")
+
+
+def from_json(text: str | bytes, name: str) -> About:
     """The inverse of to_json. Raises UnusableFile, naming the artifact."""
+    content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    record = Record(parsed(content, f"{name} says what nestling does not understand"), f"{name} says of itself")
+    gives = record.optional("gives", record.text, "logits")  # artifacts of before there was a choice do not say
+    if gives not in get_args(Gives):
+        record.refuse(f"it gives {brief(gives)}; expected {' or '.join(get_args(Gives))}")
     try:
-        plain = json.loads(text)
-        labels = tuple(str(label) for label in plain["labels"])
-        gives = plain.get("gives", "logits")  # artifacts of before there was a choice do not say
-        if gives not in get_args(Gives):
-            raise ValueError(gives)
-        preprocess = preprocess_from_plain(plain["preprocess"])
-        return About(labels, preprocess, plain.get("seed"), str(plain.get("data", "")), gives, str(plain.get("graph", "")))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnusableFile(f"{name} does not say its labels and preprocessing in a way that nestling understands.") from error
+        preprocess = preprocess_from_plain(record.get("preprocess", dict))
+    except UnusableFile as error:
+        raise UnusableFile(f"{name}: {error.message}", error.hint) from error
+    return About(
+        record.names("labels", MOST_LABELS),
+        preprocess,
+        record.optional("seed", record.seed),
+        record.optional("data", record.text, ""),
+        gives,
+        record.optional("graph", record.text, ""),
+    )

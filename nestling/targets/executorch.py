@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.preprocess import Preprocess
-from nestling.targets.about import About, from_json, to_json
+from nestling.targets.about import About, from_json, require_labels, to_json
 from nestling.targets.quiet import quiet
 
 ABOUT_METHOD = "nestling"  # the constant method that returns the JSON
@@ -120,10 +121,7 @@ def load(path: Path, threads: int | None = None) -> Program:
 
     Raises UnusableFile, naming the file, for a damaged program or one that is not ours.
     """
-    try:
-        return load_bytes(path.read_bytes(), path.name, threads)
-    except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror}.") from error
+    return load_bytes(outside.content(path), path.name, threads)
 
 
 def load_bytes(content: bytes, name: str, threads: int | None = None) -> Program:
@@ -144,7 +142,9 @@ def load_bytes(content: bytes, name: str, threads: int | None = None) -> Program
             said = str(text.execute([])[0])
         except (RuntimeError, ValueError) as error:
             raise UnusableFile(f"{name} is not a whole ExecuTorch program ({_first_line(error)}).", "export it again") from error
-    return Program(name, from_json(said, name), method, hashlib.sha256(content).hexdigest()[:16], (program, content))
+    about = from_json(said, name)
+    require_labels(about, math.prod(method.metadata.output_tensor_meta(0).sizes()), name)
+    return Program(name, about, method, hashlib.sha256(content).hexdigest()[:16], (program, content))
 
 
 def _first_line(error: Exception) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nestling.errors import UnusableFile
 from nestling.files import write_atomically
+from nestling.outside import Record, brief, content, is_file_name, parsed
 from nestling.printable import json_text
 from nestling.temporary import restored
 
 NAME = "manifest.json"
+MOST_ARTIFACTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,9 @@ class Artifact:
 
 def read(folder: Path) -> tuple[Artifact, ...]:
     """What the folder's manifest lists, by file name. Raises UnusableFile where there is none, or it is not one of nestling's."""
-    path = folder / NAME
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["artifacts"]
-        artifacts = tuple(_artifact(entry) for entry in listed)
-    except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror}.", f"make it:  nestling export my.nest -o {folder}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnusableFile(f"{path} is not a manifest of nestling's ({error}).", "export again into a new folder") from error
+    path, again = folder / NAME, f"export again into a new folder:  nestling export my.nest -o {folder}"
+    record = Record(parsed(content(path, again), f"{path}", again), f"{path} is not a manifest of nestling's", again)
+    artifacts = tuple(map(_artifact, record.records("artifacts", MOST_ARTIFACTS)))
     for artifact in artifacts:
         restored(folder / artifact.file)
     return artifacts
@@ -75,10 +71,30 @@ def note(folder: Path, artifacts: Sequence[Artifact]) -> None:
     write_atomically(folder / NAME, json_text(plain, ascii_only=True, indent=2).encode())
 
 
-def _artifact(plain: dict[str, object]) -> Artifact:
-    known = {field.name for field in fields(Artifact)}
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items() if key in known}
-    artifact = Artifact(**values)  # type: ignore[arg-type]  # checked below
-    if not isinstance(artifact.file, str) or Path(artifact.file).name != artifact.file:
-        raise ValueError(f"{artifact.file!r} is not the name of a file beside it")
-    return artifact
+def _artifact(record: Record) -> Artifact:
+    """Members that are unknown, as a newer nestling may write, are left out."""
+    file, requantised = record.text("file"), record.optional("requantised", lambda name: record.list_of(name, int, 2))
+    if not is_file_name(file):
+        record.refuse(f"{brief(file)} is not the name of a file beside it")
+    if requantised is not None and len(requantised) != 2:
+        record.refuse("'requantised' is not how many channels of how many")
+    return Artifact(
+        file=file,
+        format=record.text("format"),
+        precision=record.text("precision"),
+        bytes=record.whole("bytes"),
+        sha256=record.text("sha256"),
+        agreement=record.measured("agreement"),
+        noise_ratio=record.optional("noise_ratio", record.measured),
+        max_logit_difference=record.measured("max_logit_difference"),
+        max_relative_difference=record.measured("max_relative_difference"),
+        rms_logit_difference=record.measured("rms_logit_difference"),
+        images=record.whole("images"),
+        ms=record.measured("ms"),
+        bundle=record.text("bundle"),
+        delegated=record.optional("delegated", record.measured),
+        arena=record.optional("arena", record.whole),
+        requantised=requantised,
+        failed=record.optional("failed", record.names, ()),
+        coarse=record.optional("coarse", record.names, ()),
+    )

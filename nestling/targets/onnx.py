@@ -24,11 +24,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Array, Graph, Tensor
 from nestling.preprocess import Preprocess
 from nestling.printable import json_text
-from nestling.targets.about import About, to_json
+from nestling.targets.about import About, require_labels, to_json
 from nestling.targets.layer_time import LayerTime
 from nestling.targets.onnx_file import ABOUT, AGAIN, parse, read
 from nestling.targets.onnx_operators import PRINTERS
@@ -185,11 +186,7 @@ def load(path: Path, threads: int | None = None, runtime: Runtime = "onnxruntime
 
     Raises UnusableFile, naming the file, for a damaged file or one that is not ours, or keeps data in other files.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror}.") from error
-    return load_bytes(content, str(path), threads, runtime)
+    return load_bytes(outside.content(path), str(path), threads, runtime)
 
 
 def load_bytes(content: bytes, name: str, threads: int | None = None, runtime: Runtime = "onnxruntime") -> OnnxRunner:
@@ -202,6 +199,7 @@ def load_bytes(content: bytes, name: str, threads: int | None = None, runtime: R
     except Exception as error:  # the runtimes' own kinds
         raise UnusableFile(f"{name} cannot be run: {_reason(error)}.", AGAIN) from error
     widths = tuple(int(np.prod([side.dim_value for side in out.type.tensor_type.shape.dim])) for out in model.graph.output)
+    require_labels(about, widths[0], name)
     return OnnxRunner(name, about, widths, answer)
 
 

@@ -10,6 +10,7 @@ Importing and printing need no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +21,13 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
+from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
 from nestling.preprocess import Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.targets import tflite_metadata
-from nestling.targets.about import About
+from nestling.targets.about import About, require_labels
 from nestling.targets.quiet import quiet
 from nestling.targets.tflite_flatbuffer import FileTensor, Listing, Operator, write
 from nestling.targets.tflite_metadata import AGAIN
@@ -279,11 +281,7 @@ class TfliteRunner:
 
 def load(path: Path, kernels: Kernels = "default", threads: int = 1) -> TfliteRunner:
     """A .tflite file as a runner. Raises UnusableFile, naming the file and the reason, for what cannot be run on images."""
-    try:
-        model = path.read_bytes()
-    except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror}.") from error
-    return load_bytes(model, str(path), kernels, threads)
+    return load_bytes(outside.content(path), str(path), kernels, threads)
 
 
 def load_bytes(model: bytes, path: str, kernels: Kernels = "default", threads: int = 1) -> TfliteRunner:
@@ -300,7 +298,10 @@ def load_bytes(model: bytes, path: str, kernels: Kernels = "default", threads: i
         takes = ", ".join(f"{dtype.__name__} {shape}" for dtype, shape in found)
         hint = f"let nestling read it:  nestling import {path} -o my.nest"
         raise UnusableFile(f"{path} takes {takes}, not one uint8 image.", hint)
-    return TfliteRunner(path, interpreter, sources[0], outputs, _about(model, path))
+    about = _about(model, path)
+    if about is not None:
+        require_labels(about, math.prod(outputs[0]["shape"].tolist()), path)
+    return TfliteRunner(path, interpreter, sources[0], outputs, about)
 
 
 def _about(model: bytes, file: str) -> About | None:
@@ -308,8 +309,8 @@ def _about(model: bytes, file: str) -> About | None:
     if said.preprocess is None:
         return None
     try:
-        seed, data = said.learned_from.get("seed"), str(said.learned_from.get("data", ""))
-        return About(said.labels, preprocess_from_plain(said.preprocess), seed if isinstance(seed, int) else None, data)
+        seed, data = said.learned_from["seed"], said.learned_from["data"]
+        return About(said.labels, preprocess_from_plain(said.preprocess), seed, data)
     except UnusableFile as error:
         raise UnusableFile(f"{file}: {error.message}", AGAIN) from error
 

@@ -14,9 +14,9 @@ the network takes bytes and normalises them itself. The real mean and std stand 
 from __future__ import annotations
 
 import io
-import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +25,10 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from nestling.bundle import MOST_LABELS
 from nestling.errors import UnusableFile
 from nestling.graph.ir import Graph
+from nestling.outside import Record, parsed
 from nestling.printable import json_text
 from nestling.targets import tflite_table
 from nestling.targets.tflite_table import Float32s
@@ -35,6 +37,7 @@ SCHEMA = 1
 STANDARD, OURS, TABLE = "TFLITE_METADATA", "nestling", "nestling_table:"
 LABELS_FILE = "labels.txt"
 AGAIN = "print it again:  nestling export MODEL --to tflite"
+MOST_ENTRIES, LONGEST_NAME = 256, 4_096  # of the metadata; and bytes of a name
 LARGEST_LABELS = 1 << 24  # bytes; a zip that claims more is not a list of labels
 
 # values of enums and unions, and field numbers, of metadata_schema.fbs
@@ -92,15 +95,27 @@ def read_entries(model: bytes) -> dict[str, memoryview]:
     """The metadata entries of a file, by name; views of `model`, nothing is copied. Raises ValueError on a damaged file."""
     try:
         root = schema.Model.GetRootAs(model, 0)
+        count = root.MetadataLength()
+        if count > MOST_ENTRIES:
+            raise ValueError(f"{count} entries")
         found: dict[str, memoryview] = {}
-        for i in range(root.MetadataLength()):
+        for i in range(count):
             entry = root.Metadata(i)
-            content = root.Buffers(entry.Buffer())
-            if entry.Name() is not None and content is not None and not content.DataIsNone():
-                found[entry.Name().decode()] = memoryview(content.DataAsNumpy())
+            content, name = root.Buffers(entry.Buffer()), _name(entry)
+            if name is not None and content is not None and not content.DataIsNone():
+                found[name] = memoryview(content.DataAsNumpy())
         return found
     except (struct.error, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"its metadata cannot be read ({error})") from error
+
+
+def _name(entry: Any) -> str | None:
+    """Many entries may point to one name, so its length counts before it is copied."""
+    place = entry._tab.Offset(4)
+    if not place or entry._tab.VectorLen(place) > LONGEST_NAME:
+        return None
+    start = entry._tab.Vector(place)
+    return bytes(entry._tab.Bytes[start : start + entry._tab.VectorLen(place)]).decode()
 
 
 def about(model: bytes, file: str) -> About:
@@ -112,15 +127,16 @@ def about(model: bytes, file: str) -> About:
         ours = read_entries(model).get(OURS)
         if ours is None:
             return About(_labels_file(model), None, {})
-        plain = json.loads(bytes(ours).decode())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UnusableFile(f"{file} is damaged: {error}.", AGAIN) from error
-    match plain:
-        case {"schema": 1, "labels": [*labels], "preprocess": dict() | None as preprocess, "learned_from": dict() as learned} if (
-            all(isinstance(x, str) for x in labels)
-        ):
-            return About(tuple(labels), preprocess, learned)
-    raise UnusableFile(f"{file}: its entry {OURS!r} is not of schema {SCHEMA}.", AGAIN)
+    entry = f"{file}: its entry {OURS!r}"
+    record = Record(parsed(bytes(ours), entry, AGAIN), f"{entry} is not of schema {SCHEMA}", AGAIN)
+    if record.whole("schema") != SCHEMA:
+        record.refuse(f"it is of schema {record.plain['schema']}")
+    learned = record.record("learned_from")
+    origin = {"seed": learned.optional("seed", learned.seed), "data": learned.optional("data", learned.text, "")}
+    preprocess = record.get("preprocess", (dict, type(None)))
+    return About(record.names("labels", MOST_LABELS), preprocess, learned.plain | origin)
 
 
 def exact_table(model: bytes, table: str, arithmetic: Float32s) -> Float32s:
@@ -140,9 +156,10 @@ def _labels_file(model: bytes) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(io.BytesIO(model)) as archive:
             names = [info for info in archive.infolist() if info.filename.endswith(".txt") and info.file_size <= LARGEST_LABELS]
-            return tuple(archive.read(names[0]).decode().splitlines()) if names else ()
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError):
-        return ()  # most files have no zip behind them
+            lines = archive.read(names[0]).decode().rstrip("\r\n").split("\n") if names else []
+            return tuple(line.rstrip("\r") for line in lines)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OverflowError, EOFError, OSError, struct.error):
+        return ()  # most files have no zip behind them, and other people's labels are not worth a refusal
 
 
 # ---- the standard's flatbuffer, by hand: no installed package has classes for it ----------------------------------

@@ -22,6 +22,7 @@ from platformdirs import user_cache_path
 
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
+from nestling.errors import NestlingError
 from nestling.files import make_folder, naming
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
@@ -39,11 +40,16 @@ VIEWS: Mapping[str, Callable[[Image], Image]] = {
 
 
 class Engine(Protocol):
-    """What turns images into embeddings. name: whatever else the numbers depend on (runtime, version, weights)."""
+    """What turns images into embeddings. name: whatever else the numbers depend on (runtime, version, weights). width: D."""
 
     @property
     def name(self) -> str:
         """Of everything but image and preprocessing that the numbers depend on."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
         ...
 
     def embed(self, images: Iterator[Image]) -> Iterator[Vector]:
@@ -71,12 +77,12 @@ def embed(
 ) -> Features:
     """Embed every view of every item; what the cache has is read, the rest computed with decoding beside the network.
 
-    views: keys of VIEWS. cache: folder; None for `default_cache()`.
+    views: keys of VIEWS. cache: folder; None for `default_cache()`. Raises NestlingError for an embedding that is not finite.
     """
     root = cache or default_cache()
     sweep(root)  # also where nothing is missing
     folder = root / _digest(engine.name, repr(preprocess))
-    known = {(i, view): _read(_entry(folder, item, view)) for i, item in enumerate(items) for view in views}
+    known = {(i, view): _read(_entry(folder, item, view), engine.width) for i, item in enumerate(items) for view in views}
     missing = [i for i in range(len(items)) if any(known[i, view] is None for view in views)]
     left_out: dict[int, LeftOut] = {}
     pending: deque[tuple[int, str]] = deque()
@@ -97,6 +103,8 @@ def embed(
         with progress("embedding", len(missing) * len(views)) as advance, temporary(root) as place:
             for vector in engine.embed(decoded()):
                 i, view = pending.popleft()
+                if not np.isfinite(vector).all():
+                    raise NestlingError(f"what the network answers to {items[i].path} is not finite: its weights are broken.")
                 known[i, view] = vector
                 _write(_entry(folder, items[i], view), vector, place)
                 computed += 1
@@ -120,15 +128,21 @@ def _entry(folder: Path, item: Item, view: str) -> Path:
     return folder / item.fingerprint[:2] / f"{item.fingerprint}-{view}"
 
 
-def _read(path: Path) -> Vector | None:
-    """The embedding, or None where there is none or it is damaged. Layout: CRC-32 of the rest, then float32 little-endian."""
+def _read(path: Path, width: int) -> Vector | None:
+    """The embedding, or None where there is none, or it is damaged or of another length.
+
+    Layout: CRC-32 of the rest, then float32 little-endian.
+    """
     try:
+        if path.stat().st_size != 4 + 4 * width or not path.is_file():
+            return None
         content = path.read_bytes()
     except OSError:
         return None
-    if len(content) < 8 or len(content) % 4 or struct.unpack("<I", content[:4])[0] != zlib.crc32(content[4:]):
+    if len(content) != 4 + 4 * width or struct.unpack("<I", content[:4])[0] != zlib.crc32(content[4:]):
         return None
-    return np.frombuffer(content, "<f4", offset=4).astype(np.float32)
+    vector = np.frombuffer(content, "<f4", offset=4).astype(np.float32)
+    return vector if np.isfinite(vector).all() else None
 
 
 def _write(path: Path, vector: Vector, place: Path) -> None:

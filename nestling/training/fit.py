@@ -189,5 +189,8 @@ def fit_settings(bundle: Bundle) -> Mapping[str, Any]:
 
 
 def training_views(bundle: Bundle) -> tuple[str, ...]:
-    """The views of training photographs that the head learned from."""
-    return VIEW_SETS[fit_settings(bundle).get("views", "none")]
+    """The views of training photographs that the head learned from. Raises NestlingError for those of another nestling."""
+    views = fit_settings(bundle).get("views", "none")
+    if views not in VIEW_SETS:
+        raise NestlingError(f"the bundle was taught with the views {views!r}; this nestling knows {', '.join(VIEW_SETS)}.")
+    return VIEW_SETS[views]

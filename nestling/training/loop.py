@@ -26,7 +26,16 @@ from nestling.errors import NestlingError
 from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
 from nestling.training.augment import Mixing, mixed, seeded
-from nestling.training.loop_state import Epoch, State, best_of, load_state, moments_of, restore_moments, save_state
+from nestling.training.loop_state import (
+    Epoch,
+    State,
+    best_of,
+    load_state,
+    moments_of,
+    require_fitting,
+    restore_moments,
+    save_state,
+)
 from nestling.training.samples import Inputs, batches, in_order, shuffled
 from nestling.training.team import Team
 
@@ -146,10 +155,10 @@ def train(
     micro = min(start.micro if start else config.micro or config.batch, config.batch // team.size)
     _require_divisible(config, micro, team)
     network = channels_last(copy.deepcopy(module).to(team.device))
-    if start:
-        network.load_state_dict(start.weights)
     optimiser = optimiser_of(network, config, multipliers or {})
-    if start:
+    if start and checkpoint:
+        require_fitting(checkpoint.path, start, network, optimiser, bool(config.average))
+        network.load_state_dict(start.weights)
         restore_moments(optimiser, start.moments)
     averaged = _copied(network.state_dict()) if config.average else {}
     for name, value in averaged.items():

@@ -12,13 +12,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
+from nestling.outside import NOT_FINITE, Record, parsed, require_regular, require_small_header
 
 Weights = Mapping[str, Tensor]
 SCHEMA = "1"
+MOST_EPOCHS = 1_000_000
+MOMENTS: Mapping[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what is kept of a parameter once it has moved
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.SGD: ("momentum_buffer",),
+}
 
 
 @dataclass(frozen=True)
@@ -89,26 +95,40 @@ def load_state(path: Path, run: Mapping[str, Any]) -> State:
     Raises UnusableFile, naming the file, where it is damaged or no checkpoint; NestlingError where it belongs to another run,
     saying in what that one differs.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("nestling") != "checkpoint" or metadata.get("schema") != SCHEMA:
-                raise UnusableFile(f"{path} is not a checkpoint of this nestling.", HINT)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
-        plain = json.loads(metadata["state"])
-        parts = {part: {n.partition("/")[2]: t for n, t in tensors.items() if n.startswith(f"{part}/")} for part in PARTS}
-        state = State(tuple(Epoch(**epoch) for epoch in plain["history"]), micro=int(plain["micro"]), **parts)
-        found = dict(plain["run"])
-        if not state.history:
-            raise UnusableFile(f"{path} holds no epoch.", HINT)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnusableFile(f"{path} is not a whole checkpoint ({type(error).__name__}: {error}).", HINT) from error
+    tensors, metadata = _tensors(path)
+    if metadata.get("nestling") != "checkpoint" or metadata.get("schema") != SCHEMA:
+        raise UnusableFile(f"{path} is not a checkpoint of this nestling.", HINT)
+    damaged = f"{path} is not a whole checkpoint"
+    record = Record(parsed(metadata.get("state", "").encode(), damaged, HINT), damaged, HINT)
+    history, found = tuple(map(_epoch, record.records("history", MOST_EPOCHS))), record.get("run", dict)
+    if not history or any(epoch.number != place for place, epoch in enumerate(history, 1)):
+        record.refuse("its epochs are not numbered from 1")
+    if wrong := next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None):
+        record.refuse(f"{wrong!r} holds {NOT_FINITE}")
+    parts = {part: {n.partition("/")[2]: t for n, t in tensors.items() if n.startswith(f"{part}/")} for part in PARTS}
+    state = State(history, micro=record.whole("micro", 1), **parts)
     wanted = json.loads(json.dumps(run))
     different = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     if different:
         listed = ", ".join(f"{name} ({_short(found.get(name))}, now {_short(wanted.get(name))})" for name in different)
         raise NestlingError(f"{path} belongs to another run; it differs in {listed}.", f"use the same settings, or: {HINT}")
     return state
+
+
+def _tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """All tensors of a .safetensors file, and its metadata."""
+    require_regular(path, HINT)
+    try:
+        with path.open("rb") as opened:
+            require_small_header(opened.read(8), str(path), HINT)
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  # no dict
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise UnusableFile(f"{path} is not a whole checkpoint ({error}).", HINT) from error
+
+
+def _epoch(record: Record) -> Epoch:
+    return Epoch(record.whole("number", 1), *(record.measured(name) for name in ("loss", "val_top1", "val_loss", "seconds")))
 
 
 HINT = "begin anew, without --resume"
@@ -119,6 +139,27 @@ def _short(value: object) -> str:
     return text if len(text) <= 24 else f"{text[:21]}..."
 
 
+def require_fitting(path: Path, state: State, network: nn.Module, optimiser: torch.optim.Optimizer, averaged: bool) -> None:
+    """That a loaded state's tensors are this network's and this optimiser's. Raises UnusableFile, naming one that is not."""
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    for part, wanted in {"weights": shapes, "best": shapes, "average": shapes if averaged else {}}.items():
+        found = {name: tensor.shape for name, tensor in getattr(state, part).items()}
+        if wrong := [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]:
+            raise UnusableFile(f"{path} is not a whole checkpoint: {part}/{min(wrong)} is not this network's.", HINT)
+    names, known = MOMENTS[type(optimiser)], dict[str, torch.Size]()
+    for number, parameter in enumerate(_parameters(optimiser)):
+        kept = {f"{number}.{name}": torch.Size([]) if name == "step" else parameter.shape for name in names}
+        known |= kept
+        if 0 < sum(key in state.moments for key in kept) < len(kept):
+            raise UnusableFile(f"{path} is not a whole checkpoint: the moments of parameter {number} are not whole.", HINT)
+    if wrong := [key for key, tensor in state.moments.items() if known.get(key) != tensor.shape]:
+        raise UnusableFile(f"{path} is not a whole checkpoint: moments/{min(wrong)} is not this optimiser's.", HINT)
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
 def moments_of(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's tensors; a counter of steps is one too."""
     state = optimiser.state_dict()["state"]
@@ -127,7 +168,7 @@ def moments_of(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def restore_moments(optimiser: torch.optim.Optimizer, moments: Weights) -> None:
     """The inverse of moments_of, for an optimiser of the same parameters: in their memory layout, as the optimiser makes them."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    parameters = _parameters(optimiser)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in moments.items():
         number, _, name = key.partition(".")

@@ -7,6 +7,7 @@ they are varied): a second run begins at once, an interrupted one keeps what was
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,15 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
+from nestling import outside
 from nestling.bundle import Bundle, Head
 from nestling.bundle import load as load_bundle
 from nestling.data.choose import part
 from nestling.data.folders import Dataset
-from nestling.errors import NestlingError, UnusableData
+from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.files import write_atomically
 from nestling.graph.endings import ending, ending_in
 from nestling.graph.ir import Graph
@@ -141,6 +141,7 @@ class _Whole:
             digest.update(repr((tensor.shape, tensor.dtype, tensor.quant)).encode())
             digest.update(tensor.data.tobytes() if tensor.data is not None else b"")
         self.name = f"integer {digest.hexdigest()[:16]}"
+        self.width = math.prod(self.runner.graph.tensors[self.runner.end.logits].shape)
 
     def embed(self, images: Iterator[Image]) -> Iterator[Floats]:
         """uint8 [H, W, C] each -> scores float32 [classes] each."""
@@ -197,7 +198,8 @@ def asked(
     sweep(place)  # also where nothing is missing
     paths = [_path(place, teacher, seen, samples, seed, k) for k in range(variations)]
     names = ("logits", "embeddings") if embeddings else ("logits",)
-    known = [_read(path, names, len(samples.items)) for path in paths]
+    widths = (len(teacher.order), teacher.engine.width)[: len(names)]
+    known = [_read(path, names, len(samples.items), widths) for path in paths]
     here = torch.tensor([float(found is not None) for found in known])
     missing = [k for k, processes in enumerate(team.sums(here).tolist()) if processes < team.size]
     if missing:
@@ -262,13 +264,13 @@ def _path(folder: Path, teacher: Teacher, seen: Preprocess, samples: Samples, se
     return folder / f"{digest.hexdigest()[:32]}.safetensors"
 
 
-def _read(path: Path, names: tuple[str, ...], count: int) -> dict[str, Floats] | None:
-    """The arrays, or None where there is no such file, one without them, or a damaged one."""
+def _read(path: Path, names: tuple[str, ...], count: int, widths: tuple[int, ...]) -> dict[str, Floats] | None:
+    """The arrays, float32 [count, width] each, or None where there is no such file, one without them, or a damaged one."""
     try:
-        found = from_safetensors(path.read_bytes())
-        arrays = {name: found[name] for name in names}
-    except (OSError, SafetensorError, KeyError, ValueError):
+        found = outside.arrays(outside.content(path), str(path))
+        outside.require_sound(found, str(path))
+    except UnusableFile:
         return None
-    return (
-        arrays if all(array.ndim == 2 and len(array) == count and np.isfinite(array).all() for array in arrays.values()) else None
-    )
+    shapes = {name: (count, width) for name, width in zip(names, widths, strict=True)}
+    fitting = all(name in found and found[name].shape == shapes[name] and found[name].dtype == np.float32 for name in names)
+    return {name: found[name] for name in names} if fitting else None

@@ -1,8 +1,9 @@
-"""Damaged .tflite files, bundles and graphs, given to everything that reads them: only NestlingError may come out.
+"""Damaged files of every kind that nestling's Python reads, given to what reads them: only NestlingError may come out.
 
     python tests/fuzz/fuzz_readers.py --seconds 300
 
-The work is done in a process of its own, so that a crash is seen, with the address space limited to 1 GiB more than it begins with.
+The work is done in a process of its own, so that a crash is seen, with the address space limited to 1 GiB more than it begins with;
+a case that takes the process above 1 GiB of memory is a finding, too.
 Case number i of a seed is always the same damage: what is found is printed as a command that repeats it.
 LiteRT is not asked: its own kernels are free to stop at constants that we would refuse.
 """
@@ -10,8 +11,6 @@ LiteRT is not asked: its own kernels are free to stop at constants that we would
 from __future__ import annotations
 
 import argparse
-import copy
-import io
 import json
 import mmap
 import resource
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 import traceback
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,125 +27,52 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from seeds import bundle_files, small_graph, tflite_files
+from damage import Rng, archive, as_text, damaged, damaged_arrays, damaged_json, odd_archive
+from seeds import bundle_files, json_files, list_files, small_graph, tensor_files, tflite_files, weighted
 
 from nestling import bundle as bundles
-from nestling import targets
+from nestling import outside, targets
+from nestling.data.lists import read_list, read_names
+from nestling.device import manifest as packages
+from nestling.device.parts import read_split
 from nestling.errors import NestlingError
 from nestling.graph import file as graph_file
 from nestling.graph.read_tflite import read_tflite
-from nestling.models.import_model import import_model
+from nestling.models.import_model import import_model, read_labels
+from nestling.models.weights import fill, read_state
+from nestling.targets import about, manifest, onnx_file
 from nestling.targets.tflite_normalization import normalization
+from nestling.training import features
+from nestling.training.loop_state import load_state
 
 MEMORY = 2**30
 PATIENCE = 120  # seconds that one case may take, machine under load
-EXTREMES = (0, 1, 3, 4, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 0xFFFFFFFF)
-ODD = (
-    None, True, -1, 0, 1, 255, 2**31, 2**63, 10**30, -0.5, 1e308, float("nan"), float("inf"),
-    "", "x" * 5000, "image", [], {}, [[]], [0] * 300,
-)  # fmt: skip
-Rng = np.random.Generator
-
-
-# ---- damage --------------------------------------------------------------------------------------------------------------------
-
-
-def damaged(data: bytes, others: list[bytes], rng: Rng) -> bytes:
-    """A few of: flips, extremes where an offset or a length may stand, truncation, pieces left out or put in from another file."""
-    content = bytearray(data)
-    for _ in range(int(rng.choice([1, 1, 1, 2, 3, 8]))):
-        if len(content) < 8:
-            break
-        at = _place(len(content), rng)
-        length = int(2 ** rng.uniform(0, 10))
-        match int(rng.integers(8)):
-            case 0 | 1:
-                content[at] ^= 1 << int(rng.integers(8))
-            case 2 | 3 | 4:
-                at = min(at & ~3, len(content) - 4)
-                value = EXTREMES[rng.integers(len(EXTREMES))] if rng.random() < 0.7 else int(rng.integers(len(content)))
-                content[at : at + 4] = value.to_bytes(4, "little")
-            case 5:
-                del content[at:]
-            case 6:
-                del content[at : at + length]
-            case 7:
-                other = others[rng.integers(len(others))]
-                start = _place(len(other), rng)
-                content[at : at + (length if rng.random() < 0.5 else 0)] = other[start : start + length]
-    return bytes(content)
-
-
-def _place(size: int, rng: Rng) -> int:
-    """Anywhere, or near either end, where the tables are."""
-    near = int(min(size - 1, rng.exponential(600)))
-    return int(rng.integers(size)) if rng.random() < 0.4 else near if rng.random() < 0.5 else size - 1 - near
-
-
-def damaged_json(value: Any, rng: Rng) -> Any:
-    """One place of a JSON value replaced, left out or doubled."""
-    value = copy.deepcopy(value)
-    for _ in range(int(rng.choice([1, 1, 2, 4]))):
-        here = value
-        while True:
-            keys = list(here) if isinstance(here, dict) else list(range(len(here))) if isinstance(here, list) else []
-            if not keys:
-                break
-            key = keys[rng.integers(len(keys))]
-            if isinstance(here[key], dict | list) and here[key] and rng.random() < 0.85:
-                here = here[key]
-                continue
-            match int(rng.integers(5)):
-                case 0:
-                    del here[key]
-                case 1 if isinstance(here, list):
-                    here.append(copy.deepcopy(here[key]))
-                case 2:
-                    here[key] = copy.deepcopy(here[keys[rng.integers(len(keys))]])
-                case _:
-                    here[key] = copy.deepcopy(ODD[rng.integers(len(ODD))])
-            break
-    return value
-
-
-def damaged_arrays(arrays: dict[str, Any], rng: Rng) -> dict[str, Any]:
-    """An array missing, of another dtype or shape, or with odd values."""
-    name = list(arrays)[rng.integers(len(arrays))]
-    array = np.array(arrays[name])
-    flat = array.reshape(-1)
-    found: dict[int, Callable[[], Any]] = {
-        0: lambda: None,
-        1: lambda: array.astype([np.float64, np.int64, np.float16, np.bool_, np.int8, np.uint8][rng.integers(6)]),
-        2: lambda: flat[: rng.integers(len(flat) + 1)],
-        3: lambda: array[None],
-        4: lambda: np.where(rng.random(array.shape) < 0.3, array.dtype.type(0), array),
-        5: lambda: np.full_like(array, [np.nan, np.inf, 1e-45, -1][rng.integers(4)] if array.dtype == np.float32 else -128),
-        6: lambda: arrays[list(arrays)[rng.integers(len(arrays))]],
-    }
-    with np.errstate(all="ignore"):
-        made = found[int(rng.integers(len(found)))]()
-    return {key: value for key, value in (arrays | {name: made}).items() if value is not None}
 
 
 def damaged_bundle(data: bytes, others: list[bytes], rng: Rng) -> bytes:
-    """One member damaged and packed again with its checksum right; else the bytes of the whole."""
-    if rng.random() < 0.3:
+    """One member damaged and packed again with its checksum right; the archive itself; else the bytes of the whole."""
+    if rng.random() < 0.2:
         return damaged(data, others, rng)
-    members = bundles._unzip(data, "seed")
+    members = outside.unzipped(data, "seed")
     name = list(members)[rng.integers(len(members))]
     if name.endswith(".json") and rng.random() < 0.8:
-        members[name] = json.dumps(damaged_json(json.loads(members[name]), rng)).encode()
+        members[name] = as_text(damaged_json(json.loads(members[name]), rng), rng)
+    elif name.endswith(".safetensors") and rng.random() < 0.5:
+        members[name] = damaged_header(members[name], rng)
     elif rng.random() < 0.1:
         members[name] = members[list(members)[rng.integers(len(members))]]
     elif rng.random() < 0.05:
         del members[name]
     else:
         members[name] = damaged(members[name], list(members.values()), rng)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED if rng.random() < 0.02 else zipfile.ZIP_STORED) as archive:
-        for member, content in members.items():
-            archive.writestr(member, content)
-    return packed.getvalue()
+    return odd_archive(members, rng) if rng.random() < 0.15 else archive(members)
+
+
+def damaged_header(data: bytes, rng: Rng) -> bytes:
+    """A .safetensors file whose list of tensors says something else."""
+    size = int.from_bytes(data[:8], "little")
+    header = as_text(damaged_json(json.loads(data[8 : 8 + size]), rng), rng)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 # ---- what reads ----------------------------------------------------------------------------------------------------------------
@@ -162,21 +87,31 @@ class Cases:
         self.small = [data for data in self.tflite if len(data) < 50_000]
         self.bundles = list(bundle_files().values())
         self.graphs = [graph_file.to_plain(small_graph(integer)) for integer in (False, True)]
+        self.json, self.lists, self.tensors = json_files(), list_files(), tensor_files(folder)
+        self.kinds: tuple[tuple[int, Callable[[Rng], None]], ...] = (
+            (6, self._tflite),
+            (7, self._bundle),
+            (2, self._graph),
+            (3, self._json),
+            (1, self._list),
+            (3, self._tensors),
+        )
 
     def run(self, number: int) -> str:
         """Read; "read" where the damage did not matter, "refused" where NestlingError came, which is all that may come."""
         rng = np.random.default_rng([self.seed, number])
+        kinds = [kind for weight, kind in self.kinds for _ in range(weight)]
         try:
-            match int(rng.integers(10)):
-                case 0 | 1 | 2 | 3:
-                    self._tflite(rng)
-                case 4 | 5 | 6 | 7:
-                    self._bundle(rng)
-                case _:
-                    self._graph(rng)
-        except NestlingError:
+            kinds[rng.integers(len(kinds))](rng)
+        except NestlingError as error:
+            str(error).encode("utf-8", "backslashreplace")
             return "refused"
         return "read"
+
+    def _written(self, name: str, data: bytes) -> Path:
+        path = self.folder / name
+        path.write_bytes(data)
+        return path
 
     def _tflite(self, rng: Rng) -> None:
         pool = self.small if rng.random() < 0.8 else self.tflite
@@ -185,22 +120,63 @@ class Cases:
         if rng.random() < 0.5:
             read_tflite(data)
             return
-        path = self.folder / "case.tflite"
-        path.write_bytes(data)
+        path = self._written("case.tflite", data)
         bundles.from_bytes(bundles.to_bytes(import_model(path)), "imported")
 
     def _bundle(self, rng: Rng) -> None:
         data = damaged_bundle(self.bundles[rng.integers(len(self.bundles))], self.bundles, rng)
         found = bundles.from_bytes(data, "case.nest")
-        if found.graph is not None:  # else torch would come along
-            path = self.folder / "case.nest"
-            path.write_bytes(data)
-            targets.load(path)
+        if found.graph is not None:
+            targets.load(self._written("case.nest", data))
 
     def _graph(self, rng: Rng) -> None:
         plain, arrays = self.graphs[rng.integers(2)]
-        plain = damaged_json(plain, rng) if rng.random() < 0.7 else plain
+        plain = outside.parsed(as_text(damaged_json(plain, rng), rng), "graph") if rng.random() < 0.7 else plain
         graph_file.from_plain(plain, damaged_arrays(dict(arrays), rng) if rng.random() < 0.5 else arrays)
+
+    def _json(self, rng: Rng) -> None:
+        """What artifacts say of themselves, and the two manifests."""
+        kind, value = list(self.json.items())[rng.integers(len(self.json))]
+        text = as_text(damaged_json(value, rng), rng)
+        text = damaged(text, [text], rng) if rng.random() < 0.1 else text
+        if kind == "about":
+            about.from_json(text if rng.random() < 0.5 else text.decode("utf-8", "replace"), "case")
+        else:
+            self._written("manifest.json", text)
+            (manifest.read if kind == "artifacts" else packages.read)(self.folder)
+
+    def _list(self, rng: Rng) -> None:
+        kind, data = list(self.lists.items())[rng.integers(len(self.lists))]
+        data = damaged(data, list(self.lists.values()), rng).replace(b"0", b"9" * 5000 if rng.random() < 0.1 else b"0")
+        path = self._written("case.txt", data)
+        readers: dict[str, Callable[[Path], Any]] = {
+            "images": lambda path: read_list(path, self.folder, read_names(path) if rng.random() < 0.2 else None, 0),
+            "names": read_names,
+            "labels": read_labels,
+            "split": read_split,
+        }
+        readers[kind](path)
+
+    def _tensors(self, rng: Rng) -> None:
+        """Checkpoints, files of weights, an embedding in the cache, an .onnx file."""
+        name = list(self.tensors)[rng.integers(len(self.tensors))]
+        data = self.tensors[name]
+        if name.endswith(".safetensors") and rng.random() < 0.7:
+            data = damaged_header(data, rng)
+        elif name.endswith(".pth") and rng.random() < 0.3:
+            data = odd_archive(outside.unzipped(data, name), rng)
+        else:
+            data = damaged(data, list(self.tensors.values()), rng)
+        path = self._written(name, data)
+        match name:
+            case "checkpoint.safetensors":
+                load_state(path, {"seed": 0})
+            case "embedding":
+                features._read(path, 8)
+            case "network.onnx":
+                onnx_file.read(data, name)
+            case _:
+                fill(weighted(), read_state(path), name)
 
 
 # ---- the two processes ---------------------------------------------------------------------------------------------------------
@@ -216,11 +192,17 @@ def work(cases: Cases, first: int, until: float, progress: mmap.mmap) -> None:
         progress[:8] = number.to_bytes(8, "little")
         try:
             counts[cases.run(number)] += 1
+            if _peak() > MEMORY:
+                raise MemoryError(f"{_peak() / 2**20:.0f} MiB")
         except BaseException:
             print(json.dumps({"failed": number, "trace": traceback.format_exc(limit=-6)}), flush=True)
             return
         number += 1
-    print(json.dumps(counts | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
+    print(json.dumps(counts | {"peak": _peak()}), flush=True)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -264,8 +246,6 @@ def watch(options: argparse.Namespace, progress: Path) -> int:
             found += 1
             print(f"case {number}: {problem}\nagain:  python {__file__} {' '.join(same)} --case {number}", flush=True)
         else:
-            over = said["peak"] > MEMORY
-            found += over
             counts = f"{said['read'] + said['refused']} cases, {said['read']} of them read"
             print(f"{counts}, up to number {number}; {said['peak'] / 2**20:.0f} MiB at most", flush=True)
         first = number + 1

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import struct
+import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import save
+from torch import nn
 
 from nestling import bundle as bundles
 from nestling.bundle import Bundle, Head, Split, Step, Timm, Yardstick
+from nestling.device import manifest as packages
+from nestling.device.manifest import Manifest, PackedFile
 from nestling.graph import ir
+from nestling.graph.heads import with_head
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
 from nestling.preprocess import ImagePreprocess, to_plain
+from nestling.targets.about import About, to_json
+from nestling.targets.manifest import Artifact
+from nestling.targets.onnx import print_graph as print_onnx
 from nestling.targets.tflite import print_graph
+from nestling.training.loop_state import Epoch, State, save_state
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 SHARED_FILES = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "vww_96_float.tflite")
@@ -98,3 +112,50 @@ def tflite_files(shared: bool) -> dict[str, bytes]:
 
 def bundle_files() -> Mapping[str, bytes]:
     return {name: bundles.to_bytes(bundle) for name, bundle in small_bundles().items()}
+
+
+def json_files() -> Mapping[str, Any]:
+    """What artifacts say of themselves, the manifest of an export, and that of a package, as JSON values."""
+    said = About(("a", "b", "ü"), PREPROCESS, 0, "ab", "logits", "cd")
+    artifact = Artifact(
+        "a-int8.pte", "pte", "int8", 1000, "ab" * 32, 1.0, 0.5, 0.1, 0.1, 0.1, 200, 1.5, "../a.nest", 0.9, 4000, (1, 8), ("noise",)
+    )
+    packed = Manifest(
+        "linux", "x86-64", "c", ("a", "b"), to_plain(PREPROCESS), "ab" * 32, 8, {"arena": 4000}, "30 photographs",
+        {"nestling": "1"}, {"head.nst": PackedFile(100, "ab" * 32)},
+    )  # fmt: skip
+    listed = {"artifacts": [asdict(artifact), asdict(artifact)]}
+    values = {"about": json.loads(to_json(said)), "artifacts": listed, "package": json.loads(packages.to_bytes(packed))}
+    return {name: json.loads(json.dumps(value)) for name, value in values.items()}
+
+
+def list_files() -> Mapping[str, bytes]:
+    """Lists of images, of classes' names, of labels, and a package's split."""
+    return {
+        "images": b"a/1.jpg 0\nb/2.jpg 1\nb/3.jpg\tgood\n",
+        "names": "gut 0\nschön 1\n".encode(),
+        "labels": "a\nb\nü\n".encode(),
+        "split": b"fingerprint,part\n0123456789abcdef,train\n0000000000000000,test\n",
+    }
+
+
+def weighted() -> nn.Module:
+    """A module whose weights are read from files."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+def tensor_files(folder: Path) -> Mapping[str, bytes]:
+    """A checkpoint, weights in three formats, an embedding of 8 numbers in the cache, an .onnx file."""
+    torch.manual_seed(0)
+    weights = weighted().state_dict()
+    moments = {f"0.{name}": weights["0.weight"] for name in ("exp_avg", "exp_avg_sq")} | {"0.step": torch.tensor(3.0)}
+    path = folder / "seed"
+    save_state(path, State((Epoch(1, 0.5, 0.9, 0.4, 2.0),), weights, {}, weights, moments, 8), {"seed": 0})
+    found = {"checkpoint.safetensors": path.read_bytes(), "weights.safetensors": save(dict(weights))}
+    for name, old in (("weights.pth", False), ("old.pth", True)):
+        torch.save({"state_dict": weights, "epoch": 3}, path, _use_new_zipfile_serialization=not old)
+        found[name] = path.read_bytes()
+    vector = np.arange(8, dtype="<f4").tobytes()
+    found["embedding"] = struct.pack("<I", zlib.crc32(vector)) + vector
+    whole = with_head(small_graph(True), Head(np.zeros((3, 8), np.float32), np.zeros(3, np.float32)))
+    return found | {"network.onnx": print_onnx(whole, About(("a", "b", "ü"), PREPROCESS))}

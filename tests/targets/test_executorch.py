@@ -74,6 +74,11 @@ def test_an_output_that_is_neither_is_refused_by_name(nonsense: object) -> None:
         from_json(json.dumps(plain), "odd.pte")
 
 
+def test_labels_that_are_not_its_scores_are_refused(backbone: Graph, head: Head) -> None:
+    with pytest.raises(UnusableFile, match=r"x\.pte gives 2 scores and names 1 classes"):
+        printed(with_head(backbone, head), replace(what(), labels=("a",)))
+
+
 # ---- embedding and logits ------------------------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,11 @@ def test_labels_preprocessing_and_origin_come_back(content: bytes, written: Call
     assert (runner.labels, runner.preprocess, runner.about) == (WHAT.labels, WHAT.preprocess, WHAT)
 
 
+def test_labels_that_are_not_its_scores_are_refused(graph: Graph) -> None:
+    with pytest.raises(UnusableFile, match=r"x\.onnx gives 3 scores and names 2 classes"):
+        load_bytes(print_graph(graph, replace(WHAT, labels=WHAT.labels[:2])), "x.onnx")
+
+
 def test_other_tools_find_labels_and_shapes(content: bytes) -> None:
     model = onnx.load_model_from_string(content)
     said = {entry.key: entry.value for entry in model.metadata_props}

@@ -236,6 +236,12 @@ def test_labels_and_preprocessing_come_back(printed: Callable[..., Path]) -> Non
     assert runner.about is not None and (runner.about.seed, runner.about.data) == (3, "ab")
 
 
+@pytest.mark.parametrize("labels", [(), LABELS[:2], (*LABELS, "more")])
+def test_labels_that_are_not_its_scores_are_refused(labels: tuple[str, ...], printed: Callable[..., Path]) -> None:
+    with pytest.raises(UnusableFile, match=rf"net\.tflite gives 3 scores and names {len(labels)} classes"):
+        tflite.load(printed(network(), labels=labels, preprocess=to_plain(PREPROCESS)))
+
+
 def test_labels_are_a_file_in_a_zip_behind_the_model(printed: Callable[..., Path]) -> None:
     with zipfile.ZipFile(printed(network(), labels=LABELS)) as archive:
         assert archive.read("labels.txt").decode().splitlines() == list(LABELS)

@@ -189,6 +189,7 @@ class Colours:
     """An engine that answers with an image's mean colour, and counts."""
 
     name: str = "colours"
+    width: int = 3
     asked: list[tuple[int, ...]] = field(default_factory=list)
 
     def embed(self, images: Iterator[NDArray[np.uint8]]) -> Iterator[Floats]:

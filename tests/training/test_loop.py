@@ -5,7 +5,7 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from training import tiny as program
@@ -303,6 +303,32 @@ def test_a_damaged_checkpoint_is_named(checkpoint: Path, damage: str) -> None:
     }
     checkpoint.write_bytes(damaged[damage])
     with pytest.raises(UnusableFile, match=r"run\.checkpoint") as raised:
+        run(RICH, checkpoint=Checkpoint(checkpoint, resume=True))
+    assert "--resume" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda tensors: tensors.pop("weights/stem.weight"), "weights/stem.weight"),
+        (lambda tensors: tensors.update({"best/stem.weight": torch.zeros(3)}), "best/stem.weight"),
+        (lambda tensors: tensors.update({"average/other": torch.zeros(3)}), "average/other"),
+        (lambda tensors: tensors.pop("moments/0.exp_avg"), "moments of parameter 0"),
+        (lambda tensors: tensors.update({"moments/0.exp_avg_sq": torch.zeros(2)}), "moments/0.exp_avg_sq"),
+        (lambda tensors: tensors.update({"moments/99.step": torch.zeros(())}), "moments/99.step"),
+        (lambda tensors: tensors["weights/stem.weight"].view(-1)[:1].fill_(torch.nan), "weights/stem.weight.* not finite"),
+    ],
+)
+def test_a_checkpoint_of_other_tensors_is_named(
+    checkpoint: Path, change: Callable[[dict[str, Tensor]], object], named: str
+) -> None:
+    """Of the same run by its words: only its tensors are not."""
+    with safe_open(checkpoint, "pt") as file:
+        said = file.metadata()
+    tensors = load_file(checkpoint)
+    change(tensors)
+    save_file(tensors, checkpoint, said)
+    with pytest.raises(UnusableFile, match=rf"run\.checkpoint is not a whole checkpoint: .*{named}") as raised:
         run(RICH, checkpoint=Checkpoint(checkpoint, resume=True))
     assert "--resume" in raised.value.hint
 

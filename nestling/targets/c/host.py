@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Array
 from nestling.preprocess import Preprocess
@@ -132,10 +133,9 @@ def load(folder: Path) -> CRunner:
 
     Raises UnusableFile, naming the folder, where it is none or does not compile; NestlingError where there is no C compiler.
     """
-    try:
-        about = from_json((restored(folder) / ABOUT).read_text(encoding="utf-8"), str(folder / ABOUT))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnusableFile(f"{folder} holds no {ABOUT}: it is no folder of C.", _again(folder)) from error
+    if not (restored(folder) / ABOUT).is_file():
+        raise UnusableFile(f"{folder} holds no {ABOUT}: it is no folder of C.", _again(folder))
+    about = from_json(outside.content(folder / ABOUT, _again(folder)), str(folder / ABOUT))
     library = compiled(folder)
     sizes = Sizes(*(ctypes.c_int32 * len(Sizes.__dataclass_fields__)).in_dll(library, "nestling_sizes"))
     if len(about.labels) != sizes.classes:
