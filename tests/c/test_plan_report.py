@@ -64,3 +64,11 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused_with_what_to_write(text: str) -> None:
     with pytest.raises(NestlingError, match="256K"):
         parse_size(text)
+
+
+def test_names_of_layers_stay_on_their_line_and_are_shown_escaped() -> None:
+    name = "a\x1b[2J\nRAM: fits"
+    found = plan((Step(name, ("in",), name), Step("head", (name,), "out")), {"in": 300, name: 900, "out": 100}, ("in",), ("out",))
+    ElementTree.fromstring(picture(found))
+    for text in (draw(found), picture(found), fits(found, 1, 1, 100, 100).words):
+        assert "\x1b" not in text and "\nRAM: fits" not in text and r"\x1b[2J\nRAM: fits" in text

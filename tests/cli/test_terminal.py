@@ -64,3 +64,14 @@ def test_how_a_command_ends_when_its_streams_do(runs: list[dict]) -> None:
             assert run["status"] == 1 and "standard output cannot be written: No space left" in run["err"], run
         else:
             assert run["status"] == 141 and not run["out"] and "error" not in run["err"], run
+
+
+def test_commands_print_through_show_alone_and_the_runner_through_complain() -> None:
+    """Else a name would come out as it is. What is printed otherwise there: numbers and words of ours."""
+    cli = HERE.parents[1] / "nestling" / "cli"
+    printing = re.compile(r"\bprint\(|\.std(out|err)\b|\becho\(|Console\(")
+    by_hand = {path.name for path in cli.glob("*.py") if printing.search(path.read_text())}
+    assert by_hand == {"show.py", "ending.py", "main.py"}
+    runtime = cli.parent / "device" / "runtime"
+    telling = [line for path in runtime.glob("*.c") for line in path.read_text().splitlines() if "printf(stderr" in line]
+    assert all("%s" not in line and "%.*s" not in line for line in telling), telling

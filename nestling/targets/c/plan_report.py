@@ -121,7 +121,8 @@ def _legend(buffer: Buffer, letter: str) -> str:
 
 
 def _short(name: str, most: int) -> str:
-    """The name's end is what tells layers apart."""
+    """On one line; the name's end is what tells layers apart."""
+    name = shown(name)
     return name if len(name) <= most else "…" + name[len(name) - most + 1 :]
 
 
