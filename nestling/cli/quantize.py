@@ -11,7 +11,6 @@ from nestling.cli import show, training
 from nestling.report import doubts
 
 if TYPE_CHECKING:
-    from nestling.bundle import Bundle
     from nestling.graph.bits import LayerBits
     from nestling.training.qat import Qat, QatConfig
 
@@ -92,9 +91,9 @@ def command(
         bundles.save(made.bundle, output)
     step = made.bundle.lineage[-1]
     plain: dict[str, object] = {"bundle": str(output), "seconds": perf_counter() - start} | dict(step.metrics)
-    alone = _one_answer(made.bundle)
+    alone = doubts.int8_answer(made.bundle)
     if alone is not None:
-        show.warnings([doubts.of_one_answer(alone, "the yardstick's validation photographs", "the int8 network")])
+        show.warnings([doubts.of_int8_answer(alone)])
     plain |= {"one_answer": alone, "equalized": step.settings["equalized"], "bias_corrected": step.settings["bias_corrected"]}
     if found:
         plain |= _about_training(found)
@@ -130,11 +129,6 @@ def command(
     if found is None or found.which == "post-training":
         show.tell(f"kept because it helped: {', '.join(kept) or 'neither equalisation nor bias correction'}")
     show.tell(f"written to {output}", f"next:  nestling export {show.path_hint(output)} --to tflite -o out/")
-
-
-def _one_answer(bundle: "Bundle") -> str | None:
-    """The class that the int8 reference gives all of the yardstick's photographs."""
-    return doubts.one_answer(bundle.yardstick.logits, bundle.labels) if bundle.yardstick else None
 
 
 def _trained(bundle: Path, data: Path | None, output: Path, config: "QatConfig", resume: bool, json: bool) -> "Qat | None":

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.bundle import Bundle
 from nestling.report.evaluate import LEAST_TOLD, Evaluation
 
 UNEVEN = 5  # times as many photographs of one class as of another
@@ -23,6 +24,16 @@ def only_answered(evaluation: Evaluation) -> str | None:
     """The class that photographs of several classes all get; None where they get different ones."""
     answered = np.flatnonzero(evaluation.confusion.sum(axis=0))
     return evaluation.labels[int(answered[0])] if len(answered) == 1 and _several(evaluation) else None
+
+
+def int8_answer(bundle: Bundle) -> str | None:
+    """The class that the int8 reference gives all of the yardstick's photographs; None where they get several, or it has none."""
+    return one_answer(bundle.yardstick.logits, bundle.labels) if bundle.yardstick else None
+
+
+def of_int8_answer(label: str) -> str:
+    """That said."""
+    return of_one_answer(label, "the yardstick's validation photographs", "the int8 network")
 
 
 def of_one_answer(label: str, part: str, network: str = "the network") -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from nestling.errors import GateFailed, NestlingError
 from nestling.files import write_atomically
 from nestling.graph.quantize import quantize
 from nestling.progress import Progress, silent
+from nestling.report import doubts
 from nestling.targets import manifest
 from nestling.targets.c import folder, machines
 from nestling.targets.c.fitting import require_fitting
@@ -141,6 +143,8 @@ def quantized_first(bundle: Bundle, kept: Path, data: Path | None = None, progre
     if bundle.graph is not None:
         return bundle
     made = quantize(bundle, data, progress=progress)
+    if (label := doubts.int8_answer(made)) is not None:
+        warnings.warn(doubts.of_int8_answer(label), stacklevel=2)
     save(made, kept)
     return made
 

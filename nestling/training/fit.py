@@ -138,7 +138,10 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
 
 
 def _doubts(test: Evaluation, alone: str | None, train: Mapping[str, int], balanced: bool) -> tuple[str, ...]:
-    answers = doubts.of_answers(test) if alone is None else (doubts.of_one_answer(alone, "the validation part"),)
+    answers = doubts.of_answers(test)
+    if alone is not None:
+        advice = "add photographs, or take another --backbone or --size" + ("" if balanced else ", or --balanced")
+        answers = (f"{doubts.of_one_answer(alone, 'the validation part')}; {advice}",)
     return (*answers, *doubts.of_classes(test, train, balanced))
 
 

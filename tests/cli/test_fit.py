@@ -133,5 +133,6 @@ def test_what_a_figure_leaves_open_is_said(nestling: Nestling, tmp_path: Path) -
     assert evaluated["majority"] == evaluated["top1"] and evaluated["per_class"][2]["recall_interval"][1] < 1
     quantized = nestling("quantize", out, "-o", tmp_path / "a8.nest", "--json")
     assert json.loads(quantized.stdout)["one_answer"] == "a" and "the int8 network answers 'a' for every" in quantized.stderr
+    assert "the int8 network answers 'a'" in nestling("export", out, "--to", "tflite", "-o", tmp_path / "out").stderr
     balanced = nestling("fit", tmp_path / "photos", "-o", out, *SMALL, "--balanced")
     assert "let each class weigh the same" not in balanced.stderr
