@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -218,8 +219,8 @@ def test_readers_put_back_what_a_killed_one_had_taken_away(
     monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
     folder = tmp_path / "my-c-host"
     put(folder, OLD)
-    line = dict.fromkeys(manifest.Artifact.__dataclass_fields__, 0) | {"file": folder.name, "failed": []}
-    (tmp_path / manifest.NAME).write_text(json.dumps({"artifacts": [line]}))
+    listed = manifest.Artifact(folder.name, "c-host", "int8", 1, "0" * 64, 1.0, 0.0, 0.0, 0.0, 0.0, 1, 1.0, "my.nest")
+    (tmp_path / manifest.NAME).write_text(json.dumps({"artifacts": [asdict(listed)]}))
     kill = 1
     while folder.exists():
         child(lambda: replaced(folder), kill)
