@@ -55,7 +55,7 @@ def change(value: int | None, whole: int | None) -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("network", type=Path, nargs="?", help="a float .tflite")
+    arguments.add_argument("network", type=Path, nargs="?", help="a float .tflite that takes v / 255")
     arguments.add_argument("--bundle", type=Path, help="a fitted or fine-tuned bundle instead")
     arguments.add_argument("--bits", default="8,4,2", help="the first one is what the others are held against")
     arguments.add_argument("--machine", default="cortex-m4")
@@ -63,7 +63,7 @@ def main() -> None:
     chosen = arguments.parse_args()
     if (chosen.network is None) == (chosen.bundle is None):
         arguments.error("name a float .tflite, or a bundle with --bundle")
-    bundle = bundles.load(chosen.bundle) if chosen.bundle else import_model(chosen.network)
+    bundle = bundles.load(chosen.bundle) if chosen.bundle else import_model(chosen.network, mean=(0.0,), std=(1.0,))
     found = {bits: ran(bundle, bits, chosen.machine) for bits in map(int, chosen.bits.split(","))}
     _, first = next(iter(found.values()))
     print(f"{(chosen.bundle or chosen.network).name}, {machines.machine(chosen.machine).title}\n")

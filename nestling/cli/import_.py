@@ -30,7 +30,7 @@ def command(
     names = read_labels(labels) if labels else None
     bundle = import_model(file, names, _numbers("--mean", mean), _numbers("--std", std))
     save(bundle, output)
-    assumed = list(bundle.lineage[-1].settings["assumed"])
+    assumed, takes = list(bundle.lineage[-1].settings["assumed"]), bundle.lineage[-1].settings["normalisation"]
     for note in assumed:
         show.say(f"assumed: {note}" if note.startswith("its input") else f"note: {note}")
     kind = "integer" if bundle.architecture is None else "float"
@@ -44,12 +44,15 @@ def command(
         }
         plain |= {"mean": list(bundle.preprocess.mean), "std": list(bundle.preprocess.std), "classes": len(bundle.labels)}
         embedding = bundle.head.weight.shape[1] if bundle.head is not None else None
-        show.as_json(plain | {"embedding": embedding, "assumed": assumed})
+        show.as_json(plain | {"embedding": embedding, "normalisation": takes, "assumed": assumed})
         return
     hint = show.path_hint(output)
     following = f"nestling predict {hint} PHOTO" if kind == "integer" else f"nestling fit PHOTOS --backbone {hint} -o my.nest"
     show.tell(
-        f"{kind} network, {len(bundle.labels)} classes, images of {height}x{width}", f"written to {output}", f"next:  {following}"
+        f"{kind} network, {len(bundle.labels)} classes, images of {height}x{width}",
+        f"takes       {takes}",
+        f"written to  {output}",
+        f"next:  {following}",
     )
 
 

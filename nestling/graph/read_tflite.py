@@ -18,8 +18,8 @@ import numpy as np
 
 from nestling.errors import UnusableFile
 from nestling.graph import spec
-from nestling.graph.ir import Graph
-from nestling.graph.tflite_builder import Builder
+from nestling.graph.ir import Array, Graph
+from nestling.graph.tflite_builder import Builder, Lookup
 from nestling.graph.tflite_constants import FOLDS
 from nestling.graph.tflite_file import FileModel, parse
 from nestling.graph.tflite_operators import READERS
@@ -27,10 +27,12 @@ from nestling.outside import content
 from nestling.targets import tflite_metadata
 
 
-def read_tflite(source: bytes | Path, where: str = "") -> tuple[Graph, dict[str, Any]]:
+def read_tflite(source: bytes | Path, where: str = "", pixels: Array | None = None) -> tuple[Graph, dict[str, Any]]:
     """A .tflite file as a checked Graph, and what it says about itself.
 
     source: the file's bytes or its path; where: its name in messages (the path by default).
+    pixels: what each byte of an image becomes at the file's one input, [C, 256]: float32 where it takes floats, int8 where it takes
+    integers. With it the Graph takes the image itself, and a table holds these and what the file does to them first.
     Returns the Graph and {"labels": tuple of str, "preprocess": dict | None, "description": str}.
     The inputs keep the file's dtype: float32, uint8 (an image without a quant) or int8; a quantised uint8 becomes int8, 128 less.
     Raises UnusableFile for what is damaged, UnsupportedOp, naming the operator, for what the Graph does not hold.
@@ -41,7 +43,7 @@ def read_tflite(source: bytes | Path, where: str = "") -> tuple[Graph, dict[str,
     where = where or "the .tflite file"
     model = parse(source, where)
     try:
-        graph = _graph(model, where, source)
+        graph = _graph(model, where, source, pixels)
         spec.require_proportion(graph, where)
     except (ValueError, IndexError, TypeError, OverflowError) as error:  # shapes that do not fit and the like
         raise UnusableFile(f"{where}: {error}") from error
@@ -53,10 +55,10 @@ def read_tflite(source: bytes | Path, where: str = "") -> tuple[Graph, dict[str,
     }
 
 
-def _graph(model: FileModel, where: str, data: bytes) -> Graph:
+def _graph(model: FileModel, where: str, data: bytes, pixels: Array | None) -> Graph:
     """The operators one after the other; not yet checked."""
     b = Builder(model, where, data)
-    inputs = tuple(b.input(index) for index in model.inputs)
+    inputs = tuple(b.input(index, pixels) for index in model.inputs)
     for b.op in model.ops:
         if not b.op.outputs or b.op.outputs[0] in b.values:
             raise UnusableFile(f"{where}: operator {b.op.name} writes nothing, or what is written already")
@@ -71,8 +73,8 @@ def _folded(b: Builder) -> bool:
     """Compute an operator of constants, whose values alone go on. Whether it was one."""
     known = [b.values.get(index) for index in b.op.inputs]
     out = b.op.outputs[0]
-    if b.op.name == "SHAPE" and known and isinstance(known[0], str):
-        b.values[out] = np.array(b.tensors[known[0]].shape, np.int64)
+    if b.op.name == "SHAPE" and known and isinstance(known[0], str | Lookup):
+        b.values[out] = np.array(b.tensors[known[0] if isinstance(known[0], str) else known[0].image].shape, np.int64)
         return True
     constants = tuple(value for value in known if isinstance(value, np.ndarray))
     if b.op.name not in FOLDS or not known or len(constants) < len(known):

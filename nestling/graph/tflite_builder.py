@@ -25,6 +25,7 @@ DTYPES: dict[str, Dtype] = {"float32": "float32", "int8": "int8", "uint8": "uint
 class Lookup:
     """A function of an image's bytes, value by value: values[c, byte] for channel c. It becomes a `table`, or goes on growing.
 
+    values: float32, whole numbers on their way to a table (int32), or, behind a quantised input, int8.
     whole: our own printer wrote it and says by a name that a float table ends here.
     """
 
@@ -73,14 +74,22 @@ class Builder:
         if self.computed > SHARED * len(self.data) + SMALL:
             raise UnusableFile(f"{self.where}: its operators make of its constants more than {SHARED} times the file")
 
-    def input(self, index: int) -> str:
-        """A tensor that comes in. Raises UnusableFile where it is not one image (or vector) of a fixed size."""
+    def input(self, index: int, pixels: Array | None = None) -> str:
+        """A tensor that comes in, or, with what each byte becomes there ([C, 256]), an image's bytes in its place.
+
+        Raises UnusableFile where it is not one image (or vector) of a fixed size.
+        """
         tensor, name = self.model.tensors[index], self.names[index]
         if any(axis > 0 for axis in tensor.open_sides) or tensor.shape[:1] != (1,):
             raise UnusableFile(f"{self.where}: input {name!r} has shape {list(tensor.shape)}; one image of a fixed size is read")
-        self.tensors[name] = Tensor(name, tensor.shape, self._dtype(index), None, self.quants[index])
-        self.values[index] = name
-        return name
+        if pixels is None:
+            self.tensors[name] = Tensor(name, tensor.shape, self._dtype(index), None, self.quants[index])
+            self.values[index] = name
+            return name
+        image = self.fresh("image")
+        self.tensors[image] = Tensor(image, tensor.shape, "uint8")
+        self.values[index] = Lookup(image, pixels, f"{name}:table")
+        return image
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise UnsupportedOp for the operator being read."""
@@ -99,6 +108,12 @@ class Builder:
             raise UnusableFile(f"{self.where}: operator {self.op.name} reads {what}")
         return self.values[index]
 
+    def unchanged(self) -> None:
+        """The operator's output is its input: whoever reads one reads the other."""
+        index, out = self.op.inputs[0], self.op.outputs[0]
+        self.values[out], self.quants[out] = self.value(0), self.quants[index]
+        self.readers[out] += self.readers[index] - 1
+
     def has(self, place: int) -> bool:
         """Whether an optional input is there."""
         return place < len(self.op.inputs) and self.op.inputs[place] >= 0
@@ -114,7 +129,7 @@ class Builder:
         if isinstance(value, str):
             return value
         if isinstance(value, Lookup):
-            name = self.table(value, self.names[index], None)
+            name = self.table(value, self.names[index], self.quants[index] if value.values.dtype == np.int8 else None)
         elif isinstance(value, Padded):
             name = self._explicit_pad(value, index)
         elif value is None:
@@ -130,6 +145,7 @@ class Builder:
             quant = self.quants[index]
             shifted = quant is not None and tensor.dtype == np.uint8
             data = (value.view(np.uint8) ^ np.uint8(128)).view(np.int8) if shifted else np.array(value)
+            data = data.reshape(1) if data.ndim == 0 else data  # a scalar: it broadcasts as [1] does
             name = self.entered[index] = self.names[index]
             if data.dtype.name not in DTYPES:
                 self.refuse(f"its constant {name!r} is {data.dtype}")

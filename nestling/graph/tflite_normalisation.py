@@ -1,4 +1,4 @@
-"""How the bytes of an image become numbers in a .tflite file: CAST, arithmetic with constants, GATHER, QUANTIZE; read as one table.
+"""How an image's bytes become numbers in a .tflite file: CAST, arithmetic with constants, GATHER, (DE)QUANTIZE; read as one table.
 
 While it is read a normalisation is a Lookup, the 256 answers of every channel; arithmetic with constants is done on these.
 """
@@ -23,6 +23,15 @@ def cast(b: Builder) -> None:
     """Of an image's bytes: the beginning of a table."""
     index = b.op.inputs[0] if b.op.inputs else -1
     value, out = b.value(0), b.model.tensors[b.op.outputs[0]]
+    if isinstance(value, Lookup) and value.values.dtype != np.int8 and out.type_name in ("FLOAT32", "INT32"):
+        b.count(value.values.size)
+        with np.errstate(all="ignore"):
+            numbers = value.values.astype(np.float32 if out.type_name == "FLOAT32" else np.int32)
+        b.values[b.op.outputs[0]] = replace(value, values=numbers)
+        return
+    if isinstance(value, str) and b.tensors[value].dtype == "float32" and out.type_name == "FLOAT32":
+        b.unchanged()
+        return
     image = b.tensors[value] if isinstance(value, str) else None
     if (
         image is None
@@ -48,8 +57,11 @@ def grown(b: Builder, function: Callable[[Array, Array], Array]) -> bool:
     lookup, constant = values[place], values[1 - place]
     assert isinstance(lookup, Lookup) and isinstance(constant, np.ndarray)
     vector = _by_channel(constant, len(lookup.values))
-    if lookup.whole or vector is None or vector.dtype != lookup.values.dtype or b.clamp() != "none":
+    alone = b.readers[b.op.inputs[place]] == 1  # else there would be two tables of one image
+    if lookup.whole or not alone or vector is None or vector.dtype != lookup.values.dtype or b.clamp() != "none":
         return False
+    if lookup.values.dtype == np.int8:
+        return False  # steps of a quantised input: no numbers to reckon with
     b.count(lookup.values.size)
     column = vector[:, None]
     with np.errstate(all="ignore"):
@@ -96,14 +108,27 @@ def gather(b: Builder) -> None:
 
 def quantize(b: Builder) -> None:
     """Of a lookup: its table in integers. Else the node of this name."""
-    value, out = b.value(0), b.op.outputs[0]
+    value, index, out = b.value(0), b.op.inputs[0], b.op.outputs[0]
     quant = b.quants[out]
-    apart = isinstance(value, Lookup) and value.whole and b.names[b.op.inputs[0]] != f"{b.names[out]}:add"
+    whole = isinstance(value, Lookup) and value.whole and b.names[index] != f"{b.names[out]}:add"
+    apart = whole or b.readers[index] > 1
     if isinstance(value, Lookup) and not apart and quant is not None and quant.axis is None and value.values.dtype == np.float32:
-        steps = _steps(value.values, quant)
-        b.values[out] = b.table(replace(value, values=steps), b.names[out], quant)
+        b.count(value.values.size)
+        b.values[out] = replace(value, values=_steps(value.values, quant))
         return
     b.node("quantize", ir.Quantize(), (b.read_tensor(0),))
+
+
+def dequantize(b: Builder) -> None:
+    """Of a lookup of integers that nothing else reads: its real numbers, which go on growing. Else the node of this name."""
+    value, index = b.value(0), b.op.inputs[0]
+    quant = b.quants[index]
+    if not isinstance(value, Lookup) or value.whole or quant is None or b.readers[index] > 1:
+        b.node("dequantize", ir.Dequantize(), (b.read_tensor(0),))
+        return
+    b.count(value.values.size)
+    real = (value.values.astype(np.float32) - quant.zero_point[0].astype(np.float32)) * quant.scale[0]
+    b.values[b.op.outputs[0]] = replace(value, values=real)
 
 
 def _steps(real: Array, quant: Quant) -> Array:

@@ -12,9 +12,9 @@ from nestling.errors import UnusableFile
 from nestling.graph import ir
 from nestling.graph.fixed_point import multiply, quantize_multiplier
 from nestling.graph.ir import Array, Clamp, Quant, Sides, Tensor
-from nestling.graph.tflite_builder import Builder, Padded
+from nestling.graph.tflite_builder import Builder, Lookup, Padded
 from nestling.graph.tflite_constants import dequantized
-from nestling.graph.tflite_normalisation import cast, gather, grown, quantize
+from nestling.graph.tflite_normalisation import cast, dequantize, gather, grown, quantize
 
 SAME = 0
 LOWEST = {"float32": float(np.finfo(np.float32).min), "int8": -128}
@@ -159,8 +159,14 @@ def _mul(b: Builder) -> None:
 
 
 def _div(b: Builder) -> None:
-    if not grown(b, np.divide):
-        b.refuse("a division is read in the normalisation of an image only")
+    """By a constant, of floats: the product with its inverse (in an image's normalisation the quotient itself)."""
+    if grown(b, np.divide):
+        return
+    a, value = b.read_tensor(0), b.value(1)
+    if not isinstance(value, np.ndarray) or b.tensors[a].dtype != "float32" or not value.all():
+        b.refuse("a division is read of floats by a constant that is not zero")
+    inverse = 1 / np.asarray(b.tensors[b.read_tensor(1)].data, np.float32)
+    b.node("mul", ir.Mul(b.clamp()), (a, b.constant(f"{b.names[b.op.outputs[0]]}:inverse", inverse)))
 
 
 def _sub(b: Builder) -> None:
@@ -191,9 +197,9 @@ def _negated(b: Builder, constant: Tensor, other: Tensor) -> tuple[Array, Quant 
     centred = data.astype(np.int64) - zero
     rescale = quantize_multiplier(np.array([float(quant.scale[0]) / (2 * largest)]))
     exact = np.array_equal(multiply(-centred << 20, *rescale), -multiply(centred << 20, *rescale))
-    if zero == -128 or data.astype(np.int64).min() == -128 or not exact:
+    if not exact:
         b.refuse("the constant has no exact opposite")
-    return (-data.astype(np.int64)).astype(np.int8), replace(quant, zero_point=np.array([-zero], np.int32))
+    return (-1 - data.astype(np.int64)).astype(np.int8), replace(quant, zero_point=np.array([-1 - zero], np.int32))
 
 
 def _relu(b: Builder) -> None:
@@ -239,10 +245,6 @@ def _hard_swish(b: Builder) -> None:
 
 def _logistic(b: Builder) -> None:
     b.node("logistic", ir.Logistic(), (b.read_tensor(0),))
-
-
-def _dequantize(b: Builder) -> None:
-    b.node("dequantize", ir.Dequantize(), (b.read_tensor(0),))
 
 
 # ---- shapes ---------------------------------------------------------------------------------------------------------------------
@@ -307,6 +309,15 @@ def _reshape(b: Builder) -> None:
     b.node("reshape", ir.Reshape(), (x.name,), tuple(wanted))
 
 
+def _resize(b: Builder) -> None:
+    """To the size that it has, which changes nothing."""
+    value = b.value(0)
+    x = b.tensors[value.image if isinstance(value, Lookup) else b.read_tensor(0)]
+    if b.integers(1) != x.shape[1:3]:
+        b.refuse(f"it makes {list(b.integers(1))} of {list(x.shape[1:3])}; the Graph changes no sizes")
+    b.unchanged()
+
+
 def _squeeze(b: Builder) -> None:
     """SQUEEZE and EXPAND_DIMS: the output's shape says all."""
     x, out = b.tensors[b.read_tensor(0)], b.model.tensors[b.op.outputs[0]]
@@ -352,5 +363,7 @@ READERS: Mapping[str, Callable[[Builder], None]] = {
     "CAST": cast,
     "GATHER": gather,
     "QUANTIZE": quantize,
-    "DEQUANTIZE": _dequantize,
+    "DEQUANTIZE": dequantize,
+    "RESIZE_BILINEAR": _resize,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
 }

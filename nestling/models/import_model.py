@@ -2,14 +2,16 @@
 
 An integer network (int8, or the old uint8) becomes the bundle's int8 graph with a table in front, image -> what the file takes, and
 keeps its own end. A float network becomes the bundle's architecture, ending in the embedding, and its last layer the head: so it
-serves as a backbone, too. What the file does not say is assumed, and the lineage says what was. NumPy only.
+serves as a backbone, too; a table stands in front where it normalises its image itself. Which numbers a float network takes is seen
+in what it does to them first (import_input.py), or asked for. What else the file does not say is assumed, and the lineage says what
+was. NumPy only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +20,12 @@ from numpy.typing import NDArray
 
 from nestling.bundle import Bundle, Step
 from nestling.errors import NestlingError, UnusableFile
-from nestling.graph import reference
-from nestling.graph.edit import free_name, tidy
+from nestling.graph.edit import tidy
 from nestling.graph.endings import ending, ending_in, without_last_layer
 from nestling.graph.fixed_point import round_half_away
-from nestling.graph.ir import Array, Graph, Node, Quant, Table, Tensor
+from nestling.graph.ir import Array, Graph, Tensor
 from nestling.graph.read_tflite import read_tflite
-from nestling.graph.spec import check
+from nestling.models.import_input import found
 from nestling.preprocess import ImagePreprocess, Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.preprocess import table as normalised
@@ -32,6 +33,12 @@ from nestling.preprocess import to_plain as preprocess_to_plain
 from nestling.targets.tflite_normalization import normalization
 
 Numbers = tuple[float, ...]
+
+CHOICES = """say it; the network's makers, or the code that it was trained with, know which of these it is (v: a byte, 0..255):
+    --mean 0 --std 1                                          0..1, v / 255
+    --mean 0.5 --std 0.5                                      -1..1, v / 127.5 - 1
+    --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225          ImageNet's mean and deviation
+    --mean 0 --std 0.00392157                                 0..255, v as it is"""
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,9 @@ def import_model(
 
     labels: one a class; None for those in the file, else "class 0", "class 1", ...
     mean, std: one number, or one a channel, for values in 0..1: input = (v / 255 - mean) / std. Both or none; None for what the
-    file says, else bytes as they are for a quantised input, v / 255 for a float one.
+    file says, else bytes as they are for a quantised input, what the graph shows for a float one.
     Raises UnusableFile for a damaged file and one that does not take one image or give one score a class, UnsupportedOp for an
-    operator that the Graph does not hold, NestlingError for labels or numbers that do not fit.
+    operator that the Graph does not hold, NestlingError for labels or numbers that do not fit, and where mean and std are needed.
     """
     try:
         content = path.read_bytes()
@@ -69,17 +76,26 @@ def import_model(
     graph, about = read_tflite(content, str(path))
     graph, notes = _first_output(graph)
     image = _image(graph, path)
+    _classifying(graph, path)
     if (mean is None) != (std is None):
         raise NestlingError("--mean and --std belong together; only one of them was given.")
     ours = _own_preprocess(about["preprocess"], image, path)
     given = None if mean is None or std is None else (tuple(mean), tuple(std))
-    preprocess, graph, assumed = _with_table(graph, image, given, ours, normalization(content), path)
-    bundle, end_notes = _parts(graph, preprocess, path)
+
+    def read(pixels: Array) -> Graph:
+        return _first_output(read_tflite(content, str(path), pixels)[0])[0]
+
+    said = _said(graph, image, given, ours, normalization(content), read, path)
+    preprocess = ours if ours is not None and given is None else _preprocess(image, said, path)
+    bundle, end_notes = _parts(_with_table(graph, image, said, preprocess, read), preprocess)
     names, label_notes = _labels(labels, about["labels"], _classes(bundle), path)
+    if said.assumed:
+        notes.append(f"its input is taken to be {said.source}: mean {_listed(said.mean)}, std {_listed(said.std)}")
     settings = {
         "file": path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
-        "assumed": [*notes, *assumed, *end_notes, *label_notes],
+        "normalisation": said.source,
+        "assumed": [*notes, *end_notes, *label_notes],
     }
     return replace(bundle, labels=names, lineage=(Step("import", settings),))
 
@@ -88,43 +104,40 @@ def import_model(
 
 
 def _image(graph: Graph, path: Path) -> Tensor:
-    """The input, where it is one image."""
+    """The input, where it is one image, of a size that images are made in."""
     found = [graph.tensors[name] for name in graph.inputs]
     if len(found) != 1 or len(found[0].shape) != 4 or found[0].shape[3] not in (1, 3):
         takes = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in found)
         raise UnusableFile(f"{path} takes {takes}; nestling imports networks that take one image, [1, H, W, 1 or 3].")
+    _preprocess(found[0], Said((0.0,), (1.0,), ""), path)
     return found[0]
 
 
-def _with_table(
+def _classifying(graph: Graph, path: Path) -> None:
+    """Raises UnusableFile where the output is not one score a class."""
+    logits = graph.tensors[ending(graph).logits]
+    if math.prod(logits.shape) != logits.shape[-1] or logits.dtype == "uint8":
+        raise UnusableFile(f"{path} gives {list(logits.shape)}, not one score a class; nestling imports networks that classify.")
+
+
+def _said(
     graph: Graph,
     image: Tensor,
     given: tuple[Numbers, Numbers] | None,
     ours: Preprocess | None,
     standard: tuple[Numbers, Numbers] | None,
+    read: Callable[[Array], Graph],
     path: Path,
-) -> tuple[Preprocess, Graph, list[str]]:
-    """(preprocessing, the graph, in which an integer network has a table in front, what was assumed)."""
+) -> Said:
+    """The first that there is: the graph's own table, the caller's word, our metadata, the standard's, what the graph shows.
+
+    The standard's mean 0 and std 1 mean for a quantised input that nothing is to be done to the bytes.
+    """
     table = _own_table(graph, image)
     if table is not None:
         if given is not None:
             raise NestlingError(f"{path} normalises its image itself.", "leave out --mean and --std")
-        return ours or _preprocess(image, _said_by_table(table), path), graph, []
-    said = _said(image, given, ours, standard)
-    preprocess = ours if ours is not None and given is None else _preprocess(image, said, path)
-    notes = [f"its input is taken to be {said.source}: mean {_listed(said.mean)}, std {_listed(said.std)}"] if said.assumed else []
-    if not _is_integer(graph):
-        return preprocess, graph, notes
-    return preprocess, _in_front(graph, image, _raw(image) if said.as_they_are else _steps(normalised(preprocess), image)), notes
-
-
-def _said(
-    image: Tensor, given: tuple[Numbers, Numbers] | None, ours: Preprocess | None, standard: tuple[Numbers, Numbers] | None
-) -> Said:
-    """The first of these that there is: the caller's word, our metadata, the standard's, the habit for such an input.
-
-    The standard's mean 0 and std 1 mean for a quantised input that nothing is to be done to the bytes.
-    """
+        return _said_by_table(table)
     if given is not None:
         return Said(*given, "as --mean and --std say")
     if ours is not None:
@@ -133,9 +146,31 @@ def _said(
         mean, std = (tuple(value / 255 for value in values) for values in standard)
         return Said(mean, std, "as its metadata says")
     if image.quant is None:
-        return Said((0.0,), (1.0,), "v / 255", assumed=True)
+        return _shown(read, image, path)
     scale, zero = float(image.quant.scale[0]), int(image.quant.zero_point[0])
     return Said(((zero + 128) / 255,), (1 / (255 * scale),), "the image's bytes as they are", True, standard is None)
+
+
+def _shown(read: Callable[[Array], Graph], image: Tensor, path: Path) -> Said:
+    """What the graph of a float network shows of its input. Raises NestlingError, with what to say, where that is not enough."""
+    shown = found(read, image.shape[3])
+    if len(shown.fitting) == 1:
+        one = shown.fitting[0]
+        becomes = shown.becomes[one.name]
+        return Said((one.mean,), (one.std,), f"{one.name}, of which its graph makes {becomes}")
+    made = ", ".join(f"{becomes} of {name}" for name, becomes in shown.becomes.items())
+    why = f"its graph makes {made}, which tells no one of them" if made else "its graph does nothing to it that would tell"
+    raise NestlingError(f"{path} does not say which numbers it takes for an image: {why}, and no metadata does.", CHOICES)
+
+
+def _with_table(graph: Graph, image: Tensor, said: Said, preprocess: Preprocess, read: Callable[[Array], Graph]) -> Graph:
+    """The graph that takes bytes, where it has to: integers do, and what a file does to its image first goes into the table."""
+    if image.dtype == "uint8":
+        return graph
+    pixels = _raw(image) if said.as_they_are else _steps(normalised(preprocess), image)
+    made = read(pixels)
+    tables = [np.asarray(made.tensors[node.inputs[1]].data) for node in made.nodes if node.op == "table"]
+    return graph if not _is_integer(graph) and all(np.array_equal(table, pixels) for table in tables) else made
 
 
 def _preprocess(image: Tensor, said: Said, path: Path) -> Preprocess:
@@ -206,25 +241,6 @@ def _steps(real: NDArray[np.float32], image: Tensor) -> Array:
     return np.clip(steps, -128, 127).astype(np.int8)
 
 
-def _in_front(graph: Graph, image: Tensor, values: Array) -> Graph:
-    """The graph with `table` before its input; a quantize that is the only reader of a float input goes into the table."""
-    target, nodes = image, graph.nodes
-    readers = graph.readers(image.name)
-    if values.dtype == np.float32 and len(readers) == 1 and readers[0].op == "quantize":
-        columns = np.ascontiguousarray(values.T[None, None])  # [1, 1, 256, C], an image with every byte
-        values = np.ascontiguousarray(reference.step(graph, readers[0], (columns,))[0, 0].T)
-        target = graph.tensors[readers[0].name]
-        nodes = tuple(node for node in nodes if node is not readers[0])
-    pixels = Tensor(free_name("image", graph.tensors), image.shape, "uint8")
-    quant = None if target.quant is None else Quant(target.quant.scale, target.quant.zero_point)
-    table = Tensor(free_name(f"{target.name}:table", graph.tensors), values.shape, target.dtype, values, quant)
-    node = Node("table", (pixels.name, table.name), (target.name,), Table())
-    tensors = {pixels.name: pixels, table.name: table, **graph.tensors}
-    if target is not image:
-        del tensors[image.name]
-    return check(Graph(tensors, (node, *nodes), (pixels.name,), graph.outputs), "the graph with its table")
-
-
 # ---- what goes out -------------------------------------------------------------------------------------------------------------
 
 
@@ -236,24 +252,22 @@ def _first_output(graph: Graph) -> tuple[Graph, list[str]]:
     return tidy(replace(graph, outputs=graph.outputs[:1])), [note]
 
 
-def _parts(graph: Graph, preprocess: Preprocess, path: Path) -> tuple[Bundle, list[str]]:
+def _parts(graph: Graph, preprocess: Preprocess) -> tuple[Bundle, list[str]]:
     """The bundle without labels: which part is backbone, which is head."""
     end = ending(graph)
-    shape = graph.tensors[end.logits].shape
-    if math.prod(shape) != shape[-1] or graph.tensors[end.logits].dtype == "uint8":
-        raise UnusableFile(f"{path} gives {list(shape)}, not one score a class; nestling imports networks that classify.")
     float_layer = end.layer is not None and graph.tensors[end.layer.name].dtype == "float32"
     empty = Bundle(None, {}, None, (), preprocess)
     if end.layer is not None and float_layer:
         body, head = without_last_layer(graph, end.layer)
-        if _is_integer(graph) and graph.tensors[body.outputs[0]].dtype == "int8":
-            return replace(empty, graph=body, head=head), []
-        if not _is_integer(graph):
+        if not _is_integer(body):  # integers at the file's ends alone are no integer network
             return replace(empty, architecture=body, head=head), []
-    if _is_integer(graph):
+        if graph.tensors[body.outputs[0]].dtype == "int8":
+            return replace(empty, graph=body, head=head), []
+    scores = ending_in(graph, end.logits)
+    if _is_integer(scores):
         return replace(empty, graph=graph), []
     note = "it does not end in a fully connected layer: it keeps its own end, and as a backbone its scores serve as embedding"
-    return replace(empty, architecture=ending_in(graph, end.logits)), [note]
+    return replace(empty, architecture=scores), [note]
 
 
 def _classes(bundle: Bundle) -> int:

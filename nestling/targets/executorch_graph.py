@@ -49,6 +49,8 @@ class GraphProgram(nn.Module):
         self.places = {name: f"constant_{i}" for i, name in enumerate(graph.tensors) if graph.tensors[name].data is not None}
         weights = {node.inputs[1] for node in graph.nodes if node.op in (*CHANNELS_FIRST, "fully_connected")}
         layouts = {node.inputs[1]: CHANNELS_FIRST[node.op] for node in graph.nodes if node.op in CHANNELS_FIRST}
+        broadcast = {name for node in graph.nodes for name in node.inputs if node.op in ("add", "mul")}
+        broadcast -= {name for node in graph.nodes for name in node.inputs if node.op not in ("add", "mul")}
         if graph.tensors[graph.inputs[0]].dtype != "uint8":
             raise UnsupportedOp("a .pte takes the image's bytes; this graph has no normalisation in front.")
         for node in graph.nodes:
@@ -62,6 +64,8 @@ class GraphProgram(nn.Module):
                 hint = "make them symmetric: executorch_weights.py"
                 raise UnsupportedOp(f"the weights {name!r} have a zero point, which XNNPACK does not take; .tflite works.", hint)
             data = real(tensor) if tensor.dtype == "int32" else np.asarray(tensor.data)  # biases: XNNPACK rounds them back
+            if name in broadcast and data.shape[:3] == (1, 1, 1):
+                data = data.reshape(-1)  # [C]: of a constant [1, C, 1, 1] XNNPACK makes one of another layout
             order = layouts.get(name, NCHW if data.ndim == 4 else tuple(range(data.ndim)))
             self.register_buffer(place, torch.from_numpy(np.ascontiguousarray(data.transpose(order))))
             if tensor.quant is not None and name in weights:  # as buffers: the partitioner wants to find them there

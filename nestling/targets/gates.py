@@ -261,7 +261,7 @@ def _not_found(content: bytes, graph: Graph) -> list[str]:
 
 
 LAYOUTS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # how the formats lay a layer's weights out
-    "conv2d": ((0, 1, 2, 3), (0, 3, 1, 2)),
+    "conv2d": ((0, 1, 2, 3), (0, 3, 1, 2), (3, 1, 2, 0)),  # the last: of one input channel, which ExecuTorch takes for depthwise
     "depthwise_conv2d": ((0, 1, 2, 3), (3, 0, 1, 2)),
     "fully_connected": ((0, 1), (1, 0)),
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Nestling
+from models.test_import_input import CODE, Piece, network
 
 from nestling import bundle as bundles
 from nestling.preprocess import load as load_image
@@ -46,7 +47,7 @@ def test_what_was_assumed_is_said(nestling: Nestling, shared_data: Shared, photo
 
 def test_a_float_network_becomes_a_backbone(nestling: Nestling, shared_data: Shared, photos: Path, tmp_path: Path) -> None:
     base, mine = tmp_path / "base.nest", tmp_path / "mine.nest"
-    assert "float network" in nestling("import", shared_data("vww_96_float.tflite"), "-o", base).stdout
+    assert "float network" in nestling("import", shared_data("vww_96_float.tflite"), "--mean", 0, "--std", 1, "-o", base).stdout
     result = json.loads(nestling("fit", photos, "--backbone", base, "-o", mine, "--json").stdout)
     assert result["top1"] >= 0.75
     fitted = bundles.load(mine)
@@ -58,6 +59,26 @@ def test_a_float_network_becomes_a_backbone(nestling: Nestling, shared_data: Sha
     nestling("fit", photos, "--backbone", mine, "--classes", "apple,plum", "-o", again, "--json")
     assert bundles.load(again).labels == ("apple", "plum")
     assert [step.name for step in bundles.load(again).lineage] == ["import", "fit"]
+
+
+def test_what_a_file_does_not_say_is_asked_for(nestling: Nestling, shared_data: Shared, tmp_path: Path) -> None:
+    asked = nestling("import", shared_data("vww_96_float.tflite"), "-o", tmp_path / "m.nest", status=1)
+    assert "--mean 0.5 --std 0.5" in asked.stderr and not (tmp_path / "m.nest").exists()
+
+
+def test_a_network_that_normalises_its_image_goes_all_the_way(nestling: Nestling, photos: Path, tmp_path: Path) -> None:
+    """One channel, which ExecuTorch's first convolution takes for depthwise; padded before it is normalised."""
+    grey = [Piece(CODE.PAD), Piece(CODE.MUL, (1 / 127.5,), left=True), Piece(CODE.SUB, (1.0,), 4)]
+    (tmp_path / "grey.tflite").write_bytes(network(grey, channels=1))
+    done = nestling("import", tmp_path / "grey.tflite", "-o", tmp_path / "grey.nest")
+    assert "0..255, of which its graph makes -1..1" in done.stdout and "assumed" not in done.stderr
+    said = json.loads(nestling("import", tmp_path / "grey.tflite", "-o", tmp_path / "grey.nest", "--json").stdout)
+    assert said["normalisation"].startswith("0..255") and said["kind"] == "float" and said["embedding"] == 8
+    nestling("fit", photos, "--backbone", tmp_path / "grey.nest", "-o", tmp_path / "mine.nest")
+    nestling("export", tmp_path / "mine.nest", "--to", "pte,tflite,onnx,c", "--precision", "fp32,int8", "-o", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("mine-*")} >= {
+        "mine-fp32.pte", "mine-int8.pte", "mine-fp32.tflite", "mine-int8.tflite", "mine-fp32.onnx", "mine-int8.onnx", "mine-c-host",
+    }  # fmt: skip
 
 
 def test_a_bundle_of_a_timm_network_is_a_backbone_too(nestling: Nestling, bundle: Path, photos: Path, tmp_path: Path) -> None:

@@ -219,6 +219,44 @@ def test_subtraction_of_a_constant(q: Quant | None) -> None:
     assert [node.op for node in assert_as_litert(data).nodes] == ["add"]
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1)])
+@pytest.mark.parametrize(("name", "left"), [("MUL", True), ("ADD", False), ("SUB", True), ("SUB", False), ("DIV", False)])
+def test_arithmetic_with_one_number(shape: tuple[int, ...], name: str, left: bool) -> None:
+    """Keras writes it without axes."""
+    options = getattr(schema, f"{name.title()}OptionsT")()
+    tensors = [activation("x", (1, 4, 5, 3)), constant("k", np.full(shape, 1.7, np.float32)), activation("y", (1, 4, 5, 3))]
+    assert_as_litert(file(tensors, [op(getattr(CODE, name), "k x" if left else "x k", "y", options)]))
+
+
+@pytest.mark.parametrize("zero", [-128, 127, 0])
+def test_an_integer_constant_with_any_zero_point_is_taken_away(zero: int) -> None:
+    """Converters put the zero point of constants of one sign at an end of their range."""
+    held = np.array([-128, 0, 127], np.int8)
+    tensors = [
+        activation("x", (1, 4, 5, 3), quant(0.05, -128)), constant("k", held, quant(0.05, zero)),
+        activation("y", (1, 4, 5, 3), quant(0.06, 1)),
+    ]  # fmt: skip
+    assert [node.op for node in assert_as_litert(file(tensors, [op(CODE.SUB, "x k", "y", schema.SubOptionsT())])).nodes] == ["add"]
+
+
+def test_what_changes_nothing_is_not_there() -> None:
+    """A RESIZE to the size that it has, a CAST to the same type; but the tensor behind has its readers' rights."""
+    tensors, conv = convolution(False)
+    tensors += [activation("r", (1, 6, 6, 4)), activation("t", (1, 6, 6, 4)), ints("size", 6, 6), activation("y", (1, 6, 6, 4))]
+    tensors.append(activation("a", (1, 6, 6, 4)))
+    operators = [
+        conv,
+        op(CODE.RESIZE_BILINEAR, "c size", "r", schema.ResizeBilinearOptionsT(halfPixelCenters=True)),
+        op(CODE.CAST, "r", "t", schema.CastOptionsT(), 1),
+        op(CODE.RELU, "t", "a"),
+        op(CODE.ADD, "a r", "y", schema.AddOptionsT()),
+    ]
+    assert [node.op for node in assert_as_litert(file(tensors, operators)).nodes] == ["conv2d", "mul", "add"]
+    tensors = [activation("x", (1, 6, 6, 3)), ints("size", 3, 6), activation("y", (1, 3, 6, 3))]
+    with pytest.raises(UnsupportedOp, match=r"RESIZE_BILINEAR at 'y': it makes \[3, 6\] of \[6, 6\]"):
+        read_tflite(file(tensors, [op(CODE.RESIZE_BILINEAR, "x size", "y", schema.ResizeBilinearOptionsT())]))
+
+
 def test_fully_connected_of_an_image_is_flattened() -> None:
     q = quant(0.05, -3)
     tensors = [

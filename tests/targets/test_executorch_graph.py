@@ -112,6 +112,23 @@ def test_odd_forms_are_computed_as_the_graph_has_them() -> None:
     assert np.abs(steps - reference).max() < 3.5 / 256 and np.sqrt(np.mean((steps - reference) ** 2)) < 1 / 256
 
 
+def test_a_constant_of_four_dimensions_is_one_a_channel() -> None:
+    """As converters write them; of [1, C, 1, 1] XNNPACK would make another layout's."""
+    rng = np.random.default_rng(4)
+    held = {"table": TABLE, "factor": rng.normal(0, 1, (1, 1, 1, 3)).astype(np.float32)}
+    tensors = {name: Tensor(name, data.shape, "float32", data) for name, data in held.items()}
+    tensors |= {"image": Tensor("image", (1, 8, 8, 3), "uint8"), "out": Tensor("out", (1, 3), "float32")}
+    tensors |= {name: Tensor(name, (1, 8, 8, 3), "float32") for name in ("x", "y")}
+    nodes = (
+        Node("table", ("image", "table"), ("x",), ir.Table()),
+        Node("mul", ("x", "factor"), ("y",), ir.Mul()),
+        Node("mean", ("y",), ("out",), ir.Mean()),
+    )
+    graph, images = check(Graph(tensors, nodes, ("image",), ("out",))), pictures(4, 8)
+    answers = executorch.load_bytes(program_of(graph).content, "x").features(np.stack(images))
+    np.testing.assert_allclose(answers, litert(graph, images), atol=1e-5)
+
+
 def test_an_image_that_is_not_bytes_is_refused() -> None:
     graph = forms()
     rest = replace(graph, nodes=graph.nodes[1:], inputs=("table0",))
