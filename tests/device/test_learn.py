@@ -21,13 +21,13 @@ from nestling.bundle import PARTS
 from nestling.data.folders import scan
 from nestling.data.split import split
 from nestling.device.device_features import checked_features, embedded
-from nestling.device.head_file import newest
+from nestling.device.head_file import newest, save
 from nestling.device.head_format import Optimizer, to_bytes
 from nestling.device.learn import LearnConfig, Learned, learn
 from nestling.device.order import order
 from nestling.device.parts import HEADING, parts, read_split
 from nestling.device.replay import room
-from nestling.errors import UnusableData, UnusableFile
+from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.graph import reference
 from nestling.preprocess import load as load_image
 from nestling.progress import Advance, Progress, silent
@@ -165,6 +165,33 @@ def test_another_training_is_not_gone_on_with(packed: Path, photos: Photos) -> N
     (data / "apple" / "00.png").unlink()
     fewer = learn(packed, data, LearnConfig(cycles=25, rate=0.1, resume=True))
     assert any("photographs" in note for note in fewer.notes)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_position_behind_the_end_is_refused_or_the_next_epoch(packed: Path, photos: Photos, balanced: bool) -> None:
+    """The bounds know how many items there are; how long a balanced order of them is only the photographs do."""
+    data, head = photos("photos", COUNTS), packed / "head.nst"
+    first = newest(head)[0]
+    save(replace(first, training=replace(first.training, balanced=balanced)), head)
+    before = learn(packed, data, LearnConfig(cycles=1)).head
+    assert before.progress.position > 0
+    place = before.progress.items + (len(FRUIT) if balanced else 0)
+    save(replace(before, progress=replace(before.progress, position=place)), packed / "trained.nst")
+    after = learn(packed, data, LearnConfig(cycles=2, resume=True))
+    assert any("gone on" in note for note in after.notes)
+    assert after.head.progress.epoch == before.progress.epoch + 1 and after.head.progress.steps == 2
+    assert 0 <= after.head.progress.position <= before.progress.items
+    with pytest.raises(UnusableFile, match="position and its items do not fit"):
+        save(replace(before, progress=replace(before.progress, position=3 * before.progress.items + 1)), packed / "trained.nst")
+
+
+def test_a_training_that_diverges_ends_with_what_to_type(packed: Path, photos: Photos) -> None:
+    data = photos("photos", COUNTS)
+    learn(packed, data, LearnConfig(cycles=3))
+    saved = (packed / "trained.nst").read_bytes()
+    with pytest.raises(NestlingError, match="diverge") as caught:
+        learn(packed, data, LearnConfig(cycles=300, rate=1e9, save_every=300))
+    assert "--rate" in caught.value.hint and (packed / "trained.nst").read_bytes() == saved
 
 
 def test_a_damaged_result_is_named_and_the_one_before_it_taken(packed: Path, photos: Photos) -> None:

@@ -327,20 +327,25 @@ static int run_with(const char *options) {
 
 /* Class folders, or parts of them, of whole and of damaged images, odd names and links; `times` entries. */
 static void photographs(uint32_t times, int odd) {
-    static const char *const folders[] = {"a", "b", "c", "new", "train", "train/a", "train/b", "val", "val/a", "test", "test/b", "a/deep", ".hidden", "\xc3\xbc", "\xff", "line\nfeed", "\xed\xa0\x80"};
-    static const char *const links[] = {".", "..", "a", "../a", "/dev/null", "/", "nowhere", "../../data"};
+    static const char *const folders[] = {
+        "a", "b", "c", "new", "a/deep", ".hidden", "\xc3\xbc", "train", "train/a", "train/b", "val", "val/a", "test", "test/b",
+        "Training", "Training/a", "TEST", "TEST/a", "seg_train", "seg_train/seg_train", "seg_train/seg_train/a", "train-set_", "__MACOSX",
+        "\xff", "line\nfeed", "\xed\xa0\x80",
+    };
+    static const uint32_t begins[] = {0, 0, 7, 14}; /* classes, or parts, alone or among others */
+    static const char *const links[] = {".", "..", "a", "../a", "/dev/null", "nowhere", "../../data"};
     char name[ROOM], path[ROOM];
     cleared("run/data");
-    const uint32_t known = odd ? sizeof folders / sizeof *folders - (chance(80) ? 3 : 0) : 3; /* the last ones are refused */
+    const uint32_t begin = odd ? begins[below(4)] : 0, known = odd ? sizeof folders / sizeof *folders - (chance(80) ? 3 : 0) : 3; /* the last ones are refused */
     for (uint32_t i = 0; i < times; i++) {
-        const char *folder = odd ? folders[below(known)] : folders[i % known];
+        const char *folder = odd ? folders[begin + below(known - begin)] : folders[i % known];
         snprintf(name, sizeof name, "run/data/%s", folder);
         path_of(path, name);
         if (mkdir(path, 0777) && odd && chance(5)) continue;
         snprintf(name, sizeof name, "run/data/%s/%u%s", folder, (unsigned)i, odd && chance(5) ? "\x1b[31m" : "");
         path_of(path, name);
         if (odd && chance(6)) {
-            if (symlink(links[below(sizeof links / sizeof *links - 3)], path)) continue;
+            if (symlink(links[below(sizeof links / sizeof *links)], path)) continue;
         } else if (odd && chance(3)) {
             if (mkfifo(path, 0666)) continue;
         } else {
