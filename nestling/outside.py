@@ -145,7 +145,8 @@ def parsed(text: bytes, where: str, hint: str = "") -> Any:
     try:
         value = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UnusableFile(f"{where} is no JSON that can be read ({str(error) or 'nested too deep'}).", hint) from error
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise UnusableFile(f"{where} is no JSON that can be read ({reason}).", hint) from error
     if _is_deeper(value, DEEPEST):
         raise UnusableFile(f"{where} is nested more than {DEEPEST} deep.", hint)
     return value

@@ -76,7 +76,8 @@ def create(
         source = f"none (seed {seed})"
     else:
         state, source = _state(name, weights)
-        weights_of.fill(module, state, source.partition(" ")[0], ignore=_classifiers(name))
+        said = source.partition(" sha256:")[0].removeprefix("file:")
+        weights_of.fill(module, weights_of.network_in(state, module, said), said, ignore=_classifiers(name))
     _width(module, name, preprocess.size)
     return Timm(name, source), to_arrays(plain(module)), preprocess
 

@@ -6,7 +6,6 @@ import hashlib
 import urllib.error
 import urllib.request
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,12 +21,14 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from nestling.errors import NestlingError, UnusableFile
-from nestling.outside import NOT_FINITE, VARIANCE, content, require_plain_members, require_regular, require_small_header
+from nestling.models.pth import Claim, read_pth, tensors_of
+from nestling.outside import NOT_FINITE, VARIANCE, content, require_small_header, unzipped
 
 # Outer keys under which training programs put the state dict, and wrappers' prefixes.
 # Averaged weights come first: they are the ones that were evaluated.
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.")
+ARCHIVE = b"PK\3\4"  # what torch.save's files have begun with since torch 1.6
 HUB_SECONDS = 5.0  # to hear anything at all from the hub before giving up
 
 
@@ -131,42 +132,45 @@ def from_file(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file by name; nesting and wrappers' prefixes taken off.
+    """The tensors of a .safetensors file, or of one that torch.save wrote, by name; nesting and wrappers' prefixes taken off.
 
-    A .pth is read with weights_only: it can hold numbers, not code. Raises UnusableFile, naming the file.
+    Of torch's files tensors and plain values are read (pth.py), of those from before torch 1.6 by torch with weights_only: they can
+    hold numbers, not code. Raises UnusableFile, naming the file.
     """
-    require_regular(path)
-    try:
-        if path.suffix == ".safetensors":
-            whole = content(path)
-            require_small_header(whole[:8], str(path))
+    whole = content(path)
+    if path.suffix == ".safetensors":
+        require_small_header(whole[:8], str(path))
+        try:
             return _unwrapped(load_safetensors(whole))
-        _require_stored(path)
+        except SafetensorError as error:
+            raise UnusableFile(f"{path} is not a whole .safetensors file ({error}).") from error
+    if not whole.startswith(ARCHIVE):
+        return _unwrapped(_named(_older(path, whole), path))
+    members = unzipped(whole, str(path))
+    return _unwrapped(tensors_of(_named(read_pth(members, str(path)), path), members, str(path)))
+
+
+def _older(path: Path, whole: bytes) -> Any:
+    """What a file from before torch 1.6 holds, read by torch."""
+    if b"bytearray" in whole:  # torch makes one as long as the file claims
+        raise UnusableFile(f"{path} holds other things than numbers.")
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about how the file was written: either it can be read or the error says so
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except UnusableFile:
-        raise
-    except OSError as error:
-        raise UnusableFile(f"{path} cannot be read: {error.strerror or error}.") from error
-    except SafetensorError as error:
-        raise UnusableFile(f"{path} is not a whole .safetensors file ({error}).") from error
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen kinds for damaged and for hostile files
-        reason = str(error).partition("\n")[0]
+        reason = " ".join(str(error).partition("\n")[0].split())
         raise UnusableFile(f"{path} is not a file of weights that can be read without running it ({reason}).") from error
+
+
+def _named(found: Any, path: Path) -> dict[str, Any]:
+    """The state dict in what a file holds: names with tensors, or with claims on them."""
     state = next((found[nest] for nest in NESTS if isinstance(found, Mapping) and isinstance(found.get(nest), Mapping)), found)
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
+    kinds = (Tensor, Claim)
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, kinds)} if isinstance(state, Mapping) else {}
     if not tensors:
         raise UnusableFile(f"{path} holds no state dict (names with tensors), which is what weights are read from.")
-    return _unwrapped(tensors)
-
-
-def _require_stored(path: Path) -> None:
-    """A .pth is an archive of tensors as they are; one with compressed members, or such as lie over others, unfolds in memory."""
-    if not zipfile.is_zipfile(path):
-        return  # of before torch 1.6
-    with zipfile.ZipFile(path) as archive:
-        require_plain_members(archive.infolist(), path.stat().st_size, str(path))
+    return tensors
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,6 +178,21 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return dict(state)
+
+
+def network_in(state: Mapping[str, Tensor], module: nn.Module, source: str) -> dict[str, Tensor]:
+    """Of a training program's weights those of the module, under the prefix that all of its names have there ("model.", "net.").
+
+    The state itself where there is no such prefix. Raises UnusableFile where there are several: student and teacher, say.
+    """
+    wanted = [name for name in module.state_dict() if not name.endswith("num_batches_tracked")]
+    starts = {key.removesuffix(wanted[0]) for key in state if key.endswith(wanted[0])}
+    fitting = sorted(start for start in starts if all(f"{start}{name}" in state for name in wanted))
+    if "" in fitting or not fitting:
+        return dict(state)
+    if len(fitting) > 1:
+        raise UnusableFile(f"{source} holds several such networks: {', '.join(fitting)}.", "save the one that is meant alone")
+    return {key.removeprefix(fitting[0]): value for key, value in state.items() if key.startswith(fitting[0])}
 
 
 def fill(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple[str, ...] = ()) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import tracemalloc
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -15,7 +19,8 @@ from torch import nn
 
 from nestling.errors import UnusableFile
 from nestling.models.backbones import create
-from nestling.models.weights import fill, read_state
+from nestling.models.pth import Claim, tensors_of
+from nestling.models.weights import fill, network_in, read_state
 from nestling.outside import unzipped
 
 SMALL = "test_efficientnet"
@@ -85,3 +90,105 @@ def test_archives_that_unfold_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UnusableFile, match=r"w\.pth"):
             read_state(path)
+
+
+# ---- what a .pth may hold ------------------------------------------------------------------------------------------------------
+
+
+class Schedule:
+    """What a training program keeps beside its weights."""
+
+    def __init__(self) -> None:
+        self.steps = {"a": [1, 2]}
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "net.encoder."])
+def test_checkpoints_of_training_programs_are_read(prefix: str, tmp_path: Path) -> None:
+    """Whatever is no tensor is skipped; the network is found under its prefix, beside others."""
+    state = {f"{prefix}{name}": value for name, value in weighted().state_dict().items()}
+    beside = {"criterion.weight": torch.ones(3), "loss": nn.Parameter(torch.zeros(1))}
+    saved = {
+        "state_dict": OrderedDict(state | beside),
+        "args": argparse.Namespace(lr=0.1, betas=(0.9, 0.99)),
+        "schedule": Schedule(),
+        "rng": np.random.default_rng(0).bit_generator.state,
+        "seen": {frozenset({1, 2}), (1, "a")},
+        "epoch": 3,
+        "optimizer": torch.optim.SGD(weighted().parameters(), 0.1, 0.9).state_dict(),
+    }
+    path = tmp_path / "last.ckpt"
+    torch.save(saved, path)
+    module = weighted()
+    found = read_state(path)
+    taken = network_in(found, module, "last.ckpt")
+    fill(module, taken, "last.ckpt", ignore=("criterion.", "loss") if not prefix else ())
+    own = dict(state)
+    assert all(torch.equal(value, own[f"{prefix}{name}"]) for name, value in module.state_dict().items())
+
+
+def test_two_networks_in_one_file_are_asked_about() -> None:
+    state = {f"{who}.{name}": value for who in ("student", "teacher") for name, value in weighted().state_dict().items()}
+    with pytest.raises(UnusableFile, match=r"x holds several such networks: student\., teacher\."):
+        network_in(state, weighted(), "x")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool])
+def test_tensors_are_torchs_own(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Views, transposed and empty ones, and several of one storage."""
+    whole = torch.arange(24).reshape(4, 6).to(dtype)
+    state = {"whole": whole, "part": whole[1:, 2:5], "turned": whole.T, "one": whole[2, 3], "none": whole[:0], "row": whole[3]}
+    path = tmp_path / "w.pth"
+    torch.save(state, path)
+    found = read_state(path)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) and found[name].dtype == dtype for name in state)
+    assert found["part"].untyped_storage().data_ptr() == found["whole"].untyped_storage().data_ptr()
+
+
+PICKLES = {
+    "bytes of any length": b"c__builtin__\nbytearray\nJ\0\0\0\x40\x85R",
+    "an opcode for these": b"\x96" + (2**40).to_bytes(8, "little"),
+    "a memo of any number": b"}r\xff\xff\xff\x7f",
+    "tuples in tuples as a key": b"}" + b")" + b"2\x86" * 60 + b"K\1s",
+    "a set of these": b"(" + b")" + b"2\x86" * 60 + b"\x91",
+    "copies": b"X\0\0\x10\0" + b"a" * 2**20 + b"q\0" + b"ctorch\nSize\nh\0\x85R" * 2000 + b"ccollections\nOrderedDict\nh\0\x85R",
+    "code": b"cos\nsystem\nX\x05\0\0\0false\x85R",
+    "an attribute of a class": b"ccollections\nOrderedDict\n}X\x01\0\0\0aK\1sb",
+    "nothing": b"",
+    "no end of lists": b"]" * 100_000 + b"a" * 99_999,
+}
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_pickles_that_would_take_memory_or_run_are_harmless(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(archive({"w/data.pkl": b"\x80\x02" + PICKLES[name] + b".", "w/data/0": bytes(8)}))
+    tracemalloc.start()
+    with pytest.raises(UnusableFile, match=r"w\.pth"):
+        read_state(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**25
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        ((0, (3,), (1,)), "numbers of a storage"),
+        ((1, (2,), (1,)), "numbers of a storage"),
+        ((0, (2**30,), (0,)), "numbers of a storage"),
+        ((0, (2,), (2**38,)), "numbers of a storage"),
+        ((-1, (2,), (1,)), "no tensor"),
+        ((0, (-2,), (1,)), "no tensor"),
+        ((0, (2,), ()), "no tensor"),
+        ((0.0, (2,), (1,)), "no tensor"),
+        ((0, [2], (1,)), "no tensor"),
+        ((0, (True,), (1,)), "no tensor"),
+    ],
+)
+def test_a_tensor_has_no_more_than_its_storage(claim: tuple[Any, Any, Any], reason: str) -> None:
+    with pytest.raises(UnusableFile, match=f"x: 'w' .*{reason}"):
+        tensors_of({"w": Claim(torch.float32, "0", *claim)}, {"w/data/0": bytes(8)}, "x")
+    for dtype, key in ((torch.float32, "1"), ("float32", "0"), (torch.float32, 0)):
+        with pytest.raises(UnusableFile, match="x: 'w' is no tensor"):
+            tensors_of({"w": Claim(dtype, key, 0, (2,), (1,))}, {"w/data/0": bytes(8)}, "x")
