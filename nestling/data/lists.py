@@ -12,7 +12,7 @@ from nestling.errors import UnusableData
 
 LONGEST_NUMBER = 18  # digits
 Folders: TypeAlias = dict[Path, tuple[str, str]]
-"""Images that are not used: the class folder that each would be in, and why."""
+"""Images (or folders) that are not used: the class folder that each would be in, "" where it is none, and why."""
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,8 @@ def _from_folders(source: Path, config: PrepareConfig) -> tuple[list[Entry], Fol
         return Entry(path, f"{of.part}/{of.label}" if of.part else of.label, path.relative_to(of.path).as_posix())
 
     entries = [made for item in dataset.items if (made := entry(item.path))]
-    return entries, {left.path: (made.folder, left.reason) for left in dataset.left_out if (made := entry(left.path))}
+    places = [(left, entry(left.path)) for left in dataset.left_out]
+    return entries, {left.path: (made.folder if made else "", left.reason) for left, made in places}
 
 
 def _jobs(entries: Sequence[Entry], format: Format) -> list[_Job]:
@@ -268,7 +269,8 @@ def _counted(out: Path, done: Sequence[tuple[_Job, _Done]], unused: Folders) -> 
             kept_tiny.append(LeftOut(job.source, f"{result.said}, kept"))
     for path, (folder, reason) in unused.items():
         why = "in_two_classes" if "same photograph" in reason or "two classes" in reason else "broken"
-        counts.setdefault(folder, Counter()).update(("listed", why))
+        if folder:  # what lies beside the class folders is of none
+            counts.setdefault(folder, Counter()).update(("listed", why))
         left_out.append(LeftOut(path, reason))
     fields = ("listed", "written", "grey", "missing", "broken", "tiny", "in_two_classes")
     rows = tuple(Count(folder, *(counts[folder][field] for field in fields)) for folder in sorted(counts))

@@ -122,6 +122,7 @@ def test_prepared_parts_are_called_as_the_device_knows_them(tmp_path: Path) -> N
     lay_out(tmp_path / "photos", ("TRAIN/TRAIN/a", "TRAIN/TRAIN/b/deep", "Valid/a", "Valid/b", "more"))
     made = prepare(tmp_path / "photos", tmp_path / "out", config=PrepareConfig("bmp", least=1))
     assert {count.folder: count.written for count in made.counts} == {"train/a": 1, "train/b": 1, "val/a": 1, "val/b": 1}
+    assert [entry.path.name for entry in made.left_out] == ["more"]
     assert read_as(scan(tmp_path / "out")) == {"train/a", "train/b", "val/a", "val/b"}
     lay_out(tmp_path / "trains", ("train/steam", "train/diesel", "bus"))
     with pytest.raises(UnusableData, match="cannot be told"):
