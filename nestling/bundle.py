@@ -310,8 +310,10 @@ def _require_fitting(graph: Graph, bundle: Bundle, name: str) -> None:
 
 
 def _head(weights: Mapping[str, NDArray[Any]], name: str) -> Head | None:
-    if "head.weight" not in weights:
+    if "head.weight" not in weights and "head.bias" not in weights:
         return None
+    if missing := [part for part in ("head.weight", "head.bias") if part not in weights]:
+        raise UnusableFile(f"{name} has a head without {missing[0]!r}.")
     head = Head(weights["head.weight"], weights["head.bias"])
     if head.weight.ndim != 2 or head.bias.shape != head.weight.shape[:1] or {head.weight.dtype, head.bias.dtype} != {FLOAT32}:
         raise UnusableFile(f"{name} has a head of shapes {head.weight.shape} and {head.bias.shape}.")

@@ -152,6 +152,12 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     assert path.read_bytes() == QUANTISED and [found.name for found in tmp_path.iterdir()] == ["a.nest"]
 
 
+@pytest.mark.parametrize("array", ["head.weight", "head.bias", "yardstick.logits", "yardstick.float"])
+def test_arrays_that_are_missing_are_said(array: str) -> None:
+    with pytest.raises(UnusableFile, match=r"^my\.nest.*(head without|yardstick has no)"):
+        bundles.from_bytes(with_arrays(lambda arrays: arrays.pop(array), "weights.safetensors"), "my.nest")
+
+
 def test_members_that_are_missing_are_named() -> None:
     for member in ("bundle.json", "weights.safetensors", "architecture.safetensors", "graph.safetensors"):
         members = {name: content for name, content in unzipped(QUANTISED, "x").items() if name != member}
