@@ -17,7 +17,7 @@ def command(
         str, typer.Option(help="A timm name (`nestling backbones` lists good ones), or a bundle, NAME.nest.")
     ] = "tf_efficientnet_lite0",
     weights: Annotated[
-        str | None, typer.Option(help="package, hub, none, or a .safetensors, .pth, .ckpt file.", show_default="package if there is one")
+        str | None, typer.Option(help="package, hub, none, or a .safetensors, .pth, .ckpt.", show_default="package if there is one")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels.", show_default="the backbone's")] = None,
     seed: Annotated[int, typer.Option(help="Of the division into train, val and test.")] = 0,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nestling.graph import ir
 from nestling.graph.ir import Array, Clamp, Tensor
 from nestling.graph.reference_integer import Kernel
-from nestling.graph.windows import inside, padded, windows
+from nestling.graph.windows import in_bands, inside, padded, windows
 
 Float = NDArray[np.float32]
 
@@ -28,7 +28,10 @@ def conv2d(attrs: ir.Conv2d, arrays: tuple[Float, ...], inputs: tuple[Tensor, ..
     patches = windows(padded(x, attrs.padding, 0), (height, width), attrs.stride, attrs.dilation)
     groups = x.shape[3] // depth
     rows = weight.reshape(groups, out_channels // groups, -1)
-    parts = [patches[..., g * depth : (g + 1) * depth].reshape(*patches.shape[:3], -1) @ rows[g].T for g in range(groups)]
+    parts: list[Float] = [
+        in_bands(patches[..., g * depth : (g + 1) * depth], lambda band, own=rows[g].T: band.reshape(*band.shape[:3], -1) @ own)  # type: ignore[misc]
+        for g in range(groups)
+    ]
     return _finish(parts[0] if groups == 1 else np.concatenate(parts, axis=3), arrays, attrs.clamp)
 
 

@@ -27,7 +27,7 @@ from nestling.graph.fixed_point import (
     wrap,
 )
 from nestling.graph.ir import Array, Clamp, Quant, Tensor
-from nestling.graph.windows import inside, padded, windows
+from nestling.graph.windows import in_bands, inside, padded, windows
 
 Kernel = Callable[[Any, tuple[Any, ...], tuple[Tensor, ...], Tensor], Array]
 
@@ -64,7 +64,11 @@ def conv2d(attrs: ir.Conv2d, arrays: tuple[Array, ...], inputs: tuple[Tensor, ..
     rows = w.reshape(groups, out_channels // groups, -1)
     bound = _bound(inputs[0], rows)
     parts = [
-        accumulate(patches[..., g * depth : (g + 1) * depth].reshape(*patches.shape[:3], -1), rows[g], bound) for g in range(groups)
+        in_bands(
+            patches[..., g * depth : (g + 1) * depth],
+            lambda band, own=rows[g]: accumulate(band.reshape(*band.shape[:3], -1), own, bound),  # type: ignore[misc]
+        )
+        for g in range(groups)
     ]
     acc = parts[0] if groups == 1 else np.concatenate(parts, axis=3)
     return _finish(acc, arrays, output_multiplier(inputs[0], inputs[1], output, attrs.unsigned), attrs.clamp, output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from nestling.graph import ir
@@ -9,6 +11,9 @@ from nestling.graph.ir import Attrs
 from nestling.graph.windows import windowed_size
 
 Shape = tuple[int, ...]
+
+MAX_ACTIVATION = 2**26  # elements of an activation, padding included, which no file's size bounds: 256 MiB in float32
+MAX_POOLED = 2**34  # places of all of a pool's windows together
 
 
 def conv2d(attrs: ir.Conv2d, x: Shape, weight: Shape, bias: Shape | None = None) -> Shape:
@@ -44,6 +49,7 @@ def broadcast(attrs: Attrs, a: Shape, b: Shape) -> Shape:
 def pool(attrs: ir.AveragePool | ir.MaxPool, x: Shape) -> Shape:
     """A window must touch the image."""
     out = _windowed(x, attrs.size, attrs.stride, (1, 1), attrs.padding)
+    require(math.prod((*out, *attrs.size, x[3])) <= MAX_POOLED, f"windows {list(attrs.size)} at {list(out)} places see too much")
     for side in (0, 1):
         before = attrs.padding[2 * side]
         last = (out[side] - 1) * attrs.stride[side] - before  # where the last window starts
@@ -97,6 +103,8 @@ def _windowed(x: Shape, kernel: Shape, stride: ir.Pair, dilation: ir.Pair, paddi
     sums = (padding[0] + padding[1], padding[2] + padding[3])
     rows, columns = (windowed_size(x[1 + i], kernel[i], stride[i], dilation[i], sums[i]) for i in (0, 1))
     require(rows > 0 and columns > 0, f"a kernel {list(kernel)} does not fit into {list(x[1:3])}")
+    seen = (x[1] + sums[0]) * (x[2] + sums[1]) * x[3]
+    require(seen <= MAX_ACTIVATION, f"{list(x)} with padding {list(padding)} has more than {MAX_ACTIVATION} elements")
     return rows, columns
 
 

@@ -24,14 +24,13 @@ from nestling.graph import ir, shapes
 from nestling.graph.fixed_point import quantize_multiplier
 from nestling.graph.ir import OPS, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.reference_integer import hard_swish_multiplier
-from nestling.graph.shapes import Shape, require
+from nestling.graph.shapes import MAX_ACTIVATION, Shape, require
 from nestling.outside import NOT_FINITE
 
 Problem = str | None  # what is wrong, in words; None where nothing is
 _Unsigned = ir.Conv2d | ir.DepthwiseConv2d | ir.AveragePool
 
 MAX_ELEMENTS = 2**28  # of one constant
-MAX_ACTIVATION = 2**26  # elements of an activation, which no file's size bounds: 256 MiB in float32
 SHARED = 64  # nodes that read a constant, on average of bytes
 MAX_RANK = 6
 MAX_NODES = 10_000  # passes look for readers and producers node by node: time grows with the square

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.graph.ir import Array, Pair, Sides
+
+MOST_COPIED = 2**26  # numbers
 
 
 def windowed_size(size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:
@@ -33,6 +37,15 @@ def windows(x: Array, size: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)
         (n, h * stride[0], w * stride[1], h * dilation[0], w * dilation[1], c),
         writeable=False,
     )
+
+
+def in_bands(seen: Array, answer: Callable[[Array], Array]) -> Array:
+    """answer(seen), which is [N, OH, OW, O], of a view as windows gives it; where a copy of the view would be large, a band of rows
+    after the other."""
+    rows = max(1, MOST_COPIED * seen.shape[1] // seen.size)
+    if rows >= seen.shape[1]:
+        return answer(seen)
+    return np.concatenate([answer(seen[:, first : first + rows]) for first in range(0, seen.shape[1], rows)], axis=1)
 
 
 def inside(shape: tuple[int, ...], size: Pair, stride: Pair, padding: Sides) -> NDArray[np.int64]:

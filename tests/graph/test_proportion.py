@@ -10,9 +10,10 @@ import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from fuzz.seeds import small_graph
 
 from nestling.errors import NestlingError, UnusableFile
-from nestling.graph import ir, spec
+from nestling.graph import ir, reference, spec, windows
 from nestling.graph.file import from_plain, to_plain
 from nestling.graph.ir import Array, Graph, Node, Tensor
 from nestling.graph.read_tflite import read_tflite
@@ -143,6 +144,32 @@ def test_activations_that_no_memory_holds() -> None:
         tensor["shape"] = tensor["shape"] if tensor["constant"] else [1, 2**14, 2**13, 1]
     with pytest.raises(UnusableFile, match="an activation has at most"):
         from_plain(plain, arrays)
+
+
+@pytest.mark.parametrize(
+    ("size", "padding", "channels", "reason"),
+    [
+        ((2**15, 2**15), (2**15 - 1,) * 4, 64, "elements"),
+        ((8, 2**16), (0, 0, 2**16 - 1, 2**16 - 1), 64, "elements"),
+        ((1_999, 1_999), (1_998,) * 4, 1, "see too much"),
+    ],
+)
+def test_windows_that_no_memory_holds_or_that_never_end(size: ir.Pair, padding: ir.Sides, channels: int, reason: str) -> None:
+    x, y = (Tensor(name, (1, 64, 64, channels), "float32") for name in "xy")
+    for op, attrs in (("average_pool", ir.AveragePool(size, (1, 1), padding)), ("max_pool", ir.MaxPool(size, (1, 1), padding))):
+        with pytest.raises(UnusableFile, match=reason):
+            spec.check(Graph({"x": x, "y": y}, (Node(op, ("x",), ("y",), attrs),), ("x",), ("y",)))
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_large_convolutions_are_computed_in_bands(integer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same answers as at once."""
+    graph = small_graph(integer)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    whole = reference.run(graph, images)
+    monkeypatch.setattr(windows, "MOST_COPIED", 100)
+    for name, answer in reference.run(graph, images).items():
+        np.testing.assert_allclose(answer, whole[name], rtol=1e-5, atol=0 if integer else 1e-5)
 
 
 @pytest.mark.parametrize(
