@@ -13,7 +13,7 @@ import nestling.files
 from nestling.cli.data import app
 from nestling.data import prepare as module
 from nestling.data.folders import scan
-from nestling.data.lists import folder_name
+from nestling.data.lists import folder_name, read_list, read_names
 from nestling.data.prepare import Count, Format, PrepareConfig, prepare
 from nestling.errors import UnusableData
 from nestling.temporary import NEW
@@ -309,3 +309,15 @@ def test_the_command_says_the_counts(source: Path) -> None:
     row = next(line for line in table.stdout.splitlines() if "apartment" in line)
     assert row.replace("│", " ").split() == ["apartment_building-outdoor", "6", "2", "0", "1", "2", "1", "0"]
     assert CliRunner().invoke(app, [str(word) for word in (*words, "-o", beside / "c", "--format", "gif")]).exit_code == 2
+
+
+@pytest.mark.parametrize("digits", [19, 5_000])
+def test_numbers_of_more_digits_than_any_class_has(digits: int, tmp_path: Path) -> None:
+    """Python turns no text of more than 4300 digits into a number."""
+    names, listed = tmp_path / "names.txt", tmp_path / "list.txt"
+    names.write_text(f"good {'9' * digits}\n")
+    with pytest.raises(UnusableData, match=r"names\.txt, line 1: expected `name number`"):
+        read_names(names)
+    listed.write_text(f"a.jpg {'9' * digits}\n")
+    with pytest.raises(UnusableData, match=r"list\.txt, line 1: .* has no name"):
+        read_list(listed, tmp_path, {"1": "good"}, 0)

@@ -95,7 +95,7 @@ def of_another_type(value: Any, rng: Rng) -> Any:
         lambda: [value],
         lambda: {"value": value},
         lambda: {str(i): one for i, one in enumerate(value)} if isinstance(value, list) else [value, value],
-        lambda: float(value) if isinstance(value, int) else len(str(value)),
+        lambda: float(value) if isinstance(value, int) and abs(value) < 2**64 else len(str(value)),
         lambda: bool(value),
     )
     return ways[rng.integers(len(ways))]()
