@@ -159,7 +159,11 @@ PICKLES = {
     "a memo of any number": b"}r\xff\xff\xff\x7f",
     "tuples in tuples as a key": b"}" + b")" + b"2\x86" * 60 + b"K\1s",
     "a set of these": b"(" + b")" + b"2\x86" * 60 + b"\x91",
-    "copies": b"X\0\0\x10\0" + b"a" * 2**20 + b"q\0" + b"ctorch\nSize\nh\0\x85R" * 2000 + b"ccollections\nOrderedDict\nh\0\x85R",
+    "copies of a text": b"X\0\0\x10\0" + b"a" * 2**20 + b"q\0" + b"ctorch\nSize\nh\0\x85R" * 200,
+    "copies of a dictionary": b"}q\0("
+    + b"".join(b"J" + i.to_bytes(4, "little") + b"K\1" for i in range(10_000))
+    + b"u"
+    + b"ccollections\nOrderedDict\nh\0\x85R" * 400,
     "code": b"cos\nsystem\nX\x05\0\0\0false\x85R",
     "an attribute of a class": b"ccollections\nOrderedDict\n}X\x01\0\0\0aK\1sb",
     "nothing": b"",
