@@ -304,7 +304,8 @@ def _require_fitting(graph: Graph, bundle: Bundle, name: str) -> None:
     shape = answer.shape
     if graph is bundle.graph and bundle.head is not None and answer.dtype != "int8":
         raise UnusableFile(f"{name}: its int8 graph gives {answer.dtype}, not an int8 embedding.")
-    numbers = bundle.head.weight.shape[1] if bundle.head is not None else len(bundle.labels) or shape[-1]
+    classes = len(bundle.labels) or (0 if graph is bundle.graph else shape[-1])  # a float backbone may know none yet
+    numbers = bundle.head.weight.shape[1] if bundle.head is not None else classes
     if len(graph.outputs) != 1 or math.prod(shape) != numbers:
         raise UnusableFile(f"{name}: its graph gives {list(shape)}, {numbers} numbers are expected.")
 

@@ -91,6 +91,13 @@ def test_wrong_types_are_refused_at_load(name: str) -> None:
     assert raised.value.message.startswith("my.nest") and raised.value.hint and len(raised.value.message) < 300
 
 
+def test_an_integer_network_with_an_end_of_its_own_names_its_classes() -> None:
+    for labels in ((), ("a", "b")):
+        bundle = replace(small_bundles()["imported"], labels=labels)
+        with pytest.raises(UnusableFile, match=rf"my\.nest: its graph gives \[1, 8\], {len(labels)} numbers"):
+            bundles.from_bytes(bundles.to_bytes(bundle), "my.nest")
+
+
 def test_a_lineage_of_before_is_read() -> None:
     """Without curves, and with a metric that could not be measured."""
 
