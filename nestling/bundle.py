@@ -136,6 +136,12 @@ class Bundle:
     yardstick: Yardstick | None = None
 
 
+def never_taught(bundle: Bundle) -> bool:
+    """Whether the backbone's weights are random still: `fit` took none, and no training (which leaves curves) has followed."""
+    taken = [str(step.settings.get("weights", "")) for step in bundle.lineage if step.name == "fit"]
+    return bool(taken) and taken[-1].startswith("none") and not any(step.curves for step in bundle.lineage)
+
+
 def save(bundle: Bundle, path: Path) -> None:
     """Write the bundle as one file. The same bundle gives the same bytes.
 

@@ -30,4 +30,11 @@ class GateFailed(NestlingError):
 
 
 class UnsupportedOp(NestlingError):
-    """An operation that the Graph does not hold; names the op, the layer and the targets that still work."""
+    """An operation that the Graph does not hold; names the op, the layer and the targets that still work.
+
+    what: the op and the layer alone, "layer_norm (layer stem.1)"; the message where it is not told apart.
+    """
+
+    def __init__(self, message: str, hint: str = "", what: str = "") -> None:
+        super().__init__(message, hint)
+        self.what = what or message

@@ -12,23 +12,35 @@ def command(
     names: Annotated[list[str] | None, typer.Argument(help="timm names; the recommended ones where none is given.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
 ) -> None:
-    """List backbones: parameters, MACs for one image, input size, embedding width, and whether weights are at hand.
+    """List backbones: parameters, MACs for one image, input size, embedding width, whether weights are at hand, and the formats
+    that they can be printed in.
 
-    Any image network of timm's can be named, here and in `fit --backbone`.
+    Any image network of timm's can be named, here and in `fit --backbone`; one that is not listed is built and traced.
     """
-    from nestling.models.backbones import RECOMMENDED, describe
+    from nestling.bundle import Bundle
+    from nestling.models.backbones import RECOMMENDED, create, describe
+    from nestling.models.lacking import lacking
 
     chosen = names or list(RECOMMENDED)
     with show.bars("measuring", len(chosen)) as advance:
         rows = []
         for name in chosen:
-            rows.append(describe(name))
+            row = describe(name)
+            lost = None
+            if name not in RECOMMENDED:
+                architecture, arrays, preprocess = create(name, "none")
+                lost = lacking(Bundle(architecture, arrays, None, (), preprocess))
+            rows.append((row, lost))
             advance(1)
     if json:
-        show.as_json([asdict(row) for row in rows])
+        plain = [(asdict(row), lost) for row, lost in rows]
+        show.as_json(
+            [row | {"formats": lost.remains if lost else "all", "lacking": lost.what if lost else None} for row, lost in plain]
+        )
         return
+    show.warnings([str(lost) for _, lost in rows if lost])
     show.table(
-        ["name", "parameters", "MACs", "size", "embedding", "weights at hand"],
+        ["name", "parameters", "MACs", "size", "embedding", "weights at hand", "formats"],
         [
             [
                 row.name,
@@ -37,7 +49,8 @@ def command(
                 str(row.size),
                 str(row.width),
                 ", ".join(row.weights) or "hub only",
+                lost.remains if lost else "all",
             ]
-            for row in rows
+            for row, lost in rows
         ],
     )

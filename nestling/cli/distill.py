@@ -55,6 +55,7 @@ def command(
     from dataclasses import replace
 
     from nestling import bundle as bundles
+    from nestling.models.lacking import lacking
     from nestling.training.distill import Lessons, distill, usual
 
     if not teacher:
@@ -80,6 +81,7 @@ def command(
         seed=seed,
         workers=workers,
     )
+    lost = lacking(student)
     lessons = Lessons(temperature, alpha, features, teacher_size)
     made = training.taught(
         lambda progress, checkpoint, team, told: distill(
@@ -88,6 +90,7 @@ def command(
         output,
         resume,
         json,
+        lost,
     )
     if made is None:
         return
@@ -99,4 +102,4 @@ def command(
         return
     training.summary(made, output)
     show.tell(f"teacher     {settings['teacher']}, val top-1 {show.share(settings['teacher_val_top1'])}")
-    training.next_line(f"export {show.path_hint(output)} --to pte --precision int8 -o out/")
+    training.next_line(training.to_type(output, lost))

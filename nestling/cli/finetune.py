@@ -51,6 +51,7 @@ def command(
     On several processes:  torchrun --nproc-per-node 2 -m nestling finetune my.nest photos -o fine.nest
     """
     from nestling import bundle as bundles
+    from nestling.models.lacking import lacking
     from nestling.training.finetune import finetune
     from nestling.training.teach import TrainingConfig
 
@@ -74,13 +75,14 @@ def command(
         seed=seed,
         workers=workers,
     )
+    begun = bundles.load(bundle)
+    lost = lacking(begun)
     made = training.taught(
-        lambda progress, checkpoint, team, told: finetune(
-            bundles.load(bundle), data, config, progress, checkpoint, resume, team, told
-        ),
+        lambda progress, checkpoint, team, told: finetune(begun, data, config, progress, checkpoint, resume, team, told),
         output,
         resume,
         json,
+        lost,
     )
     if made is None:
         return
@@ -94,4 +96,4 @@ def command(
         show.as_json(training.plain(made, output))
         return
     training.summary(made, output)
-    training.next_line(f"export {show.path_hint(output)} --to pte --precision int8 -o out/")
+    training.next_line(training.to_type(output, lost))

@@ -40,6 +40,7 @@ def command(
     Example:  nestling fit photos -o parts.nest
     """
     from nestling.bundle import save
+    from nestling.cli.training import next_line, to_type
     from nestling.training.fit import FitConfig, fit
 
     chosen = tuple(name.strip() for name in classes.split(",")) if classes else None
@@ -53,7 +54,7 @@ def command(
         result = {"bundle": str(output), "images": fitted.images, "top1": fitted.test.top1, "interval": fitted.test.interval}
         found = {
             "one_answer": fitted.one_answer,
-            "warnings": list(fitted.doubts),
+            "warnings": [*([str(fitted.lacking)] if fitted.lacking else []), *fitted.doubts],
             "copies": [list(map(str, s)) for s in fitted.copies],
         }
         show.as_json(result | show.majority_plain(fitted.test) | found | {"seconds": fitted.seconds})
@@ -63,4 +64,5 @@ def command(
     show.tell(
         f"images      {counts}", f"test top-1  {show.top1_beside(fitted.test)}", f"seconds     {show.seconds(fitted.seconds)}"
     )
-    show.tell(f"written     {output}", f"next:  nestling export {show.path_hint(output)} --to pte --precision int8 -o out/")
+    show.tell(f"written     {output}")
+    next_line(to_type(output, fitted.lacking))

@@ -13,6 +13,7 @@ from nestling.progress import Progress, silent
 from nestling.report import doubts
 
 if TYPE_CHECKING:
+    from nestling.models.lacking import Lacking
     from nestling.training.loop_state import Epoch
     from nestling.training.teach import Taught
     from nestling.training.team import Team
@@ -48,8 +49,11 @@ Teach = Callable[[Progress, Path, "Team", "Callable[[Epoch], None]"], "Taught"]
 """(progress, checkpoint, team, told) -> what came of it."""
 
 
-def taught(work: Teach, output: Path, resume: bool, json: bool) -> Taught | None:
-    """Do the work, save the bundle, name files left out. None in a process of a team that does not lead it: it says nothing."""
+def taught(work: Teach, output: Path, resume: bool, json: bool, lost: Lacking | None = None) -> Taught | None:
+    """Do the work, save the bundle, name files left out. None in a process of a team that does not lead it: it says nothing.
+
+    lost: what the bundle's backbone lacks, said before the work begins.
+    """
     from nestling import bundle as bundles
     from nestling.training.team import joined
 
@@ -58,6 +62,8 @@ def taught(work: Teach, output: Path, resume: bool, json: bool) -> Taught | None
         tell = (show.say if json else show.tell) if team.leads else _nothing
         if team.leads and checkpoint.exists() != resume:
             show.say(_about_checkpoint(checkpoint, resume))
+        if team.leads and lost is not None:
+            show.warnings([str(lost)])
         heading = iter([HEADING])  # above the first line: an error before that stands alone
 
         def told(epoch: Epoch) -> None:
@@ -91,6 +97,13 @@ def summary(made: Taught, output: Path) -> None:
         f"seconds     {show.seconds(made.seconds)}",
         f"written     {output}",
     )
+
+
+def to_type(output: Path, lost: Lacking | None) -> str:
+    """The command that goes on from a bundle whose network has learned."""
+    if lost is None or lost.pte:
+        return f"export {show.path_hint(output)} --to pte --precision {'int8' if lost is None else 'fp32'} -o out/"
+    return f"predict {show.path_hint(output)} PHOTO"
 
 
 def next_line(command: str) -> None:

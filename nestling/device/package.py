@@ -35,6 +35,7 @@ from nestling.graph.file import digest
 from nestling.preprocess import to_plain
 from nestling.printable import shown
 from nestling.progress import Progress, silent
+from nestling.report import doubts
 from nestling.targets.c import machines
 from nestling.targets.gates import judge
 from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
@@ -278,7 +279,8 @@ def _printed(
             advance(1)
         with progress(f"judging {form}", 1) as advance:
             judgement = judge(printed[form], form, form, INTEGERS, bundle, job.inside(form, INTEGERS), judged_on)
-            failed += [f"{form}: {problem}" for problem in judgement.problems]
+            why = doubts.of_random_weights(bundle) if judgement.rounded else ""
+            failed += [f"{form}: {problem}" for problem in (*judgement.problems, *([why] if why else []))]
             advance(1)
     return printed, tuple(failed)
 

@@ -68,7 +68,8 @@ class Builder:
     def refuse(self, reason: str) -> NoReturn:
         """Raise UnsupportedOp for the operation being gone through."""
         place = ", ".join(part for part in (self.source and f"layer {self.source}", self.where) if part)
-        raise UnsupportedOp(f"{self.op}{f' ({place})' if place else ''}: {reason}", WORKS)
+        what = f"{self.op} (layer {self.source})" if self.source else self.op
+        raise UnsupportedOp(f"{self.op}{f' ({place})' if place else ''}: {reason}", WORKS, what)
 
     # ---- what goes in ----------------------------------------------------------------------------------------------------------
 

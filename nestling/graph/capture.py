@@ -45,7 +45,7 @@ def capture(
     builder = Builder()
     image = Value(_image(builder, input_shape, table, dtype), axes)
     example = torch.zeros(builder.torch_shape(image), dtype=torch_dtype)
-    program = _exported(module, example)
+    program = exported(module, example)
     outputs = _walk(program, image, builder)
     return check(builder.graph(("image",), tuple(value.tensor for value in outputs)))
 
@@ -64,8 +64,11 @@ def _image(builder: Builder, input_shape: tuple[int, int, int], table: NDArray[n
     return builder.emit(Table(), ["image", builder.constant("normalised.table", table)], shape)
 
 
-def _exported(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
-    """ATen operations. The empty table of decompositions keeps them whole, but makes plain ones of those that write (relu_)."""
+def exported(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
+    """The network as ATen operations; NestlingError where torch.export cannot follow it.
+
+    The empty table of decompositions keeps them whole, but makes plain ones of those that write (relu_).
+    """
     try:
         with torch.no_grad():
             program: torch.export.ExportedProgram = torch.export.export(module, (example,), strict=False).run_decompositions({})
@@ -98,7 +101,7 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Value | Constant], builde
     if not any(isinstance(values[part], Value) for part in parts):
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda part: values[part].data)  # type: ignore[union-attr]  # all constants
         return Constant(node.name, target(*args, **kwargs))
-    builder.source, builder.where = _source(node), _where(node)
+    builder.source, builder.where = layer_of(node), _where(node)
     builder.before_permute = bool(node.users) and all("permute" in str(user.target) for user in node.users)
     seen = node.meta["val"]
     builder.shape = tuple(int(size) for size in (seen if isinstance(seen, torch.Tensor) else seen[0]).shape)
@@ -121,7 +124,7 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Value | Constant], builde
     return handler(builder, **arguments)
 
 
-def _source(node: fx.Node) -> str:
+def layer_of(node: fx.Node) -> str:
     """The innermost module's path: blocks.0.0.conv_dw."""
     stack = node.meta.get("nn_module_stack") or {"": ("", "")}
     return str(list(stack.values())[-1][0])

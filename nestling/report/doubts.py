@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.bundle import Bundle
+from nestling.bundle import Bundle, never_taught
 from nestling.report.evaluate import LEAST_TOLD, Evaluation
 
 UNEVEN = 5  # times as many photographs of one class as of another
@@ -39,6 +39,17 @@ def of_int8_answer(label: str) -> str:
 def of_one_answer(label: str, part: str, network: str = "the network") -> str:
     """That said."""
     return f"{network} answers {label!r} for every photograph of {part}: it tells nothing apart"
+
+
+def of_random_weights(bundle: Bundle) -> str:
+    """Why quantisation leaves little of a network that has learned nothing; "" for one that has."""
+    if not never_taught(bundle):
+        return ""
+    return (
+        "the backbone's weights are random (--weights none): to such a network photographs differ by little more than the "
+        "roundings of quantisation, which leave hardly anything of it; take weights that have learned (fit --weights), or let it "
+        "learn (nestling finetune, distill)"
+    )
 
 
 def of_answers(test: Evaluation, part: str = "the test part") -> tuple[str, ...]:

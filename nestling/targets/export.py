@@ -41,11 +41,13 @@ class Refused:
 
 @dataclass(frozen=True)
 class Exported:
-    """artifacts: the files that are in place. said: the images that they were judged on, in words."""
+    """artifacts: the files that are in place. said: the images that they were judged on, in words. why: of refusals, where it is
+    the network's own."""
 
     artifacts: tuple[Artifact, ...]
     refused: tuple[Refused, ...]
     said: str
+    why: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,7 @@ def exported(
             require_fitting(sources[precision == INTEGERS].job.bundle, machine, config.ram or 2**40, config.flash or 2**40)
     artifacts: list[Artifact] = []
     refused: list[Refused] = []
+    why = ""
     for form, precision in wanted:
         source = sources[precision == INTEGERS]
         file = f"{name}-{form}" if form.startswith(C) else f"{name}-{precision}.{form}"
@@ -115,11 +118,12 @@ def exported(
             advance(1)
         if judgement.problems and not config.force:
             refused.append(Refused(file, judgement.problems))
+            why = doubts.of_random_weights(loaded) if judgement.rounded else why
             continue
         _put(printed.content, out / file)
         artifacts.append(_artifact(file, form, precision, printed, judgement, Path(os.path.relpath(source.path, out))))
         manifest.note(out, artifacts[-1:])
-    return Exported(tuple(artifacts), tuple(refused), next(iter(sources.values())).expected.said)
+    return Exported(tuple(artifacts), tuple(refused), next(iter(sources.values())).expected.said, why)
 
 
 def _put(content: bytes | Mapping[str, bytes], path: Path) -> None:
@@ -133,6 +137,7 @@ def require_passed(made: Exported) -> None:
     """Raises GateFailed, naming every refused file and why."""
     if made.refused:
         lines = [f"{one.file}: {problem}." for one in made.refused for problem in one.problems]
+        lines += [f"{made.why}."] if made.why else []
         raise GateFailed(
             "not put in place, since they did not pass their gates:\n  " + "\n  ".join(lines), "keep them all the same with --force"
         )

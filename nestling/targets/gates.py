@@ -76,7 +76,8 @@ class Judgement:
     """How a file answered. problems: why it is refused, if it is. ms: median of one image, one thread, measured on the way.
 
     noise_ratio: rms(file - int8 reference) / rms(float - int8 reference), of what was printed from the int8 Graph.
-    coarse: of a file that is proven right, what its runtime makes of it on this processor.
+    coarse: of a file that is proven right, what its runtime makes of it on this processor. rounded: an int8 file is refused for
+    its answers alone; nothing wrong was found inside.
     """
 
     agreement: float
@@ -88,6 +89,7 @@ class Judgement:
     ms: float
     problems: tuple[str, ...]
     coarse: tuple[str, ...] = ()
+    rounded: bool = False
 
 
 def judge(
@@ -121,6 +123,7 @@ def judge(
         ms,
         problems=(*problems, *(() if proof else strays)),
         coarse=tuple(f"{stray}; the file is right ({proof}), its runtime is coarse on {processor()}" for stray in strays if proof),
+        rounded=graph is not None and bool(strays) and not proof and not problems,
     )
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from torch import nn
-
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnsupportedOp
 from nestling.graph.heads import with_head, with_int8_head, with_own_end
@@ -22,7 +20,7 @@ from nestling.targets.about import Gives, about
 from nestling.targets.c import emit, machines
 from nestling.targets.c.lower import lower
 from nestling.targets.executorch_graph import GraphProgram
-from nestling.targets.executorch_weights import Requantised, symmetric_weights
+from nestling.targets.executorch_weights import symmetric_weights
 
 INTEGERS = "int8"  # the precision that is printed from the bundle's int8 Graph
 C = "c-"  # begins the format of a folder of C; its machine follows
@@ -120,16 +118,29 @@ def _program(form: str, precision: str) -> Printer:
     def print_program(job: Job) -> Printed:
         try:
             graph, changed = symmetric_weights(job.inside(form, precision))
-            module: nn.Module = GraphProgram(graph)
-        except UnsupportedOp:
+            module = GraphProgram(graph)
+        except UnsupportedOp as refusal:
             if precision == INTEGERS or gives == "embedding":
                 raise
-            module, changed = build(job.bundle), Requantised(0, 0)  # what the Graph does not hold ExecuTorch may
+            return _as_torch_has_it(job.bundle, refusal)
         printed = executorch.print_program(module.eval(), about(job.bundle, gives, precision == INTEGERS))
         requantised = (changed.channels, changed.of) if changed.of else None
         return Printed(printed.content, printed.delegated / printed.operations, requantised)
 
     return print_program
+
+
+def _as_torch_has_it(bundle: Bundle, refusal: UnsupportedOp) -> Printed:
+    """What the Graph does not hold ExecuTorch may."""
+    try:
+        printed = executorch.print_program(build(bundle).eval(), about(bundle, "logits"))
+    except NestlingError:
+        raise
+    except Exception as error:  # whatever ExecuTorch's passes make of an operation
+        words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        hint = "the bundle itself still answers (predict, eval); backbones that can be printed:  nestling backbones"
+        raise UnsupportedOp(f"{refusal.message}; nor does ExecuTorch take the network as it is: {words}", hint) from error
+    return Printed(printed.content, printed.delegated / printed.operations)
 
 
 def _tflite(precision: str, rewrite: tflite.Precision = "as-is") -> Printer:

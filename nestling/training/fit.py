@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from nestling.data.folders import LeftOut, copies, fingerprint, require_enough, 
 from nestling.data.split import split
 from nestling.errors import NestlingError, UnusableData
 from nestling.models.backbones import DEFAULT, create
+from nestling.models.lacking import Lacking, lacking
 from nestling.models.weights import package_of
 from nestling.progress import Progress, silent
 from nestling.report import doubts
@@ -59,7 +61,7 @@ class Fitted:
     """bundle; test: its answers on the test part; images: how many are in each part; seconds: of each phase.
 
     copies: photographs that lie in their class more than once. one_answer: the class that all of val gets, None where it gets
-    several. doubts: what the figures leave open, in words.
+    several. doubts: what the figures leave open, in words. lacking: why the backbone cannot be quantised, None where it can.
     """
 
     bundle: Bundle
@@ -71,6 +73,7 @@ class Fitted:
     copies: tuple[tuple[Path, ...], ...] = ()
     one_answer: str | None = None
     doubts: tuple[str, ...] = ()
+    lacking: Lacking | None = None
 
 
 def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent) -> Fitted:
@@ -87,6 +90,9 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     scanned = perf_counter()
 
     backbone, weights = _backbone(config)
+    lost = lacking(backbone)
+    if lost is not None:
+        warnings.warn(str(lost), stacklevel=2)
     preprocess = backbone.preprocess
     views = VIEW_SETS[config.views]
     engine = bundle_engine(backbone, count=len(dataset.items) * len(views))
@@ -134,6 +140,7 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
         copies(used),
         alone,
         _doubts(evaluation, alone, Counter(dataset.labels[item.label] for item in features[0].items), config.balanced),
+        lost,
     )
 
 

@@ -136,3 +136,19 @@ def test_what_a_figure_leaves_open_is_said(nestling: Nestling, tmp_path: Path) -
     assert "the int8 network answers 'a'" in nestling("export", out, "--to", "tflite", "-o", tmp_path / "out").stderr
     balanced = nestling("fit", tmp_path / "photos", "-o", out, *SMALL, "--balanced")
     assert "let each class weigh the same" not in balanced.stderr
+
+
+def test_a_backbone_that_cannot_be_quantised_is_told_of_at_once(nestling: Nestling, photos: Path, tmp_path: Path) -> None:
+    """Before a photograph is looked at; what is to be typed next is what is left."""
+    mine, fine = tmp_path / "mine.nest", tmp_path / "fine.nest"
+    begun = nestling("fit", photos, "--backbone", "test_convnext", "--weights", "none", "--size", 32, "-o", mine)
+    lines = begun.stderr.splitlines()
+    assert lines[0].startswith("warning: test_convnext") and "layer_norm (layer stem.1)" in lines[0], lines
+    assert "fp32 .pte" in lines[0] and "nestling backbones" in lines[0]
+    assert "--precision fp32" in begun.stdout and "int8" not in begun.stdout
+    for command in (("finetune",), ("distill", "--teacher", mine)):
+        done = nestling(command[0], mine, photos, *command[1:], "--epochs", 1, "--blocks", 0, "-o", fine)
+        assert done.stderr.splitlines()[0].startswith("warning: test_convnext"), done.stderr
+        assert "--precision fp32" in done.stdout
+    said = json.loads(nestling("backbones", "test_convnext", "resnet18", "--json").stdout)
+    assert [row["formats"] for row in said] == ["fp32 .pte", "all"] and "layer_norm" in said[0]["lacking"]

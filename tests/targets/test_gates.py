@@ -10,13 +10,14 @@ import pytest
 from graph.quantization_cases import Inverted, calibrated, captured, pictures, seeded
 from torch import nn
 
-from nestling.bundle import Bundle, Head, save
+from nestling.bundle import Bundle, Head, Step, save
+from nestling.errors import GateFailed
 from nestling.graph.ir import Graph, Tensor
 from nestling.preprocess import ImagePreprocess
 from nestling.targets import gates, manifest
-from nestling.targets.export import exported
+from nestling.targets.export import export, exported
 from nestling.targets.gates import Judgement, dropped, judge
-from nestling.targets.printers import PRINTERS, ExportConfig, Job
+from nestling.targets.printers import PRINTERS, ExportConfig, Job, Printer
 from nestling.targets.yardstick import Expected, expected
 
 LABELS = ("ant", "bee", "cat", "dog")
@@ -190,6 +191,29 @@ def test_export_keeps_what_is_right_and_the_manifest_tells(
     assert not made.refused and (tmp_path / "a-int8.tflite").is_file()
     (artifact,) = manifest.read(tmp_path)
     assert "reference kernels" in " ".join(artifact.coarse) and artifact.failed == ()
+
+
+def test_a_network_of_random_weights_is_refused_with_the_reason(
+    bundle: Bundle, wanted: Expected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse(monkeypatch, "tflite", 3 * quantisation(wanted))
+    monkeypatch.setattr(gates, "PROVEN", {"tflite": lambda *_: None})
+    fitted = Step("fit", {"weights": "none (seed 0)"})
+    tuned = Step("finetune", {}, curves={"loss": (0.5,)})
+    for lineage, random in (((fitted,), True), ((fitted, tuned), False), ((Step("fit", {"weights": "package"}),), False)):
+        save(replace(bundle, lineage=lineage), tmp_path / "a.nest")
+        with pytest.raises(GateFailed, match="noise of quantisation") as refusal:
+            export(tmp_path / "a.nest", tmp_path, [("tflite", "int8")])
+        assert ("weights are random" in refusal.value.message) == random, lineage
+    save(replace(bundle, lineage=(fitted,)), tmp_path / "a.nest")
+    monkeypatch.setitem(PRINTERS, ("tflite", "int8"), _of_another(PRINTERS["tflite", "int8"]))
+    with pytest.raises(GateFailed) as refusal:  # a wrong file is refused for what it is
+        export(tmp_path / "a.nest", tmp_path, [("tflite", "int8")])
+    assert "random" not in refusal.value.message
+
+
+def _of_another(printer: Printer) -> Printer:
+    return lambda job: printer(Job(weight(job.bundle), job.config))
 
 
 def test_the_message_names_the_layer(bundle: Bundle, wanted: Expected) -> None:
