@@ -118,11 +118,11 @@ def _normalised(values: Array, candidate: Candidate) -> bool:
     from_zero = np.abs(low) <= 1e-3 * width
     match candidate.name:
         case BYTES.name:  # no other range is as wide, so zero may lie anywhere in it
-            fits = small & (low <= 0.1 * width) & (high >= -0.1 * width) | large & (from_zero | (middle <= width / 4))
+            fits = (small & (low <= 0.1 * width) & (high >= -0.1 * width)) | (large & (from_zero | (middle <= width / 4)))
         case SHARES.name:
-            fits = (small | large) & (from_zero | (middle <= width / 4))
-        case _:  # only to be scaled, or to be moved to where the others are
-            fits = small & (middle <= 0.05 * width) | from_zero & ((np.abs(high - 1) < 0.05) | large)
+            fits = (small | large) & (from_zero | ((low <= 0) & (high >= 0)))
+        case _:  # its middle stays about the middle, or it is moved to where the others are
+            fits = ((small | large) & (middle <= 0.12 * width)) | (from_zero & ((np.abs(high - 1) < 0.05) | large))
     return bool(fits.all())
 
 

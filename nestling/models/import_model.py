@@ -159,7 +159,11 @@ def _shown(read: Callable[[Array], Graph], image: Tensor, path: Path) -> Said:
         becomes = shown.becomes[one.name]
         return Said((one.mean,), (one.std,), f"{one.name}, of which its graph makes {becomes}")
     made = ", ".join(f"{becomes} of {name}" for name, becomes in shown.becomes.items())
-    why = f"its graph makes {made}, which tells no one of them" if made else "its graph does nothing to it that would tell"
+    why = (
+        f"its graph makes {made}, and which of these is meant cannot be told"
+        if made
+        else "its graph does nothing to it that would tell"
+    )
     raise NestlingError(f"{path} does not say which numbers it takes for an image: {why}, and no metadata does.", CHOICES)
 
 

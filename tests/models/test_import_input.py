@@ -198,6 +198,7 @@ def test_a_normalisation_in_any_spelling_is_seen(case: tuple[list[Piece], bool, 
 # ---- what else stands in front -------------------------------------------------------------------------------------------------
 
 HALVES = (Piece(CODE.DIV, (127.5,)), Piece(CODE.SUB, (1.0,)))  # to -1..1
+OF_SHARES = (Piece(CODE.SUB, IMAGENET[0], 1), Piece(CODE.DIV, IMAGENET[1], 1))
 
 
 def test_the_numbers_of_a_keras_rescaling_have_no_axes() -> None:
@@ -264,6 +265,11 @@ def test_a_quantised_range_shows_what_it_was_made_for(
         ([Piece(CODE.SUB, (0.5,))], "0..1"),
         ([Piece(CODE.ADD, (1.0,)), Piece(CODE.DIV, (2.0,))], "-1..1"),
         ([Piece(CODE.ADD, (1.0,)), Piece(CODE.MUL, (127.5,))], "-1..1"),
+        (
+            [Piece(CODE.ADD, (1.0,)), Piece(CODE.DIV, (2.0,)), Piece(CODE.SUB, IMAGENET[0], 1), Piece(CODE.DIV, IMAGENET[1], 1)],
+            "-1..1",
+        ),
+        ([Piece(CODE.SUB, (0.1307,)), Piece(CODE.DIV, (0.3081,))], ""),  # dark shares (MNIST's), or -1..1 that are a little bright
         ([], ""),
         ([Piece(CODE.PAD)], ""),
         ([Piece(CODE.CAST)], ""),
