@@ -27,7 +27,8 @@ def first(nestling: Nestling, photos: Path, bundle: Path, student: Path) -> tupl
 def test_json_is_one_object_and_nothing_else(nestling: Nestling, photos: Path, bundle: Path, first: tuple[Done, Path]) -> None:
     done, out = first
     result = json.loads(done.stdout)
-    assert set(result) == {"bundle", "images", "top1", "interval", "seconds", "teacher", "teacher_val_top1"}
+    of_all = {"bundle", "images", "top1", "interval", "majority", "majority_class", "one_answer", "seconds"}
+    assert set(result) == {*of_all, "teacher", "teacher_val_top1"}
     assert result["images"] == {"train": 36, "val": 12, "test": 12, "left_out": 0} and result["teacher"] == str(bundle)
     assert "asking the teacher (72)" in done.stderr
     assert json.loads(nestling("eval", out, photos, "--json").stdout)["top1"] == result["top1"]
