@@ -25,6 +25,10 @@ class UnusableFile(NestlingError):
     """A bundle, a graph or an artifact that is damaged, hostile or of another version."""
 
 
+class NotTrusted(NestlingError):
+    """A folder whose content would be compiled or run, and which this user's nestling did not write."""
+
+
 class GateFailed(NestlingError):
     """An export whose answers are not those of the network it was printed from."""
 

@@ -1,6 +1,9 @@
 """Fixtures that several folders of tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +11,9 @@ from pathlib import Path
 # would take them from one another. Before NumPy and torch are imported; the processes that tests start inherit it.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reports to its makers from Linux too; tests import it directly
+
+os.environ["NESTLING_CONFIG"] = tempfile.mkdtemp(prefix="nestling-tests-")  # not the user's own key
+atexit.register(shutil.rmtree, os.environ["NESTLING_CONFIG"], ignore_errors=True)
 
 import pytest
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestling.cli import show
+from nestling.cli.options import Trust
 
 if TYPE_CHECKING:
     from nestling.report.counted import Counted
@@ -23,6 +24,7 @@ def command(
     data: Annotated[
         Path | None, typer.Option(help="Photographs to measure the noise on.", show_default="those that it learned from")
     ] = None,
+    trust: Trust = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Time networks, one image at a time: each in its own process, taking turns, so that the machine's drift falls on all.
@@ -37,6 +39,7 @@ def command(
     from nestling.report.counted import counted, machine_of
     from nestling.report.layers import draw, layer_tables
     from nestling.targets import manifest
+    from nestling.targets.c.trusted import ABOUT, require_trusted
     from nestling.temporary import restored
 
     try:
@@ -45,11 +48,13 @@ def command(
         counts = []
     if not counts or min(counts) < 1:
         raise typer.BadParameter(f"--threads is numbers from 1, separated by commas; found {threads!r}")
-    paths = [one for path in files for one in ([path / a.file for a in manifest.read(path)] if restored(path).is_dir() else [path])]
+    whole = [path for path in files if restored(path).is_dir() and not (path / ABOUT).is_file()]
+    paths = [one for path in files for one in ([path / a.file for a in manifest.read(path)] if path in whole else [path])]
     elsewhere = [path for path in paths if machine_of(path)]
-    ran = counted(elsewhere, data, show.bars)
+    require_trusted(paths, trust)
+    ran = counted(elsewhere, data, show.bars, trust)
     paths = [path for path in paths if path not in elsewhere]
-    timings = bench(paths, counts, show.bars, data)
+    timings = bench(paths, counts, show.bars, data, trust=trust)
     tables = layer_tables(paths, counts[0], show.bars) if layers else ()
     pictures = draw(tables, paths) if layers else ()
     rows = to_plain(timings, [artifact for path in paths if (artifact := listed(path)) is not None])

@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from nestling.cli import show
+from nestling.cli.options import Trust
 
 
 def command(
     model: Annotated[Path, typer.Argument(help="A bundle or an exported file.")],
     data: Annotated[Path, typer.Argument(help="Folder with a folder for each class.")],
+    trust: Trust = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Say how good a network is: top-1 with a 95% interval, each class, confusions, the most confident mistakes.
@@ -19,7 +21,7 @@ def command(
     """
     from nestling.report.answers import evaluate
 
-    result = evaluate(model, data, show.bars)
+    result = evaluate(model, data, show.bars, trust)
     show.left_out(result.left_out)
     show.say(f"judged on {result.said}")
     show.doubted(result.evaluation, "these photographs")

@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from nestling.cli import show
+from nestling.cli.options import Trust
 
 
 def command(
     model: Annotated[Path, typer.Argument(help="A bundle or an exported file.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    trust: Trust = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
 ) -> None:
     """Say what each image shows. An exported file needs nothing else: labels and preprocessing are inside.
@@ -19,7 +21,7 @@ def command(
     """
     from nestling.report.answers import predict
 
-    found = predict(model, images)
+    found = predict(model, images, trust=trust)
     if json:
         rows = [
             {"image": p.image, "label": p.label, "probability": p.probability, "top": [list(pair) for pair in p.top]} for p in found

@@ -21,6 +21,9 @@ def command(
     identity: Annotated[Path | None, typer.Option(help="Of ssh: file with the private key.", show_default="ssh's own")] = None,
     ssh_option: Annotated[list[str] | None, typer.Option(help="Of ssh: an option as its -o takes it; may be repeated.")] = None,
     retries: Annotated[int, typer.Option(min=0, help="How often a lost connection is taken up again.")] = 5,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the scripts of a package that this user's nestling did not pack.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Bring a package to a device: only what changed, going on after a lost connection. Run it there; bring back what it learned.
@@ -30,7 +33,7 @@ def command(
     from nestling.device.push import PushConfig, place_of, push
 
     hear = show.say if json else show.tell
-    config = PushConfig(identity, tuple(ssh_option or ()), retries)
+    config = PushConfig(identity, tuple(ssh_option or ()), retries, trust=trust)
     done = push(package, place_of(target, to), config, run, hear, show.say)
     if json:
         plain = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestling.cli import show
+from nestling.cli.options import Trust
 
 if TYPE_CHECKING:
     from nestling.report.compared import Comparison
@@ -30,6 +31,7 @@ def command(
     ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Of bundles: the table as Markdown, too.", show_default="none")] = None,
     picture: Annotated[Path | None, typer.Option(help="Of bundles: the pictures as one .svg, too.", show_default="none")] = None,
+    trust: Trust = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Show everything that was exported on one page, or compare bundles: right answers, size, time. Open it in any browser.
@@ -45,15 +47,15 @@ def command(
         return
     if len(paths) > 1:
         raise typer.BadParameter(f"report takes one folder, or bundles ({BUNDLE}); found {paths[0]} and {paths[1]}")
-    _report(paths[0], output, data, json)
+    _report(paths[0], output, data, trust, json)
 
 
-def _report(folder: Path, output: Path, data: Path | None, json: bool) -> None:
+def _report(folder: Path, output: Path, data: Path | None, trust: bool, json: bool) -> None:
     from dataclasses import asdict
 
     from nestling.report.gather import report
 
-    page = report(folder, output, data, show.bars)
+    page = report(folder, output, data, show.bars, trust=trust)
     if json:
         show.as_json({"page": str(output), "artifacts": [asdict(row) for row in page.rows]})
         return

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from nestling.cli import show
+from nestling.cli.options import Trust
 
 LISTED = 20  # differing layers in the table; --json has all
 
@@ -15,6 +16,7 @@ def command(
     image: Annotated[Path, typer.Argument(help="An image file.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for one .npy a layer and index.json.")] = None,
     against: Annotated[Path | None, typer.Option(help="A .tflite file or folder of C to compare with, layer by layer.")] = None,
+    trust: Trust = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Write down what every layer answers to one image, or find the first layer where another file answers otherwise.
@@ -34,8 +36,8 @@ def command(
     comparison = None
     if against is not None:
         try:
-            compare = tracing.against_c if against.is_dir() else tracing.against_file
-            comparison = compare(layers, against)
+            folder = against.is_dir()
+            comparison = tracing.against_c(layers, against, trust) if folder else tracing.against_file(layers, against)
         except OSError as error:
             raise UnusableFile(f"{against} cannot be read: {error.strerror}.") from error
         result |= tracing.plain(comparison)

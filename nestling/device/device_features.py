@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.apart.runner import ApartRunner, start
 from nestling.data.folders import Item, LeftOut
 from nestling.device import manifest
 from nestling.device.head_format import HeadFile
@@ -29,11 +30,11 @@ AGAIN = "pack the package again:  nestling pack my8.nest --for linux -o pkg/"
 
 @dataclass(frozen=True, eq=False)
 class CheckedFeatures:
-    """A package's loaded features.pte, whose SHA-256 was the manifest's."""
+    """A package's loaded features.pte, whose SHA-256 was the manifest's: a Program, or an ApartRunner."""
 
     path: Path
     sha256: str
-    program: Program
+    program: Program | ApartRunner
 
     def require_unchanged(self) -> None:
         """Raises UnusableFile where the file is another one by now."""
@@ -50,15 +51,18 @@ class Embedded:
     left_out: tuple[LeftOut, ...]
 
 
-def checked_features(package: Path, head: HeadFile) -> CheckedFeatures:
-    """The package's features.pte. Raises UnusableFile where it is missing, not the manifest's, or not of the head's network."""
+def checked_features(package: Path, head: HeadFile, apart: bool = False) -> CheckedFeatures:
+    """The package's features.pte. apart: run it in another process, as a file that may be anybody's.
+
+    Raises UnusableFile where it is missing, not the manifest's, or not of the head's network.
+    """
     path = package / FILE
     listed = manifest.read(package).files
     if FILE not in listed:
         raise UnusableFile(f"{package} has no {FILE}: it is not for a computer with Python.", AGAIN)
     expected, found = listed[FILE].sha256, content(path, AGAIN)
     require_sum(path, found, expected)
-    program = executorch.load_bytes(found, str(path))
+    program = start(path) if apart else executorch.load_bytes(found, str(path))
     if program.about.gives != "embedding":
         raise UnusableFile(f"{path} gives logits, not the embedding.", AGAIN)
     if program.about.graph != head.graph:
@@ -70,7 +74,7 @@ def checked_features(package: Path, head: HeadFile) -> CheckedFeatures:
 
 def embedded(divided: Parts, features: CheckedFeatures, head: HeadFile, progress: Progress) -> dict[str, Embedded]:
     """Embeddings of each part: the integers that the network gave, for its real numbers are multiples of the head's scale."""
-    engine = _engine(features.program)
+    engine = _engine(features, head.inputs)
     wanted = [(part, item) for part in ("train", "val", "test") for item in getattr(divided, part)]
     found = embed([item for _, item in wanted], features.program.preprocess, engine, progress=progress)
     part_of = {item.path: part for part, item in wanted}
@@ -91,15 +95,17 @@ def embedded(divided: Parts, features: CheckedFeatures, head: HeadFile, progress
     }
 
 
-def _engine(program: Program) -> Engine:
+def _engine(features: CheckedFeatures, width: int) -> Engine:
     """One image after the other: ExecuTorch spreads each over the cores."""
 
     def one_by_one(images: Iterator[Image]) -> Iterator[Vector]:
         for image in images:
-            yield program.features(image[None])[0]
+            (row,) = features.program.features(image[None])
+            if row.shape != (width,):
+                raise UnusableFile(f"{features.path} gives {row.size} numbers, the head takes {width}.", AGAIN)
+            yield row
 
-    width = program.method.metadata.output_tensor_meta(0).sizes()[-1]
-    return Engine(f"executorch-{version('executorch')} {program.digest}", width, one_by_one)
+    return Engine(f"executorch-{version('executorch')} {features.sha256[:16]}", width, one_by_one)
 
 
 def require_sum(path: Path, file: bytes, expected: str) -> None:

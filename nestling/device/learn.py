@@ -15,22 +15,25 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.apart.runner import gradients
 from nestling.data.folders import LeftOut
-from nestling.device.device_features import AGAIN, Embedded, checked_features, embedded
+from nestling.device import manifest
+from nestling.device.device_features import AGAIN, Embedded, checked_features, embedded, require_sum
 from nestling.device.head_file import inputs_of, logits, newest, save, with_class, with_optimizer
 from nestling.device.head_format import RATES, HeadFile, Optimizer, Training
 from nestling.device.head_format import Progress as Position
-from nestling.device.learner import Learner, as_kept
+from nestling.device.learner import Gradients, Learner, as_kept
 from nestling.device.order import order
 from nestling.device.parts import Parts, parts, read_split
 from nestling.device.replay import not_among, room, stored
+from nestling.device.whose import is_known
 from nestling.errors import NestlingError, UnusableData
 from nestling.outside import content
 from nestling.progress import Progress, silent
 from nestling.report.evaluate import Evaluation, judge
 from nestling.temporary import restored
 
-RUNTIME = "executorch"
+RUNTIME, TRAIN = "executorch", "head_train.pte"
 EPOCHS = 10  # where no number of cycles is named
 LEAST_CYCLES = 300  # likewise: a new class of a few photographs has epochs of a few batches
 WATCHED_EVERY = 20  # cycles between two looks at val
@@ -81,7 +84,8 @@ class Learned:
 def learn(package: Path, data: Path, config: LearnConfig | None = None, progress: Progress = silent) -> Learned:
     """Go on learning on a folder of photographs (data.folders.scan's), the backbone frozen.
 
-    package: a folder that `nestling pack --for linux` made. A class folder that the head does not know becomes a class. Classes
+    package: a folder that `nestling pack --for linux` made; one that this user's nestling did not pack has its programs run in
+    processes of their own. A class folder that the head does not know becomes a class. Classes
     that the folder has no photographs to learn from keep their rows as they are; the replay store's embeddings of them tell the
     others where not to go. Then, and with new classes, each class comes equally often.
     With 0 cycles nothing is saved.
@@ -91,7 +95,8 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     config = config or LearnConfig()
     start = perf_counter()
     first, _, notes = newest(config.begin_with or restored(package) / "head.nst")
-    checked = checked_features(package, first)
+    ours = is_known(package)
+    checked = checked_features(package, first, apart=not ours)
     divided = parts(data, first.labels, read_split(package / "split.csv"), first.training.seed)
     known = _with_classes(first, divided.new)
     seen = embedded(divided, checked, known, progress)
@@ -105,8 +110,7 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     if config.resume:
         head, said = _gone_on(head, output)
         notes = (*notes, *said)
-    program = content(package / "head_train.pte", AGAIN)
-    learner = Learner(head, program, frozen=items.frozen)
+    learner = Learner(head, _program(package, head, ours), frozen=items.frozen)
     head = _run(learner, items, seen, config, output, progress)
     train = seen["train"]
     if config.cycles != 0:
@@ -126,6 +130,15 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
         (*divided.left_out, *(entry for some in seen.values() for entry in some.left_out)),
         {"embeddings": ready - start, "learning": perf_counter() - ready},
     )
+
+
+def _program(package: Path, head: HeadFile, ours: bool) -> bytes | Gradients:
+    """The package's head_train.pte, or one that is run in a process of its own."""
+    path, listed = package / TRAIN, manifest.read(package).files
+    found = content(path, AGAIN)
+    if TRAIN in listed:
+        require_sum(path, found, listed[TRAIN].sha256)
+    return found if ours and TRAIN in listed else gradients(path, *head.weights.shape)
 
 
 # ---- what is learned from ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,35 +19,34 @@ from numpy.typing import NDArray
 from nestling.device.head_format import HeadFile, MomentType, Training
 from nestling.device.training_program import BIAS, MASKED, METHOD, MOST, WEIGHT
 from nestling.errors import NestlingError, UnusableFile
+from nestling.targets.executorch import import_runtime
 from nestling.targets.quiet import quiet
 
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class _Program:
-    """A loaded head_train.pte. weight, bias: views of its parameters: what is written there counts in the next step."""
-
-    module: Any
-    content: bytes  # the module points into it
-    weight: Floats
-    bias: Floats
+# (weight [C, D], bias [C], x [B, D], y [B], mask [C]) -> (the batch's mean loss, gradients of weight and bias)
+Gradients = Callable[[Floats, Floats, Floats, NDArray[np.int64], Floats], tuple[float, Floats, Floats]]
 
 
 class Learner:
-    """A head that learns. A class, for the program holds the parameters: they change in place.
+    """A head that learns. A class, for its parameters change in place.
 
-    program: print_training_program's for this head's sizes. frozen: classes whose rows stay as they are.
+    program: print_training_program's for this head's sizes, or a function that gives what it gives. frozen: classes whose rows stay
+    as they are.
     Raises UnusableFile where the program is damaged, or of other sizes.
     """
 
-    def __init__(self, head: HeadFile, program: bytes, name: str = "head_train.pte", frozen: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, head: HeadFile, program: bytes | Gradients, name: str = "head_train.pte", frozen: tuple[int, ...] = ()
+    ) -> None:
         self._head = replace(head, training=as_kept(head.training))
-        self._program = _loaded(program, name, head)
-        self._program.weight[:], self._program.bias[:] = head.weights, head.bias
+        rows, inputs = head.weights.shape
+        self._gradients = gradients_of(program, name, rows, inputs) if isinstance(program, bytes) else program
+        self._weight, self._bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
         mask = np.full(head.max_classes, MASKED, np.float32)
         mask[: len(head.labels)] = 0
-        self._mask = torch.from_numpy(mask)
+        self._mask = mask
         self._still = [*frozen, *range(len(head.labels), head.max_classes)]
         self._steps, self._lowest = head.progress.steps, head.progress.lowest_loss
         self._moments = tuple(np.array(some, np.float32) for some in (head.moment, head.bias_moment))
@@ -59,21 +58,19 @@ class Learner:
 
         Returns the batch's mean cross-entropy as it was before the step. Raises NestlingError where that is not finite any more.
         """
-        program, training = self._program, self._head.training
+        training = self._head.training
         if not 1 <= len(x) <= MOST:
             raise NestlingError(f"a batch has 1 to {MOST} samples, not {len(x)}.", "choose another one:  --batch 32")
-        loss = float(_forward_backward(program.module, x, y, self._mask))
+        loss, *gradients = self._gradients(self._weight, self._bias, x, y, self._mask)
         if not math.isfinite(loss):
             raise NestlingError(
                 f"the training has diverged: its loss is {loss} after {self._steps - self._head.progress.began} cycles.",
                 f"choose a lower rate than {training.rate:g}:  --rate {training.rate / 10:g}; what was saved before is still there",
             )
-        gradients = program.module.named_gradients()
         self._steps += 1
         self._lowest = min(self._lowest, max(loss, 0.0))  # never below 0 but by rounding
-        for index, (name, parameter) in enumerate(((WEIGHT, program.weight), (BIAS, program.bias))):
-            gradient = gradients[name].numpy()
-            if name == WEIGHT:
+        for index, (parameter, gradient) in enumerate(zip((self._weight, self._bias), gradients, strict=True)):
+            if index == 0:
                 gradient += np.float32(training.decay) * parameter
             gradient[self._still] = 0
             square = self._squares[index] if self._squares else None
@@ -86,8 +83,8 @@ class Learner:
         square, bias_square = (some.copy() for some in self._squares) if self._squares else (None, None)
         return replace(
             self._head,
-            weights=self._program.weight.copy(),
-            bias=self._program.bias.copy(),
+            weights=self._weight.copy(),
+            bias=self._bias.copy(),
             moment=self._moments[0].copy(),
             bias_moment=self._moments[1].copy(),
             progress=replace(self._head.progress, steps=self._steps, lowest_loss=self._lowest),
@@ -140,29 +137,40 @@ def bfloat16(values: Floats) -> Floats:
 # ---- the program ---------------------------------------------------------------------------------------------------------------
 
 
-def _loaded(content: bytes, name: str, head: HeadFile) -> _Program:
+def gradients_of(content: bytes, name: str, rows: int, inputs: int) -> Gradients:
+    """A head_train.pte as a function, run in this process. rows: classes that the head has room for.
+
+    Raises UnusableFile where it is damaged, or of other sizes.
+    """
     if content[4:8] not in (b"ET12", b"eh00"):
         raise UnusableFile(f"{name} is not an ExecuTorch program.", "pack the package again")
+    import_runtime("executorch.extension.training")
     with quiet():
         from executorch.extension.training import _load_for_executorch_for_training_from_buffer
 
-        blank = np.zeros((1, head.inputs), np.float32), np.zeros(1, np.int64), torch.zeros(head.max_classes)
+        blank = np.zeros((1, inputs), np.float32), np.zeros(1, np.int64), np.zeros(rows, np.float32)
         try:
             module = _load_for_executorch_for_training_from_buffer(content)
             _forward_backward(module, *blank)  # only then are there parameters
             weight, bias = (module.named_parameters()[parameter].numpy() for parameter in (WEIGHT, BIAS))
         except (RuntimeError, ValueError, KeyError) as error:
-            wanted = f"{head.max_classes} classes of {head.inputs} inputs"
+            wanted = f"{rows} classes of {inputs} inputs"
             raise UnusableFile(f"{name} is no training program of {wanted} ({type(error).__name__}).", "pack again") from error
-    if weight.shape != head.weights.shape or bias.shape != head.bias.shape:
-        raise UnusableFile(
-            f"{name} trains a head of {list(weight.shape)}; this one is of {list(head.weights.shape)}.", "pack again"
-        )
-    return _Program(module, content, weight, bias)
+    if weight.shape != (rows, inputs) or bias.shape != (rows,):
+        raise UnusableFile(f"{name} trains a head of {list(weight.shape)}; this one is of {[rows, inputs]}.", "pack again")
+
+    def gradients(weights: Floats, biases: Floats, x: Floats, y: NDArray[np.int64], mask: Floats) -> tuple[float, Floats, Floats]:
+        assert content  # the module points into it
+        weight[:], bias[:] = weights, biases  # views of its parameters
+        loss = float(_forward_backward(module, x, y, mask))
+        found = module.named_gradients()
+        return loss, found[WEIGHT].numpy(), found[BIAS].numpy()
+
+    return gradients
 
 
-def _forward_backward(module: Any, x: Floats, y: NDArray[np.int64], mask: torch.Tensor) -> Any:
+def _forward_backward(module: Any, x: Floats, y: NDArray[np.int64], mask: Floats) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        inputs = [torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y)), mask]
+        inputs = [torch.from_numpy(np.ascontiguousarray(some)) for some in (x, y, mask)]
         return module.forward_backward(METHOD, inputs)[0]

@@ -29,6 +29,7 @@ from nestling.device.head_format import RATES, Optimizer
 from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile, System
 from nestling.device.replay import room, stored
 from nestling.device.training_program import print_training_program
+from nestling.device.whose import signed
 from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile
 from nestling.files import digest_of, not_made, replace_folder
 from nestling.graph.file import digest
@@ -44,6 +45,7 @@ from nestling.temporary import restored
 from nestling.training.features import embed
 from nestling.training.fit import fit_settings
 from nestling.training.integer_engine import integer_engine
+from nestling.trust import MAC
 
 Runner = Literal["c", "executorch"]
 Momentum = Literal["float32", "bf16"]
@@ -140,7 +142,7 @@ def pack(
         files={name: PackedFile(len(files[name]), sha256(files[name]).hexdigest()) for name in sorted(files)},
         failed=failed,
     )
-    replace_folder(out, (files | {manifest.NAME: manifest.to_bytes(whole)}).items(), (RUNNER, *SCRIPTS))
+    replace_folder(out, signed(files | {manifest.NAME: manifest.to_bytes(whole)}).items(), (RUNNER, *SCRIPTS))
     return whole
 
 
@@ -180,7 +182,8 @@ def _require_replaceable(out: Path) -> None:
         files = manifest.read(out).files
     except UnusableFile:
         raise UnusableData(f"{out} holds other files than a package.", "name another folder:  -o pkg") from None
-    made = {name: file.sha256 for name, file in files.items()} | {manifest.NAME: digest_of(out / manifest.NAME)}
+    beside = [name for name in (manifest.NAME, MAC) if (out / name).is_file()]
+    made = {name: file.sha256 for name, file in files.items()} | {name: digest_of(out / name) for name in beside}
     foreign = not_made(out, made)
     if foreign is not None:
         raise UnusableData(

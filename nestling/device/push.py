@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,6 +17,7 @@ from nestling.device import head_file, manifest
 from nestling.device.head_format import MOST_BYTES
 from nestling.device.manifest import RUNNER, SCRIPTS, Manifest
 from nestling.device.places import Adb, Ssh, Way, adb_way, ssh_way
+from nestling.device.whose import copied
 from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.files import read_at_most, write_atomically
 from nestling.temporary import temporary
@@ -33,6 +34,7 @@ Place = Ssh | Adb
 class PushConfig:
     """identity: file with the private key, ssh_options: as ssh's -o takes them; both for ssh alone.
 
+    trust: run the scripts of a package, whoever packed it.
     retries: how often a dropped connection is taken up again; pause: seconds before the first time, doubled each time up to 30.
     """
 
@@ -40,6 +42,7 @@ class PushConfig:
     ssh_options: tuple[str, ...] = ()
     retries: int = 5
     pause: float = 2.0
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,18 +115,27 @@ def push(
     hear: gets each line of the scripts, which package/output keeps as well; say: gets what is to be told of the connection.
     run: a path on the device, absolute or from the package's folder there. The trained head is checked before it is put beside
     the packed one; an older one stays until then.
-    Raises UnusableFile: the package is not whole, or what came back is no head for it; NestlingError: a program is missing, the
-    device refuses, the connection is lost too often, or a script fails, its last line being told.
+    Raises UnusableFile: the package is not whole, or what came back is no head for it; NotTrusted: its scripts are to be run, and
+    this user's nestling did not pack it; NestlingError: a program is missing, the device refuses, the connection is lost too often,
+    or a script fails, its last line being told.
     """
     config = config or PushConfig()
     whole = manifest.require_whole(package)
     if whole.system == "mcu":
         raise UnusableData(f"{package} is for a microcontroller: it holds C to be built into a firmware.", "see its README.md")
+    with nullcontext(package) if run is None else copied(package, config.trust) as source:
+        return _pushed(package, source, whole, place, config, run, hear, say)
+
+
+def _pushed(
+    package: Path, source: Path, whole: Manifest, place: Place, config: PushConfig, run: str | None, hear: Hear, say: Hear
+) -> Pushed:
+    """source: where the files are that are sent."""
     way = ssh_way(place, config.identity, config.ssh_options) if isinstance(place, Ssh) else adb_way(place)
     for tool in way.tools:
         if shutil.which(tool) is None:
             raise NestlingError(f"{tool} is missing here.", f"sudo apt-get install {way.install}")
-    sent = _sent(package, whole, way, config, say)
+    sent = _sent(source, whole, way, config, say)
     if run is None:
         return Pushed(sent)
     (package / OUTPUT).mkdir(exist_ok=True)

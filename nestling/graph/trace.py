@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -31,6 +31,9 @@ INDEX = "index.json"
 LONGEST = 80  # characters of a layer's name in a file's name
 SAME_INTEGERS = 1e-5  # of a float layer's largest value: float sums behind the integers of an int8 network may differ in order
 SAME_FLOATS = 1e-3  # the same in a float network
+
+
+Ask = Callable[[Sequence[Array]], Mapping[str, Array]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +140,10 @@ def _require_replaceable(folder: Path) -> None:
 # ---- beside another's answers --------------------------------------------------------------------------------------------------
 
 
-def against(layers: Sequence[Layer], model: bytes, file: str) -> Comparison:
+def against(layers: Sequence[Layer], model: bytes, file: str, ask: Ask | None = None) -> Comparison:
     """The trace beside what LiteRT's reference kernels answer, in a .tflite file, to the same image.
 
+    ask: the file's inputs -> its activations by name; None for LiteRT in this process.
     Tensors are compared by name (those whose name stands twice in the file are left out). uint8 of an old network is int8 and 128.
     Integer values must be equal; float ones within SAME_INTEGERS or SAME_FLOATS of the layer's largest.
     Raises NestlingError where the two have no tensor in common, or the file takes something else.
@@ -151,21 +155,27 @@ def against(layers: Sequence[Layer], model: bytes, file: str) -> Comparison:
     if len(described.inputs) != 1:
         raise NestlingError(f"{file} takes {len(described.inputs)} inputs, not one image.")
     feed = _feed(layers, described.tensors[described.inputs[0]], file)
-    found = tflite.activations(model, [feed])
+    found = ask([feed]) if ask is not None else tflite.activations(model, [feed], file=file)
     once = {name: values for name, values in found.items() if counts[name] == 1}
     return _compared(layers, once, {tensor.name for tensor in described.tensors if _is_old(tensor)}, file)
 
 
 def against_file(layers: Sequence[Layer], path: Path) -> Comparison:
-    """As against, of a file on disk. Raises OSError where it can't be read."""
-    return against(layers, path.read_bytes(), str(path))
+    """As against, of a file on disk, with LiteRT in a process of its own. Raises OSError where it can't be read."""
+    from nestling.apart import runner
+
+    return against(layers, path.read_bytes(), str(path), lambda inputs: runner.activations(path, inputs))
 
 
-def against_c(layers: Sequence[Layer], folder: Path) -> Comparison:
-    """The trace beside what a folder of C, compiled for this computer, answers to the same image. Raises as `against`."""
-    from nestling.targets.c import host
+def against_c(layers: Sequence[Layer], folder: Path, trust: bool = False) -> Comparison:
+    """The trace beside what a folder of C, compiled for this computer, answers to the same image.
 
-    return _compared(layers, host.load(folder).activations(np.asarray(layers[0].values[0], np.uint8)), set(), str(folder))
+    trust: whoever wrote the folder. Raises as `against`; NotTrusted.
+    """
+    from nestling.apart import runner
+
+    found = runner.start(folder, trust=trust).activations(np.asarray(layers[0].values[0], np.uint8))
+    return _compared(layers, found, set(), str(folder))
 
 
 def _compared(layers: Sequence[Layer], found: Mapping[str, Array], old: Container[str], file: str) -> Comparison:

@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.apart.runner import load
 from nestling.data.choose import Chosen, for_evaluation, scan_for
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
@@ -20,7 +21,7 @@ from nestling.preprocess import load as load_image
 from nestling.progress import Progress, silent
 from nestling.report.agree import Agreement, compare
 from nestling.report.evaluate import Evaluation, judge, softmax
-from nestling.targets import known_split, load
+from nestling.targets import known_split
 from nestling.targets.runner import Runner
 
 CHUNK = 64  # images held at once
@@ -45,9 +46,12 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
 
 
-def evaluate(model: Path, data: Path, progress: Progress = silent) -> Evaluated:
-    """How good a bundle or artifact is on a folder's test part (on all of it where the parts cannot be told)."""
-    runner = load(model)
+def evaluate(model: Path, data: Path, progress: Progress = silent, trust: bool = False) -> Evaluated:
+    """How good a bundle or artifact is on a folder's test part (on all of it where the parts cannot be told).
+
+    trust: compile a folder of C, whoever wrote it; without, NotTrusted is raised for one of somebody else's.
+    """
+    runner = load(model, trust=trust)
     dataset = scan_for(runner.labels, data)
     chosen = for_evaluation(dataset, known_split(runner, dataset))
     items, logits, left_out = answers([runner], chosen.items, progress)
@@ -55,9 +59,12 @@ def evaluate(model: Path, data: Path, progress: Progress = silent) -> Evaluated:
     return Evaluated(evaluation, chosen.said, dataset.left_out + left_out)
 
 
-def agree(a: Path, b: Path, data: Path, progress: Progress = silent) -> tuple[Agreement, Chosen]:
-    """How often b answers as a does, on a folder's photographs that neither has learned from where that can be told."""
-    first, second = load(a), load(b)
+def agree(a: Path, b: Path, data: Path, progress: Progress = silent, trust: bool = False) -> tuple[Agreement, Chosen]:
+    """How often b answers as a does, on a folder's photographs that neither has learned from where that can be told.
+
+    trust: as in evaluate.
+    """
+    first, second = load(a, trust=trust), load(b, trust=trust)
     if first.labels != second.labels:
         raise NestlingError(f"{a} and {b} know different classes: {list(first.labels)} and {list(second.labels)}.")
     dataset = scan_for(first.labels, data)
@@ -67,9 +74,9 @@ def agree(a: Path, b: Path, data: Path, progress: Progress = silent) -> tuple[Ag
     return compare(logits[0], logits[1]), chosen
 
 
-def predict(model: Path, images: Sequence[Path], top: int = 3) -> tuple[Prediction, ...]:
-    """What each image shows. Raises UnusableData naming the first file that can't be read."""
-    runner = load(model)
+def predict(model: Path, images: Sequence[Path], top: int = 3, trust: bool = False) -> tuple[Prediction, ...]:
+    """What each image shows. trust: as in evaluate. Raises UnusableData naming the first file that can't be read."""
+    runner = load(model, trust=trust)
     found = []
     for path in images:
         probabilities = softmax(runner(load_image(runner.preprocess, path)[None]))[0]

@@ -6,23 +6,20 @@ processor: some runtimes' integer kernels are exact on one and not on another.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from nestling import bundle as bundles
-from nestling.errors import NestlingError, UnusableFile
+from nestling.apart.runner import ApartRunner, start
+from nestling.errors import UnusableFile
 from nestling.progress import Progress, silent
 from nestling.report.agree import rms
 from nestling.targets import manifest, runtimes
+from nestling.targets.c.trusted import require_trusted
 from nestling.targets.manifest import Artifact
 from nestling.targets.printers import FEATURES, INTEGERS
 from nestling.targets.yardstick import Expected, expected
@@ -57,32 +54,38 @@ def bench(
     data: Path | None = None,
     rounds: int = ROUNDS,
     noise: bool = True,
+    trust: bool = False,
 ) -> tuple[Timing, ...]:
     """Time every file (bundle or artifact) in every runtime that takes it, with every number of threads.
 
     data: photographs for the noise ratio; None for those that the bundles learned from (see yardstick.expected). noise: False
-    leaves it out.
-    Raises NestlingError where one can't be run.
+    leaves it out. trust: folders of C, whoever wrote them.
+    Raises NestlingError where one can't be run; NotTrusted, before anything is.
     """
     if gone := next((file for file in files if not restored(file).exists()), None):
         raise UnusableFile(f"{gone} does not exist.", "make it:  nestling export my.nest -o out/, then  nestling bench out/")
+    require_trusted(files, trust)
     jobs = [(file, runtime, count) for count in threads for file in files for runtime in runtimes(file)]
-    with ExitStack() as stack:
+    workers: list[ApartRunner] = []
+    try:
         with progress("starting", len(jobs)) as advance:
-            workers = []
-            for job in jobs:
-                workers.append(stack.enter_context(_Worker(*job)))
-                workers[-1].ask({"runs": 3})
+            for file, runtime, count in jobs:
+                workers.append(start(file, count, runtime, trust, measured=True))
+                for runs in (1, 2):  # the first one tells of a file that never ends
+                    workers[-1].milliseconds(runs)
                 advance(1)
         times: list[list[float]] = [[] for _ in jobs]
         with progress("timing", rounds * len(jobs)) as advance:
             for _ in range(rounds):
                 for worker, own in zip(workers, times, strict=True):
-                    own.extend(worker.ask({"runs": RUNS})["ms"])
+                    own.extend(worker.milliseconds(RUNS))
                     advance(1)
-        peaks = [worker.ask({"peak": True})["peak"] for worker in workers]
+        peaks = [worker.peak() for worker in workers]
         ms = [float(np.median(own)) for own in times]
         ratios = _noise(files, workers, ms, data, progress) if noise else [None for _ in workers]
+    finally:
+        for worker in workers:
+            worker.process.close()
     return tuple(
         Timing(file.name, runtime, count, median, float(np.percentile(own, 95)), peak, size_of(file), ratio)
         for (file, runtime, count), median, own, peak, ratio in zip(jobs, ms, times, peaks, ratios, strict=True)
@@ -109,7 +112,7 @@ def listed(file: Path) -> Artifact | None:
 
 
 def _noise(
-    files: Sequence[Path], workers: Sequence[_Worker], ms: Sequence[float], data: Path | None, progress: Progress
+    files: Sequence[Path], workers: Sequence[ApartRunner], ms: Sequence[float], data: Path | None, progress: Progress
 ) -> list[float | None]:
     """A ratio a worker. ms: that each takes for an image: slow ones are asked about fewer."""
     sources = {file: source for file in files if (source := _source(file)) is not None}
@@ -119,7 +122,7 @@ def _noise(
         own = {
             i: (worker, max(LEAST_NOISE_IMAGES, int(MOST_NOISE_SECONDS * 1e3 / ms[i])))
             for i, worker in enumerate(workers)
-            if sources.get(worker.file) == source
+            if sources.get(worker.process.file) == source
         }
         found |= zip(own, _ratios(list(own.values()), wanted, progress), strict=True)
     return [found.get(i) for i in range(len(workers))]
@@ -134,49 +137,15 @@ def _source(file: Path) -> Path | None:
     return source if source.is_file() else None
 
 
-def _ratios(asked: Sequence[tuple[_Worker, int]], wanted: Expected, progress: Progress) -> Iterator[float]:
-    """asked: workers, each with how many of the images it is to answer at the most."""
+def _ratios(asked: Sequence[tuple[ApartRunner, int]], wanted: Expected, progress: Progress) -> Iterator[float]:
+    """asked: runners, each with how many of the images it is to answer at the most."""
     assert wanted.floats is not None
-    with TemporaryDirectory() as place, progress("measuring noise", len(asked)) as advance:
-        images, answers = Path(place) / "images.npy", Path(place) / "answers.npy"
+    with progress("measuring noise", len(asked)) as advance:
         for worker, most in asked:
-            np.save(images, wanted.images[:most])
-            worker.ask({"images": str(images), "answers": str(answers)})
+            answers = worker(wanted.images[:most])
             advance(1)
             reference, floats = wanted.answers[:most], wanted.floats[:most]
-            yield rms(np.load(answers), reference) / max(rms(floats, reference), 1e-12)
-
-
-# ---- processes ------------------------------------------------------------------------------------------------------------------
-
-
-class _Worker:
-    """A process that has loaded one file and runs it when asked (see bench_worker.py)."""
-
-    def __init__(self, file: Path, runtime: str, threads: int) -> None:
-        self.file = file
-        command = [sys.executable, "-m", "nestling.report.bench_worker", str(file), runtime, str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def ask(self, question: Mapping[str, object]) -> Any:
-        assert self.process.stdin and self.process.stdout and self.process.stderr
-        try:
-            self.process.stdin.write(json.dumps(question) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            said = self.process.stderr.read().strip().splitlines()
-            raise NestlingError(f"{self.file} could not be timed: {said[-1] if said else 'its process ended'}.")
-        return json.loads(line)
+            yield rms(answers, reference) / max(rms(floats, reference), 1e-12)
 
 
 # ---- results as plain values ----------------------------------------------------------------------------------------------------

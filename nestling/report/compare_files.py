@@ -11,6 +11,7 @@ import numpy as np
 
 from nestling import __version__
 from nestling import bundle as bundles
+from nestling.apart.runner import load
 from nestling.bundle import Bundle
 from nestling.data.folders import Item
 from nestling.errors import NestlingError, UnusableFile
@@ -20,11 +21,12 @@ from nestling.report.bench import bench
 from nestling.report.compared import Board, File
 from nestling.report.counted import counted
 from nestling.report.evaluate import judge
-from nestling.targets import load, manifest, runtimes
-from nestling.targets.c import machines
+from nestling.targets import manifest, runtimes
+from nestling.targets.c import machines, trusted
 from nestling.targets.export import exported, quantized_first
 from nestling.targets.manifest import Artifact
 from nestling.targets.printers import INTEGERS, C, ExportConfig
+from nestling.trust import MAC
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,15 +161,15 @@ def _whole(path: Path) -> bool:
 
 
 def _known(place: Path, file: str) -> Artifact | None:
-    """A file from before whose bytes are what the manifest says."""
+    """A file from before whose bytes are what the manifest says; a folder of C also has to be known as this user's."""
     try:
         listed = next((artifact for artifact in manifest.read(place) if artifact.file == file), None)
     except UnusableFile:
         return None
     path = place / file
-    if listed is None or not path.exists():
+    if listed is None or not path.exists() or (path.is_dir() and not trusted.is_known(path)):
         return None
-    parts = [path] if path.is_file() else sorted(part for part in path.iterdir() if part.is_file())
+    parts = [path] if path.is_file() else sorted(part for part in path.iterdir() if part.is_file() and part.name != MAC)
     digest = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
     return listed if digest == listed.sha256 else None
 

@@ -11,6 +11,7 @@ from nestling.errors import NestlingError
 from nestling.progress import Progress, silent
 from nestling.report.bench import listed
 from nestling.targets.c import machines, virtual
+from nestling.targets.c.trusted import copied, require_trusted
 from nestling.targets.printers import C
 from nestling.targets.yardstick import expected
 
@@ -44,26 +45,31 @@ def machine_of(path: Path) -> str | None:
     return None if name == HOST else name
 
 
-def counted(folders: Sequence[Path], data: Path | None = None, progress: Progress = silent) -> tuple[Counted, ...]:
+def counted(
+    folders: Sequence[Path], data: Path | None = None, progress: Progress = silent, trust: bool = False
+) -> tuple[Counted, ...]:
     """Build each folder for its machine and run it there on one photograph (see yardstick.expected).
 
-    Raises NestlingError where a compiler or emulator is missing, naming what to install.
+    trust: whoever wrote them. What an emulator runs can write files here, too.
+    Raises NotTrusted; NestlingError where a compiler or emulator is missing, naming what to install.
     """
+    require_trusted(folders, trust)
     found = []
     with progress("running on virtual machines", len(folders)) as advance:
         for folder in folders:
-            found.append(_one(folder, data))
+            found.append(_one(folder, data, trust))
             advance(1)
     return tuple(found)
 
 
-def _one(folder: Path, data: Path | None) -> Counted:
+def _one(folder: Path, data: Path | None, trust: bool) -> Counted:
     artifact, name = listed(folder), machine_of(folder)
     if artifact is None or name is None or not (folder.parent / artifact.bundle).is_file():
         raise NestlingError(f"{folder} lacks its manifest or the bundle that it was printed from.", "export it again")
     machine = machines.machine(name)
     image = expected(bundles.load(folder.parent / artifact.bundle), True, data).images[0]
-    ran = virtual.run(folder, machine, image)
+    with copied(folder, trust) as place:
+        ran = virtual.run(place, machine, image)
     instructions = [layer.instructions for layer in ran.layers if layer.instructions is not None]
     return Counted(
         file=folder.name,

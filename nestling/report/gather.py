@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nestling import bundle as bundles
+from nestling.apart.runner import load
 from nestling.bundle import Bundle
 from nestling.data.choose import for_evaluation, part, scan_for, training_data
 from nestling.data.folders import Dataset, Item
@@ -29,7 +30,8 @@ from nestling.report.evaluate import judge, softmax
 from nestling.report.layers import layer_tables
 from nestling.report.machine import processor, versions
 from nestling.report.page import Example, Layer, LayerTable, Page, Row, render
-from nestling.targets import load, manifest, runtimes
+from nestling.targets import manifest, runtimes
+from nestling.targets.c.trusted import require_trusted
 from nestling.targets.manifest import Artifact
 from nestling.targets.printers import FEATURES, INTEGERS
 
@@ -48,21 +50,26 @@ class _Network:
     artifact: Artifact | None
 
 
-def report(out: Path, page: Path, data: Path | None = None, progress: Progress = silent, rounds: int = 5) -> Page:
+def report(
+    out: Path, page: Path, data: Path | None = None, progress: Progress = silent, rounds: int = 5, trust: bool = False
+) -> Page:
     """Write the page of an export's folder, and return what is on it.
 
-    data: the photographs that the networks learned from; None for those that their lineage names.
-    Raises UnusableFile without a manifest or its bundles, UnusableData without photographs.
+    data: the photographs that the networks learned from; None for those that their lineage names. trust: folders of C, whoever
+    wrote them.
+    Raises UnusableFile without a manifest or its bundles, UnusableData without photographs, NotTrusted.
     """
-    made = gather(out, data, progress, rounds)
+    made = gather(out, data, progress, rounds, trust)
     write_atomically(page, render(made).encode())
     return made
 
 
-def gather(out: Path, data: Path | None = None, progress: Progress = silent, rounds: int = 5) -> Page:
-    """Ask, time and explain everything that the manifest lists. rounds: of the timing, 15 images each."""
+def gather(out: Path, data: Path | None = None, progress: Progress = silent, rounds: int = 5, trust: bool = False) -> Page:
+    """Ask, time and explain everything that the manifest lists. rounds: of the timing, 15 images each. trust: see report."""
+    listed = manifest.read(out)
+    require_trusted([out / a.file for a in listed], trust)
     # a backbone alone gives no answers; C for other machines answers as C for this one does, and its time here says nothing
-    artifacts = tuple(a for a in manifest.read(out) if a.format != FEATURES and not machine_of(out / a.file))
+    artifacts = tuple(a for a in listed if a.format != FEATURES and not machine_of(out / a.file))
     if not artifacts:
         raise UnusableFile(f"{out} holds no exported network.", f"nestling export my.nest -o {out}")
     sources = tuple(dict.fromkeys(out / artifact.bundle for artifact in artifacts))
@@ -78,12 +85,12 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
     files = [sources[0], *(out / artifact.file for artifact in artifacts)]
     known = {artifact.file: artifact for artifact in artifacts}
     networks = [_Network(file, runtime, known.get(file.name)) for file in files for runtime in runtimes(file)]
-    runners = [load(network.path, 1, network.runtime) for network in networks]
+    runners = [load(network.path, 1, network.runtime, trust) for network in networks]
     # in the order of their fingerprints, as good as by lot: where a slow one answers the first ones only, these stand for all
     drawn = sorted(chosen.items, key=lambda item: item.fingerprint)
     items, logits, _ = answers(runners, drawn, progress, MOST_SECONDS)
-    del runners  # their threads would wait beside the timing
-    timings = bench(files, (1,), progress, data, rounds)
+    del runners  # they would wait beside the timing, and keep their memory
+    timings = bench(files, (1,), progress, data, rounds, trust=trust)
     rows = tuple(
         _row(network, timing, own, logits[0], items, bundle.labels)
         for network, timing, own in zip(networks, timings, logits, strict=True)
@@ -94,7 +101,7 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
     truth = np.array([item.label for item in items])
     integers = bundles.load(next((out / a.bundle for a in artifacts if a.precision == INTEGERS), sources[0]))
     costs, notes = _costs(integers, dataset, progress)
-    boards, why = _boards([out / a.file for a in manifest.read(out) if machine_of(out / a.file)], data, progress)
+    boards, why = _boards([out / a.file for a in listed if machine_of(out / a.file)], data, progress, trust)
     return Page(
         title=f"{sources[0].stem}: {' or '.join(bundle.labels[:6])}{' ...' if len(bundle.labels) > 6 else ''}",
         rows=rows,
@@ -150,12 +157,12 @@ def _row(
     )
 
 
-def _boards(folders: Sequence[Path], data: Path | None, progress: Progress) -> tuple[list[LayerTable], list[str]]:
+def _boards(folders: Sequence[Path], data: Path | None, progress: Progress, trust: bool) -> tuple[list[LayerTable], list[str]]:
     """(the layers of C for other machines, run in QEMU; why some could not be run)."""
     tables, notes = [], []
     for folder in folders:
         try:
-            (one,) = counted([folder], data, progress)
+            (one,) = counted([folder], data, progress, trust)
         except NestlingError as error:
             notes.append(f"{folder.name} was not run: {error.message}")
             continue

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nestling import bundle as bundles
+from nestling.apart.runner import layer_times
 from nestling.files import write_atomically
 from nestling.graph.ir import Graph
 from nestling.graph.macs import macs
@@ -40,6 +41,12 @@ def _onnx(content: bytes, graph: Graph, threads: int) -> tuple[LayerTime, ...]:
 TIMED: Mapping[str, Callable[[bytes, Graph, int], tuple[LayerTime, ...]]] = {".pte": _pte, ".tflite": _tflite, ".onnx": _onnx}
 
 
+def times_of(file: Path, threads: int = 1) -> tuple[LayerTime, ...]:
+    """How long each of the file's operations takes, in this process."""
+    graph = _graph(file)
+    return () if graph is None else TIMED[file.suffix](file.read_bytes(), graph, threads)
+
+
 def layer_tables(files: Sequence[Path], threads: int = 1, progress: Progress = silent) -> tuple[LayerTable, ...]:
     """A table a file, in its first runtime. Bundles, and files whose bundle is not there any more, have none."""
     tables = []
@@ -47,7 +54,7 @@ def layer_tables(files: Sequence[Path], threads: int = 1, progress: Progress = s
         for file in files:
             graph = _graph(file)
             if graph is not None and file.suffix in TIMED:
-                times = TIMED[file.suffix](file.read_bytes(), graph, threads)
+                times = layer_times(file, threads)
                 tables.append(LayerTable(file.name, runtimes(file)[0], tuple(_layer(time, graph) for time in times)))
             advance(1)
     return tuple(tables)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from nestling import bundle as bundles
@@ -11,51 +13,62 @@ from nestling.data.choose import split_again
 from nestling.data.folders import Dataset
 from nestling.errors import NestlingError, UnusableFile
 from nestling.targets.about import About
+from nestling.targets.c import trusted
 from nestling.targets.runner import Runner
 from nestling.temporary import restored
 
-Loader = Callable[[Path, int | None], Runner]
+
+@dataclass(frozen=True)
+class _What:
+    """file: where it lies, name: what it is called in messages. threads: None leaves the runtime's own choice."""
+
+    file: Path
+    name: Path
+    threads: int | None
 
 
-def _load_pte(path: Path, threads: int | None) -> Runner:
+Loader = Callable[[_What], Runner]
+
+
+def _load_pte(what: _What) -> Runner:
     from nestling.targets import executorch
 
-    return executorch.load(path, threads)
+    return executorch.load(what.file, what.threads)
 
 
-def _load_tflite(path: Path, threads: int | None) -> Runner:
+def _load_tflite(what: _What) -> Runner:
     from nestling.targets import tflite
 
-    return tflite.load(path, threads=threads or 1)
+    return tflite.load(what.file, threads=what.threads or 1)
 
 
-def _load_onnx(path: Path, threads: int | None) -> Runner:
+def _load_onnx(what: _What) -> Runner:
     from nestling.targets.onnx import load as load_onnx
 
-    return load_onnx(path, threads)
+    return load_onnx(what.file, what.threads)
 
 
-def _load_onnx_openvino(path: Path, threads: int | None) -> Runner:
+def _load_onnx_openvino(what: _What) -> Runner:
     from nestling.targets.onnx import load as load_onnx
 
-    return load_onnx(path, threads, "openvino")
+    return load_onnx(what.file, what.threads, "openvino")
 
 
-def _load_bundle(path: Path, threads: int | None) -> Runner:
-    bundle = bundles.load(path)
+def _load_bundle(what: _What) -> Runner:
+    bundle = bundles.load(what.file)
     if bundle.graph is not None:
         from nestling.models.integer_runner import integer_runner
 
         return integer_runner(bundle, quick=True)
     from nestling.models.runner import float_runner
 
-    return float_runner(bundle, threads)
+    return float_runner(bundle, what.threads)
 
 
-def _load_c(path: Path, threads: int | None) -> Runner:
+def _load_c(what: _What) -> Runner:
     from nestling.targets.c import host
 
-    return host.load(path)
+    return host.load(what.file, what.name)
 
 
 FOLDER = "folder of C"
@@ -68,17 +81,65 @@ LOADERS: Mapping[str, Mapping[str, Loader]] = {  # by suffix and runtime; the fi
 }
 
 
-def load(path: Path, threads: int | None = None, runtime: str | None = None) -> Runner:
-    """A bundle or an artifact, ready to answer. threads: None leaves the runtime's own choice. runtime: one of runtimes(path).
+def _prepare_pte() -> None:
+    from nestling.targets import executorch
 
-    Raises UnusableFile, naming the file and the reason.
+    executorch.import_runtime()
+
+
+def _prepare_tflite() -> None:
+    from nestling.targets import tflite  # noqa: F401
+
+
+def _prepare_onnx() -> None:
+    from nestling.targets import onnx, onnx_runtimes  # noqa: F401
+
+    onnx_runtimes.import_onnxruntime()
+
+
+def _prepare_openvino() -> None:
+    from nestling.targets import onnx  # noqa: F401
+    from nestling.targets.openvino import openvino_core
+
+    openvino_core()
+
+
+PREPARED: Mapping[str, Callable[[], None]] = {
+    "ExecuTorch": _prepare_pte,
+    "LiteRT": _prepare_tflite,
+    "ONNX Runtime": _prepare_onnx,
+    "OpenVINO": _prepare_openvino,
+}
+
+
+def prepare(runtime: str) -> None:
+    """Import what runs a file before one is there; that it is not installed, `load` will say."""
+    with suppress(ImportError):
+        PREPARED.get(runtime, lambda: None)()
+
+
+def load(path: Path, threads: int | None = None, runtime: str | None = None, trust: bool = False) -> Runner:
+    """A bundle or an artifact, ready to answer in this process, which a damaged one may take with it (nestling.apart does not).
+
+    threads: None leaves the runtime's own choice. runtime: one of runtimes(path). trust: compile a folder of C, whoever wrote it.
+    Raises UnusableFile, naming the file and the reason; NotTrusted.
+    """
+    chosen = runtime_of(path, runtime)
+    with trusted.copied(path, trust) if path.is_dir() else nullcontext(path) as file:
+        return LOADERS[_kind(path)][chosen](_What(file, path, threads))
+
+
+def runtime_of(path: Path, runtime: str | None = None) -> str:
+    """What will run a file: `runtime`, or the first of runtimes(path).
+
+    Raises UnusableFile where there is no file, or nothing for it.
     """
     if not restored(path).exists():
         raise UnusableFile(f"{path} does not exist.", "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest --to pte")
     known = runtimes(path)
     if runtime is not None and runtime not in known:
         raise NestlingError(f"{path} is run by {' or '.join(known)}, not by {runtime!r}.")
-    return LOADERS[_kind(path)][runtime or known[0]](path, threads)
+    return runtime or known[0]
 
 
 def runtimes(path: Path) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from nestling.graph.simulate import simulated
 from nestling.report.agree import compare, rms
 from nestling.report.machine import processor
 from nestling.targets import executorch, onnx, tflite
-from nestling.targets.c import folder, host
+from nestling.targets.c import host
 from nestling.targets.executorch_weights import symmetric_weights
 from nestling.targets.printers import FEATURES, Printed
 from nestling.targets.runner import Runner
@@ -60,8 +60,9 @@ def _loaded(printed: Printed, file: str, form: str) -> Runner:
     if isinstance(printed.content, bytes):
         return LOADERS[form](printed.content, file)
     with TemporaryDirectory() as place:
-        folder.write(printed.content, Path(place) / file)
-        return host.load(Path(place) / file)
+        for name, content in printed.content.items():
+            (Path(place) / name).write_bytes(content)
+        return host.load(Path(place), Path(file))
 
 
 def _inside(printed: Printed, form: str, runner: Runner, graph: Graph, images: Image) -> list[str]:

@@ -210,9 +210,11 @@ def run(model: bytes, inputs: Sequence[Array], kernels: Kernels = "reference", t
     return tuple(interpreter.get_tensor(detail["index"]).copy() for detail in interpreter.get_output_details())
 
 
-def activations(model: bytes, inputs: Sequence[Array], kernels: Kernels = "reference") -> dict[str, Array]:
-    """Every tensor that an operator writes, by name, in the file's own types; constants are left out."""
-    interpreter = open_interpreter(model, "the printed graph", kernels, keep=True)
+def activations(
+    model: bytes, inputs: Sequence[Array], kernels: Kernels = "reference", file: str = "the printed graph"
+) -> dict[str, Array]:
+    """Every tensor that an operator writes, by name, in the file's own types; constants are left out. file: in messages."""
+    interpreter = open_interpreter(model, file, kernels, keep=True)
     _invoke(interpreter, inputs)
     names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
     written = [int(i) for operator in interpreter._get_ops_details() for i in operator["outputs"] if int(i) in names]

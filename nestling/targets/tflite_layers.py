@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nestling.apart.process import python
 from nestling.errors import NestlingError
 from nestling.graph.read_tflite import read_tflite
 from nestling.targets.executorch_layers import named
@@ -40,7 +41,7 @@ def layer_times(model: bytes, runs: int, threads: int) -> tuple[LayerTime, ...]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.tflite"
         file.write_bytes(model)
-        command = [sys.executable, "-m", "nestling.targets.tflite_layers", str(file), str(runs), str(threads)]
+        command = [*python("nestling.targets.tflite_layers"), str(file), str(runs), str(threads)]
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()

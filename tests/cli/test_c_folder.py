@@ -53,7 +53,9 @@ def test_trace_finds_the_layer_whose_weights_were_changed(
     at = text.index("{", len(text) // 2) + 1
     end = text.index(",", at)
     weights.write_text(f"{text[:at]} {-1 if int(text[at:end]) == 1 else 1}{text[end:]}")
-    found = json.loads(nestling("trace", integers, image, "--against", broken, "--json", status=1).stdout)
+    command = ("trace", integers, image, "--against", broken, "--json")
+    assert "--trust" in nestling(*command, status=1).stderr
+    found = json.loads(nestling(*command, "--trust", status=1).stdout)
     assert found["first"] is not None and found["compared"] > 20
 
 
@@ -108,3 +110,48 @@ def test_export_refuses_what_does_not_fit_before_it_writes(nestling: Nestling, i
         "export", integers, "--to", "c", "--machine", "cortex-m4", "--precision", "int8", "--ram", "20K", "-o", out, status=1
     )
     assert "does not fit" in done.stderr and "in the way" in done.stderr and not list(out.glob("*"))
+
+
+@pytest.fixture(scope="module")
+def hostile(out: Path, integers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export as somebody else may hand it on: its C makes a file beside it as soon as it is loaded, or run in QEMU."""
+    place = tmp_path_factory.mktemp("hostile")
+    shutil.copytree(out, place / "out")
+    shutil.copy(integers, place / "fruit8.nest")
+    program = (
+        f'extern int system(const char *);\n__attribute__((constructor)) static void f(void) {{ system("touch {place}/ran"); }}\n'
+    )
+    for machine in ("host", "cortex-m4"):
+        with (place / "out" / f"fruit8-c-{machine}" / "nst_mean.c").open("a") as file:
+            file.write(program)
+    return place
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict out/fruit8-c-host {photo}",
+        "eval out/fruit8-c-host {photos}",
+        "agree fruit8.nest out/fruit8-c-host {photos}",
+        "trace fruit8.nest {photo} --against out/fruit8-c-host",
+        "bench out/fruit8-c-host",
+        "bench out/fruit8-c-cortex-m4",
+        "bench out --layers",
+        "report out",
+    ],
+)
+def test_what_somebody_else_wrote_is_not_compiled(
+    nestling: Nestling, hostile: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(hostile)
+    words = [word.format(photos=photos, photo=photos / "apple" / "00.jpg") for word in command.split()]
+    said = nestling(*words, status=1).stderr
+    assert "out/fruit8-c-" in said and "does whatever its author wrote" in said and "--trust" in said
+    assert not (hostile / "ran").exists()
+
+
+def test_with_trust_it_is(nestling: Nestling, hostile: Path, photos: Path, tmp_path: Path) -> None:
+    """The other tests would have seen it."""
+    copy = shutil.copytree(hostile / "out" / "fruit8-c-host", tmp_path / "copy")
+    nestling("predict", copy, photos / "apple" / "00.jpg", "--trust")
+    (hostile / "ran").unlink()

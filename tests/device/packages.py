@@ -17,6 +17,7 @@ from nestling.device.head_file import made
 from nestling.device.head_format import HeadFile, Training, to_bytes
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.device.training_program import print_training_program
+from nestling.device.whose import signed
 from nestling.graph import ir
 from nestling.graph.file import digest
 from nestling.graph.ir import Graph
@@ -73,7 +74,8 @@ def package(folder: Path, head: HeadFile) -> Path:
         "linux", "x86-64", "c", head.labels, to_plain(PREPROCESS), head.graph, ROOM, {}, "", {},
         {name: PackedFile(len(content), sha256(content).hexdigest()) for name, content in files.items()},
     )  # fmt: skip
-    (folder / manifest.NAME).write_bytes(manifest.to_bytes(said))
+    for name, content in signed({manifest.NAME: manifest.to_bytes(said)}).items():
+        (folder / name).write_bytes(content)
     return folder
 
 

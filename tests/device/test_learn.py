@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from nestling.bundle import PARTS
 from nestling.data.folders import scan
 from nestling.data.split import split
+from nestling.device import learner
 from nestling.device.device_features import checked_features, embedded
 from nestling.device.head_file import newest, save
 from nestling.device.head_format import Optimizer, to_bytes
@@ -31,6 +32,7 @@ from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.graph import reference
 from nestling.preprocess import load as load_image
 from nestling.progress import Advance, Progress, silent
+from nestling.targets import executorch
 
 STEP_OFF = 0.01  # what a step's difference in a few embeddings makes of the weights
 FRUIT = ("apple", "lime", "plum")
@@ -267,6 +269,28 @@ def test_no_room_for_a_class_says_what_to_do(packed: Path, photos: Photos) -> No
     (packed / "head.nst").write_bytes(to_bytes(untrained([*FRUIT, "a", "b", "c"])))
     with pytest.raises(UnusableFile, match=r"'sky'[\s\S]*--max-classes"):
         learn(packed, photos("new", {"sky": 9}), LearnConfig(cycles=5))
+
+
+# ---- somebody else's package ----------------------------------------------------------------------------------------------------
+
+
+def test_programs_of_somebody_else_learn_the_same_in_processes_of_their_own(
+    packed: Path, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = photos("photos", COUNTS), LearnConfig(cycles=12)
+    ours = learn(packed, data, replace(config, output=packed / "ours.nst"))
+    monkeypatch.setenv("NESTLING_CONFIG", str(tmp_path / "another"))
+    monkeypatch.setenv("NESTLING_CACHE", str(tmp_path / "another cache"))
+    for module, name in ((executorch, "load_bytes"), (learner, "gradients_of")):
+        monkeypatch.delattr(module, name)  # neither is run here
+    assert trained(learn(packed, data, replace(config, output=packed / "theirs.nst"))) == trained(ours)
+
+
+def test_a_training_program_that_was_changed_is_refused(packed: Path, photos: Photos) -> None:
+    with (packed / "head_train.pte").open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(UnusableFile, match=r"head_train\.pte has the SHA-256"):
+        learn(packed, photos("photos", COUNTS), LearnConfig(cycles=5))
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nestling import bundle as bundles
+from nestling import trust
 from nestling.bundle import Bundle
 from nestling.cli import pack as command
 from nestling.data.choose import part, training_data
@@ -117,6 +118,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def listed_rightly(folder: Path, expected: set[str]) -> None:
     files = contents(folder)
     plain = json.loads(files.pop("manifest.json"))
+    assert trust.known("package", {"manifest.json": (folder / "manifest.json").read_bytes()}, files.pop("nestling.mac"))
     assert set(files) == expected == set(plain["files"])
     for name, content in files.items():
         assert plain["files"][name] == {"bytes": len(content), "sha256": sha256(content).hexdigest()}

@@ -20,7 +20,8 @@ from nestling.device import head_file, manifest
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.device.places import Adb, Ssh
 from nestling.device.push import PushConfig, place_of, push, quoted
-from nestling.errors import NestlingError, UnusableData, UnusableFile
+from nestling.device.whose import signed
+from nestling.errors import NestlingError, NotTrusted, UnusableData, UnusableFile
 from nestling.preprocess import ImagePreprocess, to_plain
 
 PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -50,7 +51,8 @@ def packed(folder: Path, files: dict[str, bytes], system: str = "linux") -> Path
     listed = {name: PackedFile(len(content), sha256(content).hexdigest()) for name, content in files.items()}
     plain = to_plain(PREPROCESS)
     whole = Manifest(system, "x86-64", "c", ("a", "b"), plain, "ab" * 32, 3, {}, "30 photographs", {}, listed)  # type: ignore[arg-type]
-    (folder / "manifest.json").write_bytes(manifest.to_bytes(whole))
+    for name, content in signed({"manifest.json": manifest.to_bytes(whole)}).items():
+        (folder / name).write_bytes(content)
     return folder
 
 
@@ -295,16 +297,41 @@ def test_adb_pushes_runs_and_pulls(package: Path, tmp_path: Path, monkeypatch: p
     assert done.trained is not None and done.trained.read_bytes() == head() and done.sent.files is None
     made = calls(recorded)
     assert all(call[:2] == ["-s", "XY1"] for call in made)
-    files = [str(package.resolve() / name) for name in (*sorted(manifest.read(package).files), "manifest.json")]
+    files = [*sorted(manifest.read(package).files), "manifest.json"]  # of a copy, which nobody else can change
+    assert [Path(file).name for file in made[1][4:-1]] == files and str(package) not in made[1][4]
     quoted_there = f"'{there}'"
     assert [call[2:] for call in made] == [
         ["shell", f"mkdir -p {quoted_there}"],
-        ["push", "--sync", *files, f"{there}/"],
+        ["push", "--sync", *made[1][4:-1], f"{there}/"],
         ["shell", f"chmod 755 '{there}/net_runner' '{there}/eval_untrained.sh' '{there}/train.sh' '{there}/eval.sh'"],
         *(["shell", f"cd {quoted_there} && ./{name}.sh /sdcard/photos"] for name in ("eval_untrained", "train", "eval")),
         ["pull", f"{there}/trained.nst", made[-1][-1]],
     ]
     assert heard[-1] == "accuracy on validation data = 0.9271" and "train /sdcard/photos" in heard
+
+
+@pytest.mark.parametrize("change", ["a script", "the manifest alone", "no mac", "another user's"])
+def test_scripts_of_somebody_else_are_not_run(change: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the manifest has its right hash."""
+    recorded, there = adb(tmp_path, monkeypatch), tmp_path / "on the phone"
+    if change == "a script":
+        scripts = {name: (package / name).read_bytes() for name in manifest.read(package).files}
+        mac = (package / "nestling.mac").read_bytes()
+        packed(package, scripts | {"train.sh": b"#!/bin/sh\ntouch ran; cp learned trained.nst\n"})
+        (package / "nestling.mac").write_bytes(mac)
+    elif change == "the manifest alone":
+        text = (package / "manifest.json").read_text()
+        (package / "manifest.json").write_text(text.replace("30 photographs", "31 photographs"))
+    elif change == "no mac":
+        (package / "nestling.mac").unlink()
+    else:
+        monkeypatch.setenv("NESTLING_CONFIG", str(tmp_path / "another"))
+    with pytest.raises(NotTrusted, match="does whatever their author wrote") as found:
+        push(package, Adb("", str(there)), run="/sdcard/photos")
+    assert "--trust" in found.value.hint and not recorded.exists()
+    push(package, Adb("", str(there)))  # nothing is run
+    done = push(package, Adb("", str(there)), PushConfig(trust=True), run="/sdcard/photos")
+    assert done.trained is not None and (there / "ran").exists() == (change == "a script")
 
 
 def test_adb_goes_on_when_the_phone_was_away(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

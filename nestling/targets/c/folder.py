@@ -12,6 +12,7 @@ from nestling.targets.about import About
 from nestling.targets.c import emit
 from nestling.targets.c.lower import lower
 from nestling.targets.c.machines import Machine
+from nestling.targets.c.trusted import signed
 from nestling.temporary import restored
 
 
@@ -27,9 +28,12 @@ def print_network(graph: Graph, about: About, machine: Machine, name: str = "nes
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:
-    """Put the files in place of an older folder of C, all or none of them. Raises UnusableData where something else is there."""
+    """Put the files, and the MAC that they are known by, in place of an older folder of C, all or none of them.
+
+    Raises UnusableData where something else is there.
+    """
     if restored(folder).is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UnusableData(f"{folder} is no folder.", "name another one:  -o out/")
     if folder.exists() and any(folder.iterdir()) and not (folder / "nestling_model.h").is_file():
         raise UnusableData(f"{folder} holds other files than a network in C.", "name another folder:  -o out/")
-    replace_folder(folder, files.items())
+    replace_folder(folder, signed(files).items())

@@ -20,9 +20,10 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Array
 from nestling.preprocess import Preprocess
 from nestling.targets.about import About, from_json
+from nestling.targets.c.trusted import ABOUT
 from nestling.temporary import restored
 
-ABOUT, HEADER = "about.json", "nestling_model.h"
+HEADER = "nestling_model.h"
 SOURCES = ("nestling_*.c", "nst_*.c")  # the network and its kernels; the rest of a folder is its machine's
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=c99", "-O2", "-fPIC", "-DNESTLING_TRACE", "-Werror=implicit-function-declaration")
@@ -65,7 +66,7 @@ class CRunner:
     about: what the folder says of itself.
     """
 
-    folder: Path
+    folder: Path  # in messages
     about: About
     library: Any
     sizes: Sizes
@@ -128,26 +129,29 @@ class CRunner:
         return np.ascontiguousarray(images)
 
 
-def load(folder: Path) -> CRunner:
+def load(folder: Path, name: Path | None = None) -> CRunner:
     """A folder that `export --to c` made, for whatever machine, compiled for this computer.
 
+    name: its name in messages; None for its own. What is in it gets run: see trusted.copied for folders that may be anybody's.
     Raises UnusableFile, naming the folder, where it is none or does not compile; NestlingError where there is no C compiler.
     """
+    name = name or folder
     if not (restored(folder) / ABOUT).is_file():
-        raise UnusableFile(f"{folder} holds no {ABOUT}: it is no folder of C.", _again(folder))
-    about = from_json(outside.content(folder / ABOUT, _again(folder)), str(folder / ABOUT))
-    library = compiled(folder)
+        raise UnusableFile(f"{name} holds no {ABOUT}: it is no folder of C.", _again(name))
+    about = from_json(outside.content(folder / ABOUT, _again(name)), str(name / ABOUT))
+    library = compiled(folder, name=name)
     sizes = Sizes(*(ctypes.c_int32 * len(Sizes.__dataclass_fields__)).in_dll(library, "nestling_sizes"))
     if len(about.labels) != sizes.classes:
-        raise UnusableFile(f"{folder} gives {sizes.classes} scores and names {len(about.labels)} classes.", _again(folder))
-    return CRunner(folder, about, library, sizes)
+        raise UnusableFile(f"{name} gives {sizes.classes} scores and names {len(about.labels)} classes.", _again(name))
+    return CRunner(name, about, library, sizes)
 
 
-def compiled(folder: Path, flags: Sequence[str] = ()) -> Any:
-    """The folder's network and host.c as a loaded library. flags: more for the compiler. Raises as load."""
+def compiled(folder: Path, flags: Sequence[str] = (), name: Path | None = None) -> Any:
+    """The folder's network and host.c as a loaded library. flags: more for the compiler. name, and what it raises: as load."""
+    name = name or folder
     sources = sorted(file for pattern in SOURCES for file in folder.glob(pattern))
     if not sources or not (folder / HEADER).is_file():
-        raise UnusableFile(f"{folder} holds no {HEADER}, or no C.", _again(folder))
+        raise UnusableFile(f"{name} holds no {HEADER}, or no C.", _again(name))
     compiler = next(filter(shutil.which, COMPILERS), None)
     if compiler is None:
         raise NestlingError("there is no C compiler here.", "sudo apt-get install gcc libc6-dev")
@@ -156,28 +160,28 @@ def compiled(folder: Path, flags: Sequence[str] = ()) -> Any:
 
         def compile_one(source: Path) -> str:
             made = f"{source.name}.o"
-            _run([*own, "-c", str(source.resolve()), "-o", made], place, folder)
+            _run([*own, "-c", str(source.resolve()), "-o", made], place, name)
             return made
 
         objects = list(pool.map(compile_one, [*sources, Path(__file__).with_name("host.c")]))
-        _run([compiler, "-shared", *flags, *objects, "-o", "network.so"], place, folder)
+        _run([compiler, "-shared", *flags, *objects, "-o", "network.so"], place, name)
         try:
             library = ctypes.CDLL(str(Path(place) / "network.so"))
         except OSError as error:  # a function that nothing defines
-            raise UnusableFile(f"{folder} does not compile here: {str(error).rpartition(': ')[2]}.", _again(folder)) from error
+            raise UnusableFile(f"{name} does not compile here: {str(error).rpartition(': ')[2]}.", _again(name)) from error
     library.nestling_features.restype = ctypes.c_void_p
     return library
 
 
-def _run(command: Sequence[str], place: str, folder: Path) -> None:
+def _run(command: Sequence[str], place: str, name: Path) -> None:
     ended = subprocess.run(command, cwd=place, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
     if ended.returncode:
         lines = [line for line in ended.stderr.splitlines() if "error" in line] or ended.stderr.splitlines() or ["it said nothing"]
-        raise UnusableFile(f"{folder} does not compile here: {lines[0]}.", _again(folder))
+        raise UnusableFile(f"{name} does not compile here: {lines[0]}.", _again(name))
 
 
-def _again(folder: Path) -> str:
-    return f"make it again:  nestling export my8.nest --to c -o {folder}"
+def _again(name: Path) -> str:
+    return f"make it again:  nestling export my8.nest --to c -o {name}"
 
 
 def _arena(sizes: Sizes) -> Uint8Array:
