@@ -305,7 +305,7 @@ def test_the_command_says_the_counts(source: Path) -> None:
     assert said["written"] == 5 and {entry["path"].rpartition("/")[2] for entry in said["left_out"]} >= {"half.jpg", "tiny.png"}
     listed = json.loads((beside / "a" / ".prepared.json").read_text())["files"]
     assert listed == {name: sha256(c).hexdigest() for name, c in files(beside / "a").items() if name != ".prepared.json"}
-    table = CliRunner().invoke(app, [str(word) for word in (*words, "-o", beside / "b")])
+    table = CliRunner().invoke(app, [str(word) for word in (*words, "-o", beside / "b")], env={"COLUMNS": "132"})
     row = next(line for line in table.stdout.splitlines() if "apartment" in line)
     assert row.replace("│", " ").split() == ["apartment_building-outdoor", "6", "2", "0", "1", "2", "1", "0"]
     assert CliRunner().invoke(app, [str(word) for word in (*words, "-o", beside / "c", "--format", "gif")]).exit_code == 2

@@ -1,5 +1,6 @@
 """Graphs printed as ONNX, and how they are judged node by node."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def saturates() -> bool:
 needs_exact_products = pytest.mark.skipif(saturates(), reason="needs a processor that sums products of bytes in 32 bits (VNNI)")
 WEIGHTS = ("uint8", pytest.param("int8", marks=needs_exact_products))
 RUNTIMES = ("onnxruntime", "openvino")
+EMBEDDING = replace(SIXTEEN, gives="embedding")  # of graphs whose outputs are no two scores
 MOVES = ("table", "pad", "max_pool", "reshape")
 
 

@@ -7,7 +7,7 @@ import pytest
 from graph.strategies import STEPS, graphs, old_graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from targets.onnx_cases import RUNTIMES, SIXTEEN, WEIGHTS, as_input, judge, one_node, outputs, quant, steps_off
+from targets.onnx_cases import EMBEDDING, RUNTIMES, SIXTEEN, WEIGHTS, as_input, judge, one_node, outputs, quant, steps_off
 
 from nestling.errors import UnsupportedOp
 from nestling.graph import ir, reference
@@ -183,10 +183,10 @@ def answered(graph: Graph, runtime: str) -> Array:
     """[C, 256]: the answers to every byte in every channel."""
     channels = graph.tensors["image"].shape[3]
     what = replace(
-        SIXTEEN, preprocess=replace(SIXTEEN.preprocess, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
+        EMBEDDING, preprocess=replace(SIXTEEN.preprocess, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
     )
     image = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), channels, axis=3)
-    return load_bytes(print_graph(graph, what), "table.onnx", 1, runtime)(image).reshape(256, channels).T
+    return load_bytes(print_graph(graph, what), "table.onnx", 1, runtime).features(image).reshape(256, channels).T
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

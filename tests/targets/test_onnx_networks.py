@@ -10,7 +10,7 @@ import onnx
 import pytest
 from graph.quantization_cases import Everything, Inverted, calibrated, captured, litert, noise, pictures, seeded, torch_float
 from onnx import numpy_helper
-from targets.onnx_cases import RUNTIMES, SIXTEEN, WEIGHTS, judge, needs_exact_products, outputs, quant, session
+from targets.onnx_cases import EMBEDDING, RUNTIMES, SIXTEEN, WEIGHTS, judge, needs_exact_products, outputs, quant, session
 from torch import nn
 
 from nestling.graph import ir
@@ -36,7 +36,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Graph]:
 def test_a_network_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, Graph], weights: str, runtime: str) -> None:
     module, graph = case
     expected = litert(graph, UNSEEN)
-    answers = load_bytes(print_graph(graph, SIXTEEN, weights), "net.onnx", 1, runtime)(np.stack(UNSEEN))
+    answers = load_bytes(print_graph(graph, EMBEDDING, weights), "net.onnx", 1, runtime).features(np.stack(UNSEEN))
     assert noise(expected, answers) < 0.75 * noise(expected, torch_float(module, UNSEEN))
 
 
@@ -44,7 +44,7 @@ def test_a_network_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, 
 def test_a_float_network_answers_as_torch(case: tuple[nn.Module, Graph], runtime: str) -> None:
     module, _ = case
     wanted = torch_float(module, UNSEEN)
-    answers = load_bytes(print_graph(captured(module), SIXTEEN), "net.onnx", 1, runtime)(np.stack(UNSEEN))
+    answers = load_bytes(print_graph(captured(module), EMBEDDING), "net.onnx", 1, runtime).features(np.stack(UNSEEN))
     np.testing.assert_allclose(answers, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
 
 
@@ -52,7 +52,9 @@ def test_a_float_network_answers_as_torch(case: tuple[nn.Module, Graph], runtime
 @needs_exact_products
 def test_both_forms_of_weights_answer_the_same(case: tuple[nn.Module, Graph]) -> None:
     images = np.stack(UNSEEN)
-    unsigned, signed = (load_bytes(print_graph(case[1], SIXTEEN, weights), "net.onnx", 1)(images) for weights in ("uint8", "int8"))
+    unsigned, signed = (
+        load_bytes(print_graph(case[1], EMBEDDING, weights), "net.onnx", 1).features(images) for weights in ("uint8", "int8")
+    )
     np.testing.assert_array_equal(unsigned, signed)
 
 
@@ -60,13 +62,13 @@ def test_both_forms_of_weights_answer_the_same(case: tuple[nn.Module, Graph]) ->
 def test_the_activations_are_those_of_a_run(case: tuple[nn.Module, Graph]) -> None:
     """Every int8 tensor that the Graph computes, in its order; and asking for them does not change the answer."""
     _, graph = case
-    content = print_graph(graph, SIXTEEN)
+    content = print_graph(graph, EMBEDDING)
     found = activations(content, UNSEEN[0][None])
     integers = {node.name: graph.tensors[node.name].shape for node in graph.nodes if graph.tensors[node.name].dtype == "int8"}
     assert {name: values.shape for name, values in found.items()} == integers
     out = graph.tensors[graph.outputs[0]]
     real = (found[out.name].astype(np.float32) - out.quant.zero_point) * out.quant.scale
-    np.testing.assert_allclose(load_bytes(content, "net.onnx", 1)(UNSEEN[0][None]), real, rtol=1e-6)
+    np.testing.assert_allclose(load_bytes(content, "net.onnx", 1).features(UNSEEN[0][None]), real, rtol=1e-6)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
