@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from itertools import count
 
 EVENTS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.chmod", "fcntl.flock")
 
@@ -15,13 +16,13 @@ def watched(kill_at: int = 0) -> Callable[[], int]:
 
     Opening for writing, mkdir, rename, exchange, unlink, rmdir, link, chmod, flock, fsync. It cannot be taken back.
     """
-    done = 0
+    numbers, done = count(1), [0]
 
     def operation() -> None:
-        nonlocal done
-        done += 1
-        if done == kill_at:
+        number = next(numbers)  # in one step: several threads come here
+        if number == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        done.append(number)
 
     def heard(event: str, arguments: tuple[object, ...]) -> None:
         exchange = event == "ctypes.dlsym" and arguments[1] == "renameat2"
@@ -34,7 +35,7 @@ def watched(kill_at: int = 0) -> Callable[[], int]:
 
     fsync, os.fsync = os.fsync, synced
     sys.addaudithook(heard)
-    return lambda: done
+    return lambda: max(done)
 
 
 def _writes(path: object, mode: object, flags: object) -> bool:
@@ -49,9 +50,9 @@ def child(work: Callable[[], None], kill_at: int = 0) -> int | None:
     if process == 0:
         status = 1
         try:
-            count = watched(kill_at)
+            done = watched(kill_at)
             work()
-            os.write(writer, str(count()).encode())
+            os.write(writer, str(done()).encode())
             status = 0
         finally:
             os._exit(status)

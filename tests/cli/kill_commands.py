@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256 as hash_of
 from pathlib import Path
@@ -242,6 +243,9 @@ def killed(case: Case, place: Place, base: Path, kills: int, seed: int = 0, exch
     _copy(place.root, start)
     old = {unit: content(work / unit) for unit in case.units}
     counted = base.with_name("count")
+    if case.executorch:  # the first run remembers, which are operations, too
+        place.done(case.words)
+        _reset(place, start)
     ran = time.perf_counter()
     _, status = os.waitpid(place.run(case.words, counted=counted, exchange=exchange), 0)
     assert status == 0, place.log.read_text()
@@ -251,16 +255,15 @@ def killed(case: Case, place: Place, base: Path, kills: int, seed: int = 0, exch
     assert all(new[unit] != old[unit] for unit in case.units), f"the new {case.name} is the old one"
     at = sorted(chance.sample(range(1, operations + 1), min(operations, kills * 3 // 4)))
     for number in (*at, *[0] * (kills - len(at))):
-        _reset(place, start)
-        for _ in range(1 if number else chance.randint(1, 2)):
-            child = place.run(case.words, number, exchange=exchange)
-            if not number:
-                time.sleep(chance.uniform(0, ran))
-                (os.killpg if chance.random() < 0.5 else os.kill)(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
         said = f"{case.name} killed before operation {number} of {operations}" if number else f"{case.name} killed at random"
+        _reset(place, start)
+        died = _kill(place, case, number, ran, chance, exchange)
+        while not number and (not died or chance.random() < 0.3):  # it had ended; or, now and then, the next is killed, too
+            if not died:
+                _reset(place, start)
+            died = _kill(place, case, number, ran, chance, exchange)
         try:
-            assert not number or status == signal.SIGKILL, place.log.read_text()
+            assert died, f"it ended before: {place.log.read_text()}"
             require_old_or_new(case, work, old, new)
             place.done([*case.words, *case.again], exchange)
             assert {unit: content(work / unit) for unit in case.units} == new, "run again it ends in another way"
@@ -269,6 +272,17 @@ def killed(case: Case, place: Place, base: Path, kills: int, seed: int = 0, exch
             raise AssertionError(f"{said}: {error}") from error
     shutil.rmtree(start)
     return Kills(operations, len(at), kills - len(at), time.perf_counter() - began)
+
+
+def _kill(place: Place, case: Case, number: int, seconds: float, chance: random.Random, exchange: bool) -> bool:
+    """Run a command that is killed before an operation, or within so many seconds; False where it had ended."""
+    child = place.run(case.words, number, exchange=exchange)
+    if not number:
+        time.sleep(chance.uniform(0, seconds))
+        with suppress(ProcessLookupError):  # it has no group yet
+            (os.killpg if chance.random() < 0.5 else os.kill)(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return status == signal.SIGKILL
 
 
 def _import_the_rest(cases: Sequence[Case]) -> None:
