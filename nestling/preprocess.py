@@ -1,55 +1,49 @@
 """From an image file to what a network takes: the one definition, printed into every format.
 
-Three steps, each with its own function: `read_image` (any file -> uint8 RGB), `resize` (-> uint8 of the network's size; this is
-what every artifact takes) and `table` (the normalisation, a node of the Graph).
+Three steps, each with its own function: pictures.read_image (any file -> uint8 RGB), `resize` (-> uint8 of the network's size; this
+is what every artifact takes) and `table` (the normalisation, a node of the Graph). `load` does the first two.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from nestling.errors import UnusableData, UnusableFile
+from nestling.errors import UnusableFile
+from nestling.levels import SIXTEEN_BITS, white
 from nestling.outside import brief
+from nestling.pictures import (
+    AS_STORED,
+    MOST_PIXELS,
+    Colour,
+    Picture,
+    Reading,
+    Uint8Array,
+    attempt,
+    from_pixels,
+    in_mode,
+    named,
+    opened,
+)
+from nestling.room import Turn
 
-Uint8Array = NDArray[np.uint8]
-T = TypeVar("T")
 Interpolation = Literal["bicubic", "bilinear"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-MOST_PIXELS = 100_000_000  # 400 MB once decoded; refused by what the header claims, before anything is allocated
 SIDES = (8, 4096)  # smallest and largest side of what a network takes
 LONGEST = 10_000  # largest side before the crop, so that a square image enlarged to it has at most MOST_PIXELS
+LEVELS = (white(8), SIXTEEN_BITS)  # least and largest value of a 16-bit pixel that may be white
 
 FILTERS: Mapping[Interpolation, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
-
-# EXIF 2.32, tag 0x0112: what undoes each orientation but 1, the upright one
-ORIENTATION = 0x0112
-UPRIGHT: Mapping[int, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# Pillow warns about odd metadata in files that it reads well, and what it cannot read is named by us. Once, here:
-# warnings.catch_warnings around each file is not safe in threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class ImagePreprocess:
     """Resize the shorter side to size / crop, cut the centre, normalise.
 
     size: (height, width), 8 to 4096. channels: 3 (RGB) or 1 (grey). crop: share of the side that is kept, 0.05 to 1.
-    mean, std: one a channel, for values in 0..1: input = (v / 255 - mean) / std.
+    mean, std: one a channel, for values in 0..1: input = (v / 255 - mean) / std. reading: of files, before all this.
     """
 
     size: tuple[int, int]
@@ -66,6 +60,7 @@ class ImagePreprocess:
     interpolation: Interpolation
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    reading: Reading = AS_STORED
 
 
 Preprocess: TypeAlias = ImagePreprocess  # a union as soon as there is a second kind, told apart by "kind" in a file
@@ -75,8 +70,13 @@ Preprocess: TypeAlias = ImagePreprocess  # a union as soon as there is a second 
 
 
 def to_plain(p: Preprocess) -> dict[str, Any]:
-    """What JSON can hold; from_plain gives it back."""
-    return {
+    """What JSON can hold; from_plain gives it back. Levels and colour are in it where they are not those of older bundles."""
+    reading: dict[str, Any] = {}
+    if p.reading.levels != SIXTEEN_BITS:
+        reading["levels"] = p.reading.levels
+    if p.reading.colour != "as stored":
+        reading["colour"] = p.reading.colour
+    return reading | {
         "kind": "image",
         "size": list(p.size),
         "channels": p.channels,
@@ -99,6 +99,8 @@ def from_plain(plain: Mapping[str, Any]) -> Preprocess:
         ("interpolation", isinstance(plain.get("interpolation"), str) and plain["interpolation"] in FILTERS, "bicubic or bilinear"),
         ("mean", _is_list(plain.get("mean"), plain.get("channels"), _is_number), "a finite number a channel"),
         ("std", _is_list(plain.get("std"), plain.get("channels"), _is_deviation), "a number above 0 a channel"),
+        ("levels", _is_white(plain.get("levels", SIXTEEN_BITS)), f"a whole number from {LEVELS[0]} to {LEVELS[1]}"),
+        ("colour", plain.get("colour", "as stored") in get_args(Colour), " or ".join(get_args(Colour))),
     )
     for name, right, what in expected:
         if not right:
@@ -112,6 +114,7 @@ def from_plain(plain: Mapping[str, Any]) -> Preprocess:
         interpolation=plain["interpolation"],
         mean=tuple(float(v) for v in plain["mean"]),
         std=tuple(float(v) for v in plain["std"]),
+        reading=Reading(plain.get("levels", SIXTEEN_BITS), plain.get("colour", "as stored")),
     )
 
 
@@ -121,6 +124,10 @@ def _is_whole(value: object) -> bool:
 
 def _is_side(value: object) -> bool:
     return isinstance(value, int) and _is_whole(value) and SIDES[0] <= value <= SIDES[1]
+
+
+def _is_white(value: object) -> bool:
+    return isinstance(value, int) and _is_whole(value) and LEVELS[0] <= value <= LEVELS[1]
 
 
 def _is_number(value: object) -> bool:
@@ -135,115 +142,25 @@ def _is_list(value: object, length: object, right: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == length and all(right(v) for v in value)
 
 
-# ---- reading -----------------------------------------------------------------------------------------------------------------
+# ---- from a file ---------------------------------------------------------------------------------------------------------------
 
 
-def read_image(source: Path | bytes, name: str = "") -> Uint8Array:
-    """Any image file as uint8 RGB [H, W, 3], upright.
-
-    JPEG, PNG, WebP, BMP, TIFF, GIF (first frame); grey, palette and CMYK become RGB, transparency lies on white, 16-bit grey is
-    scaled to 8. `name` is the file's name in messages (source itself, where it is a path).
-    Raises UnusableData, naming file and reason, for anything else: empty, damaged, not an image, more than 100 megapixels.
-    """
-    return np.array(_named(_decode(source), source, name).convert("RGB"))
-
-
-def load(p: Preprocess, source: Path | bytes, name: str = "") -> Uint8Array:
+def load(p: Preprocess, source: Path | bytes, name: str = "", turn: Turn | None = None) -> Uint8Array:
     """An image file as the network takes it, uint8 [h, w, C]: the bytes of resize(p, read_image(source)). Raises UnusableData."""
-    return _named(try_load(p, source), source, name)
+    return named(try_load(p, source, turn), source, name)
 
 
-def try_load(p: Preprocess, source: Path | bytes) -> Uint8Array | str:
-    """As load; but what cannot be read gives the reason, without the file's name, for callers that go on without it."""
-    image = _decode(source)
-    return image if isinstance(image, str) else _as_array(p, _resized(p, image))
+def try_load(p: Preprocess, source: Path | bytes, turn: Turn | None = None) -> Uint8Array | str:
+    """As load; but what cannot be read gives the reason, without the file's name, for callers that go on without it.
 
-
-def why_not_image(file: IO[bytes]) -> str | None:
-    """None where the open file's header is that of an image that may be read, else the reason.
-
-    Nothing is decoded: damage further on shows in read_image.
+    turn: what is waited for before anything is decoded (see room.py).
     """
-    try:
-        with _open(file):
-            return None
-    except Exception as error:
-        return _reason(error)
 
+    def pixels() -> Uint8Array:
+        with opened(source, p.reading, turn, _beside(p)) as picture:
+            return _as_array(p, resized(p, picture))
 
-def _named(result: T | str, source: Path | bytes, name: str) -> T:
-    if isinstance(result, str):
-        raise UnusableData(f"{name or (source if isinstance(source, Path) else 'the image')} cannot be used: {result}.")
-    return result
-
-
-def _decode(source: Path | bytes) -> Image.Image | str:
-    """A PIL image of mode L or RGB, upright; or the reason why there is none.
-
-    JPEG's decoding at a reduced scale (Pillow's draft) would be quicker, but moves pixels by up to 7 levels.
-    """
-    try:
-        with source.open("rb") if isinstance(source, Path) else BytesIO(source) as file, _open(file) as image:
-            image.load()
-            return _eight_bits(_upright(image))
-    except Exception as error:
-        return _reason(error)
-
-
-def _reason(error: Exception) -> str:
-    """Why an image could not be read. Pillow's readers raise whatever the damage makes them do: struct.error, IndexError."""
-    match error:
-        case UnusableData():
-            return error.message
-        case UnidentifiedImageError():
-            return "not an image: no header of a JPEG, PNG, WebP, BMP, TIFF or GIF"
-        case Image.DecompressionBombError():
-            return f"its header claims more than {MOST_PIXELS // 10**6} megapixels"
-        case MemoryError():
-            return "too large for the memory that is left"
-        case OSError(errno=int(), strerror=str(said)):
-            return f"it cannot be read ({said})"
-        case _:
-            said = " ".join(str(error).split()) or type(error).__name__
-            return "truncated" if "truncated" in said.lower() else f"damaged ({said})"
-
-
-def _open(file: IO[bytes]) -> Image.Image:
-    """The image with its header read and judged. Raises UnusableData, its message the bare reason, and Pillow's errors."""
-    if not file.read(1):
-        raise UnusableData("empty, 0 bytes")
-    file.seek(0)
-    image: Image.Image = Image.open(file, formats=FORMATS)
-    pixels = image.width * image.height
-    if pixels > MOST_PIXELS:
-        raise UnusableData(f"its header claims {pixels / 1e6:.0f} megapixels, more than {MOST_PIXELS // 10**6}")
-    if pixels == 0:
-        raise UnusableData("its header claims no pixels")
-    return image
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as EXIF says. TIFF was turned by Pillow while loading, which also took the tag away."""
-    try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # damaged EXIF in a sound picture: such a photograph is shown unturned everywhere
-        turn = None
-    return image if turn is None else image.transpose(turn)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Any mode as L (where grey) or RGB, transparency over white. Raises UnusableData for float and 32-bit pixels."""
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise UnusableData("its pixels have 32 bits; 8 or 16 are read")
-        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-    if image.mode == "F":
-        raise UnusableData("its pixels are floating-point numbers; 8 or 16 bits are read")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    return attempt(pixels)
 
 
 # ---- resizing ----------------------------------------------------------------------------------------------------------------
@@ -258,29 +175,54 @@ def resize(p: Preprocess, image: Uint8Array) -> Uint8Array:
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"expected uint8 [H, W, 3] or [H, W, 1], got {image.dtype} {list(image.shape)}")
-    return _as_array(p, _resized(p, Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])))
+    return _as_array(p, resized(p, from_pixels(image)))
 
 
-def _resized(p: Preprocess, image: Image.Image) -> Image.Image:
-    if p.channels == 1:
-        image = image.convert("L")
+def resized(p: Preprocess, picture: Picture) -> Image.Image:
+    """As resize, of a Picture, to a PIL image of p.size: mode L where picture or network are grey, else RGB.
+
+    It is made narrow (or low) a band at a time, in the order in which Pillow does it, with bytes in between: the answer is the
+    same.
+    """
     height, width = p.size
-    full_h, full_w = _full_size(p, image.height, image.width)
+    full_h, full_w = _full_size(p, picture.height, picture.width)
     if full_h * full_w > MOST_PIXELS:
-        image = _middle(p, image, MOST_PIXELS / (full_h * full_w))
-        full_h, full_w = _full_size(p, image.height, image.width)
+        picture = _middle(p, picture, MOST_PIXELS / (full_h * full_w))
+        full_h, full_w = _full_size(p, picture.height, picture.width)
+    height_first = picture.height > full_h and picture.height - full_h > 2 * (picture.width - full_w)  # as Pillow from 13 on
+    between = (picture.width, full_h) if height_first else (full_w, picture.height)
+    half: Image.Image | None = None
+    for (left, top, right, bottom), band in picture.bands(columns=height_first):
+        small = (right - left, full_h) if height_first else (full_w, bottom - top)
+        made = (in_mode(band, "L") if p.channels == 1 else band).resize(small, FILTERS[p.interpolation])
+        if small == between:
+            half = made
+        else:
+            half = half or Image.new(made.mode, between)
+            half.paste(made, (left, 0) if height_first else (0, top))
+    assert half is not None
     top, left = round((full_h - height) / 2), round((full_w - width) / 2)  # halves to even, as torchvision's center_crop
-    return image.resize((full_w, full_h), FILTERS[p.interpolation]).crop((left, top, left + width, top + height))
+    return half.resize((full_w, full_h), FILTERS[p.interpolation]).crop((left, top, left + width, top + height))
 
 
-def _middle(p: Preprocess, image: Image.Image, share: float) -> Image.Image:
+def _beside(p: Preprocess) -> Callable[[int, int], int]:
+    """(height, width) of a picture -> bytes that resizing it needs, at four a pixel: what is narrow already, and the whole."""
+
+    def bytes_(height: int, width: int) -> int:
+        full_h, full_w = _full_size(p, height, width)
+        return 4 * (min(full_w * height, MOST_PIXELS) + min(full_w * full_h, MOST_PIXELS))
+
+    return bytes_
+
+
+def _middle(p: Preprocess, picture: Picture, share: float) -> Picture:
     """The middle part of an image a thousand times as long as wide, which enlarged as a whole would not fit into memory."""
-    height, width = image.height, image.width
+    height, width = picture.height, picture.width
     if height * p.size[1] > width * p.size[0]:
         cut = int(height * (1 - share) / 2)
-        return image.crop((0, cut, width, height - cut))
+        return picture.cut((0, cut, width, height - cut))
     cut = int(width * (1 - share) / 2)
-    return image.crop((cut, 0, width - cut, height))
+    return picture.cut((cut, 0, width - cut, height))
 
 
 def _full_size(p: Preprocess, height: int, width: int) -> tuple[int, int]:

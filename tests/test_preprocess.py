@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nestling.errors import UnusableData, UnusableFile
-from nestling.preprocess import ImagePreprocess, Uint8Array, from_plain, load, read_image, resize, table, to_plain
+from nestling.pictures import Reading, Uint8Array, read_image
+from nestling.preprocess import ImagePreprocess, from_plain, load, resize, table, to_plain
 
 # pytest puts its own warning filters in place of the one that preprocess.py sets; that one is tested in a program of its own below
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -281,7 +282,7 @@ def test_no_warning_of_pillow_leaks(tmp_path: Path) -> None:
     (tmp_path / "c.bmp").write_bytes(header[:18] + (9_500).to_bytes(4, "little") + (10_000).to_bytes(4, "little") + header[26:])
     loop = "\n".join(
         (
-            "from pathlib import Path; from PIL import Image; from nestling.preprocess import read_image, UnusableData",
+            "from pathlib import Path; from PIL import Image; from nestling.pictures import read_image, UnusableData",
             f"for path in sorted(Path({str(tmp_path)!r}).iterdir()):",
             "    try: READ",
             "    except (OSError, UnusableData) as error: print(error)",
@@ -301,7 +302,15 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 # ---- as plain values ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("p", [SMALL, ImagePreprocess((32, 64), 1, 1.0, "bilinear", (0.5,), (0.5,))])
+@pytest.mark.parametrize(
+    "p",
+    [
+        SMALL,
+        ImagePreprocess((32, 64), 1, 1.0, "bilinear", (0.5,), (0.5,)),
+        replace(SMALL, reading=Reading(4095)),
+        replace(SMALL, reading=Reading(colour="srgb")),
+    ],
+)
 def test_plain_and_back(p: ImagePreprocess) -> None:
     assert to_plain(p)["kind"] == "image"
     assert from_plain(to_plain(p)) == p
@@ -331,11 +340,23 @@ def test_plain_and_back(p: ImagePreprocess) -> None:
         ("std", [0.5, 0.5, 0.0]),
         ("std", [0.5, 0.5, -1]),
         ("std", [0.5, 0.5, float("nan")]),
+        ("levels", 254),
+        ("levels", 65536),
+        ("levels", 4095.0),
+        ("levels", True),
+        ("colour", "adobe"),
+        ("colour", ["srgb"]),
     ],
 )
 def test_nonsense_is_refused_by_name(key: str, value: object) -> None:
     with pytest.raises(UnusableFile, match=key):
         from_plain(to_plain(SMALL) | {key: value})
+
+
+def test_bundles_of_before_read_files_as_they_did() -> None:
+    plain = to_plain(replace(SMALL, reading=Reading()))
+    assert plain.keys() == {"kind", "size", "channels", "crop", "interpolation", "mean", "std"}
+    assert from_plain(plain).reading == Reading(65535, "as stored")
 
 
 def test_what_is_no_dictionary_is_refused() -> None:

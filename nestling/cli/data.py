@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 import typer
 
 from nestling.cli import show
+from nestling.cli.levels import Levels, as_white
 
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
 
@@ -32,10 +33,11 @@ def prepare_command(
         typer.Option("--parts/--no-parts", help="Folders called train, val, test: parts, or classes.", show_default="told"),
     ] = None,
     tiny: Annotated[str, typer.Option(help="What becomes of tiny images: leave-out or keep.")] = "leave-out",
+    levels: Levels = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run made in the folder.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Make class folders from a folder of images and a list of labels: square, upright, three channels; broken ones are named.
+    """Make class folders from a folder of images and a list of labels: square, upright, sRGB of 8 bits; broken ones are named.
 
     Example:  nestling data prepare val_256 --list places365_val.txt --names categories_places365.txt --classes attic,lawn -o out
     """
@@ -48,8 +50,9 @@ def prepare_command(
     if tiny not in ("leave-out", "keep"):
         raise typer.BadParameter(f"--tiny is leave-out or keep; found {tiny!r}")
     wanted = tuple(name.strip() for name in classes.split(",")) if classes else None
-    config = PrepareConfig(chosen, size, wanted, strip, least, tiny == "keep", parts, force)
+    config = PrepareConfig(chosen, size, wanted, strip, least, tiny == "keep", parts, force, as_white(levels))
     made = prepare(source, output, listed, names, config, show.bars)
+    show.say(*made.said)
     if json:
         counts = [asdict(count) for count in made.counts]
         kept_and_not = {

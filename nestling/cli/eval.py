@@ -23,7 +23,7 @@ def command(
 
     result = evaluate(model, data, show.bars, trust)
     show.left_out(result.left_out)
-    show.say(f"judged on {result.said}")
+    show.say(*result.notes, f"judged on {result.said}")
     show.doubted(result.evaluation, "these photographs")
     if json:
         show.as_json(show.evaluation_plain(result.evaluation) | {"said": result.said})

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from nestling.cli import show
+from nestling.cli.levels import Levels, as_white
 
 
 def command(
@@ -32,6 +33,7 @@ def command(
         bool | None,
         typer.Option("--parts/--no-parts", help="Folders called train, val, test: parts, or classes.", show_default="told"),
     ] = None,
+    levels: Levels = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -44,11 +46,12 @@ def command(
     from nestling.training.fit import FitConfig, fit
 
     chosen = tuple(name.strip() for name in classes.split(",")) if classes else None
-    config = FitConfig(backbone, weights, size, seed, views, balanced, chosen, parts, strict)
+    config = FitConfig(backbone, weights, size, seed, views, balanced, chosen, parts, strict, as_white(levels))
     fitted = fit(data, config, show.bars)
     save(fitted.bundle, output)
     show.left_out(fitted.left_out)
     show.copies(fitted.copies)
+    show.say(*fitted.said)
     show.warnings(fitted.doubts)
     if json:
         result = {"bundle": str(output), "images": fitted.images, "top1": fitted.test.top1, "interval": fitted.test.interval}

@@ -21,7 +21,7 @@ def command(
     """
     from nestling.report.answers import predict
 
-    found = predict(model, images, trust=trust)
+    found = predict(model, images, trust=trust, told=show.say)
     if json:
         rows = [
             {"image": p.image, "label": p.label, "probability": p.probability, "top": [list(pair) for pair in p.top]} for p in found

@@ -12,22 +12,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from nestling.data.folders import LeftOut, scan
+from nestling.data.folders import Item, LeftOut, scan
 from nestling.data.lists import Entry, Folders, chosen_entries, read_list, read_names
+from nestling.data.survey import reading_of, said_of_set, survey
 from nestling.errors import UnusableData, UnusableFile
-from nestling.files import folder_beside, not_made, write
+from nestling.files import digest_of, folder_beside, naming, not_made, write
 from nestling.outside import Record, content, parsed
-from nestling.preprocess import SIDES, ImagePreprocess, read_image, resize
+from nestling.pictures import Picture, Reading, attempt, in_mode, opened
+from nestling.preprocess import SIDES, ImagePreprocess, resized
 from nestling.printable import json_text
 from nestling.progress import Progress, silent
+from nestling.room import Room
 from nestling.temporary import restored
 
 Format = Literal["jpg", "bmp", "png"]
@@ -48,7 +49,8 @@ class PrepareConfig:
     classes: names of the wanted classes; None for all. strip: leading parts of the list's paths that are taken away, as `patch -p`
     does: /a/bar/1.jpg is bar/1.jpg with 2. least: an image with a side of fewer pixels is tiny. keep_tiny: tiny ones are named and
     kept, not left out. parts: whether folders that are called like parts are parts; None: found out. force: replace what an earlier
-    run made.
+    run made. levels: of images of 16 bits the value that is white, None for that of the bits (8, 10, 12, 14 or 16) that the largest
+    value of all needs.
     """
 
     format: Format = "jpg"
@@ -59,6 +61,7 @@ class PrepareConfig:
     keep_tiny: bool = False
     parts: bool | None = None
     force: bool = False
+    levels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,16 @@ class Count:
 
 @dataclass(frozen=True)
 class Prepared:
-    """counts: of each class folder. left_out: the images that were not written, and why. kept_tiny: tiny ones that were."""
+    """counts: of each class folder. left_out: the images that were not written, and why. kept_tiny: tiny ones that were.
+
+    said: lines on how the images were read, where a person should know.
+    """
 
     folder: Path
     counts: tuple[Count, ...]
     left_out: tuple[LeftOut, ...]
     kept_tiny: tuple[LeftOut, ...]
+    said: tuple[str, ...] = ()
 
     @property
     def written(self) -> int:
@@ -101,9 +108,9 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Done:
-    """content: of the new file, None where there is none. reason, said: what is wrong with the image, "" where nothing is."""
+    """digest: SHA-256 of the new file, "" where there is none. reason, said: what is wrong with the image, "" where nothing is."""
 
-    content: bytes | None
+    digest: str
     grey: bool = False
     reason: Reason | None = None
     said: str = ""
@@ -120,7 +127,8 @@ def prepare(
     """Write the chosen classes of `source` into class folders below `out`, whole or not at all.
 
     listed: list of `path label`; None where source has a folder a class (see data.folders.scan). names: list of `name number` for
-    labels that are numbers. Each image is turned upright, made RGB, cut to its middle square, and resized if config says so.
+    labels that are numbers. Each image is turned upright, made sRGB of 8 bits, cut to its middle square, and resized if config says
+    so.
     Raises UnusableData: source or a list cannot be used, a class is unknown, a path of the list leads out of source, nothing is
     left to write, or `out` holds what an earlier run did not make.
     """
@@ -133,18 +141,18 @@ def prepare(
     _require_replaceable(out, config.force)
     entries, unused = _from_list(source, listed, names, config) if listed else _from_folders(source, config)
     jobs = _jobs(entries, config.format)
+    found = survey([Item(job.source, 0, "") for job in jobs if job.source.is_file()], progress)  # a pipe would wait for ever
+    reading = reading_of(found, config.levels)
     done: list[tuple[_Job, _Done]] = []
     written: dict[str, str] = {}
     with folder_beside(out) as new:
         with progress("preparing", len(jobs)) as advance:
-            for job, result in _worked(jobs, config):
-                if result.content is not None:
-                    (new / job.folder).mkdir(parents=True, exist_ok=True)
-                    write(new / job.folder / job.name, result.content)
-                    written[f"{job.folder}/{job.name}"] = sha256(result.content).hexdigest()
-                done.append((job, replace(result, content=result.content and b"")))  # what is written need not be kept
+            for job, result in _worked(jobs, config, reading, new):
+                if result.digest:
+                    written[f"{job.folder}/{job.name}"] = result.digest
+                done.append((job, result))
                 advance(1)
-        prepared = _counted(out, done, unused)
+        prepared = replace(_counted(out, done, unused), said=said_of_set(found, reading, chosen=config.levels is not None))
         if not written:
             some = prepared.left_out[0] if prepared.left_out else None
             example = f" {len(prepared.left_out)} left out, for example {some.path}: {some.reason}." if some else ""
@@ -196,60 +204,70 @@ def _jobs(entries: Sequence[Entry], format: Format) -> list[_Job]:
 # ---- images --------------------------------------------------------------------------------------------------------------------
 
 
-def _worked(jobs: Sequence[_Job], config: PrepareConfig) -> Iterator[tuple[_Job, _Done]]:
+def _worked(jobs: Sequence[_Job], config: PrepareConfig, reading: Reading, new: Path) -> Iterator[tuple[_Job, _Done]]:
     """Every job's result, in order; Pillow lets go of the interpreter's lock while it decodes, resizes and encodes."""
     workers = os.cpu_count() or 1
+    room = Room(workers)
     waiting: deque[tuple[_Job, Future[_Done]]] = deque()
     left = iter(jobs)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
     try:
         for _ in jobs:
             while len(waiting) < workers * AHEAD and (job := next(left, None)) is not None:
-                waiting.append((job, pool.submit(_converted, job.source, config)))
+                waiting.append((job, pool.submit(_written, job, config, reading, new / job.folder / job.name, room)))
             job, future = waiting.popleft()
             yield job, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _converted(path: Path, config: PrepareConfig) -> _Done:
-    try:
-        if not path.exists():
-            return _Done(None, reason="missing", said="missing")
-        if not path.is_file():  # a pipe would wait for ever
-            return _Done(None, reason="broken", said="not a file")
-        image = read_image(path.read_bytes(), NAMELESS)
-    except OSError as error:
-        return _Done(None, reason="broken", said=f"it cannot be read ({error.strerror})")
-    except UnusableData as error:
-        return _Done(None, reason="broken", said=error.message.removeprefix(f"{NAMELESS} cannot be used: ").removesuffix("."))
-    height, width, _ = image.shape
-    tiny = min(height, width) < config.least
-    said = f"tiny: {width} x {height} pixels" if tiny else ""
-    if tiny and not config.keep_tiny:
-        return _Done(None, reason="tiny", said=said)
-    grey = bool((image[:, :, :1] == image).all())
-    return _Done(_encoded(_square(image, config.size), config.format), grey, "tiny" if tiny else None, said)
+def _written(job: _Job, config: PrepareConfig, reading: Reading, to: Path, room: Room) -> _Done:
+    """Decodes an image, makes it what is wanted and writes it. Raises OSError where that cannot be written."""
+    if not job.source.exists():
+        return _Done("", reason="missing", said="missing")
+    if not job.source.is_file():  # a pipe would wait for ever
+        return _Done("", reason="broken", said="not a file")
+
+    def made() -> _Done | OSError:
+        with opened(job.source, reading, room, beside=lambda height, width: 4 * height * width) as picture:
+            tiny = min(picture.height, picture.width) < config.least
+            said = f"tiny: {picture.width} x {picture.height} pixels" if tiny else ""
+            if tiny and not config.keep_tiny:
+                return _Done("", reason="tiny", said=said)
+            grey = all(_is_grey(band) for _, band in picture.bands())
+            square = _square(picture, config.size)
+            try:
+                with naming(to):
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    square.save(to, **SAVED[config.format])
+                return _Done(digest_of(to), grey, "tiny" if tiny else None, said)
+            except OSError as error:  # the disk's fault, not the picture's
+                return error
+
+    result = attempt(made)
+    if isinstance(result, OSError):
+        raise result
+    return _Done("", reason="broken", said=result) if isinstance(result, str) else result
 
 
-NAMELESS = "the image"  # the list of what was left out names the file itself
+def _is_grey(band: Image.Image) -> bool:
+    if band.mode == "L":
+        return True
+    pixels = np.asarray(band)
+    return bool((pixels[:, :, :1] == pixels).all())
 
 
-def _square(image: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] -> the middle square [S, S, 3], S = size or the shorter side."""
-    height, width, _ = image.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
-    if size is None or size == side:
-        return square
-    return resize(ImagePreprocess((size, size), 3, 1.0, "bicubic", (0.0,) * 3, (1.0,) * 3), square)
-
-
-def _encoded(image: NDArray[np.uint8], format: Format) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, **SAVED[format])
-    return buffer.getvalue()
+def _square(picture: Picture, size: int | None) -> Image.Image:
+    """The middle square, mode RGB, of side `size`, or of the picture's shorter side."""
+    side = min(picture.height, picture.width)
+    top, left = (picture.height - side) // 2, (picture.width - side) // 2
+    square = picture.cut((left, top, left + side, top + side))
+    if size is not None and size != side:
+        return in_mode(resized(ImagePreprocess((size, size), 3, 1.0, "bicubic", (0.0,) * 3, (1.0,) * 3), square), "RGB")
+    whole = Image.new("RGB", (side, side))
+    for box, band in square.bands():
+        whole.paste(in_mode(band, "RGB"), box)
+    return whole
 
 
 def _counted(out: Path, done: Sequence[tuple[_Job, _Done]], unused: Folders) -> Prepared:
@@ -259,7 +277,7 @@ def _counted(out: Path, done: Sequence[tuple[_Job, _Done]], unused: Folders) -> 
     for job, result in done:
         count = counts.setdefault(job.folder, Counter())
         count["listed"] += 1
-        if result.content is None:
+        if not result.digest:
             count[result.reason or "broken"] += 1
             left_out.append(LeftOut(job.source, result.said))
             continue

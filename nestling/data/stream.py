@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from nestling.data.folders import Item, LeftOut
-from nestling.preprocess import Preprocess, Uint8Array, try_load
+from nestling.pictures import Uint8Array
+from nestling.preprocess import Preprocess, try_load
+from nestling.room import Room
 
 AHEAD = 8  # images that wait, a worker: enough to hide one slow file, 1.2 MB at 224 x 224
 
@@ -15,12 +17,15 @@ AHEAD = 8  # images that wait, a worker: enough to hide one slow file, 1.2 MB at
 def stream(items: Sequence[Item], preprocess: Preprocess, workers: int) -> Iterator[tuple[int, Uint8Array | LeftOut]]:
     """Each item's index, in order, with its image, uint8 [h, w, C]; or with a LeftOut, where it cannot be decoded.
 
-    At most workers * AHEAD images are held. Pillow lets go of the interpreter's lock while it decodes and resizes, so threads do.
-    Leaving the loop early (or Ctrl-C) drops what was not begun.
+    At most workers * AHEAD images are held; large files wait for one another (see room.py). Pillow lets go of the interpreter's
+    lock while it decodes and resizes, so threads do. Leaving the loop early (or Ctrl-C) drops what was not
+    begun.
     """
 
+    room = Room(workers)
+
     def read(item: Item) -> Uint8Array | LeftOut:
-        image = try_load(preprocess, item.path)
+        image = try_load(preprocess, item.path, room)
         return LeftOut(item.path, image) if isinstance(image, str) else image
 
     waiting: deque[Future[Uint8Array | LeftOut]] = deque()

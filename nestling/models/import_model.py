@@ -26,6 +26,7 @@ from nestling.graph.fixed_point import round_half_away
 from nestling.graph.ir import Array, Graph, Tensor
 from nestling.graph.read_tflite import read_tflite
 from nestling.models.import_input import found
+from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess, Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
 from nestling.preprocess import table as normalised
@@ -189,6 +190,7 @@ def _preprocess(image: Tensor, said: Said, path: Path) -> Preprocess:
         interpolation="bilinear",
         mean=said.mean * (channels if len(said.mean) == 1 else 1),
         std=said.std * (channels if len(said.std) == 1 else 1),
+        reading=Reading(colour="srgb"),
     )
     try:
         return preprocess_from_plain(preprocess_to_plain(wanted))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from nestling.apart.runner import load
 from nestling.data.choose import Chosen, for_evaluation, scan_for
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
+from nestling.data.survey import said_of_asked, survey
 from nestling.errors import NestlingError, UnusableData
 from nestling.preprocess import load as load_image
 from nestling.progress import Progress, silent
@@ -23,17 +24,19 @@ from nestling.report.agree import Agreement, compare
 from nestling.report.evaluate import Evaluation, judge, softmax
 from nestling.targets import known_split
 from nestling.targets.runner import Runner
+from nestling.training.features import default_cache
 
 CHUNK = 64  # images held at once
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """said: which photographs were used. left_out: those that could not be read."""
+    """said: which photographs were used. left_out: those that could not be read. notes: lines on how they were read."""
 
     evaluation: Evaluation
     said: str
     left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ def evaluate(model: Path, data: Path, progress: Progress = silent, trust: bool =
     chosen = for_evaluation(dataset, known_split(runner, dataset))
     items, logits, left_out = answers([runner], chosen.items, progress)
     evaluation = judge(logits[0], np.array([item.label for item in items]), [item.path for item in items], runner.labels)
-    return Evaluated(evaluation, chosen.said, dataset.left_out + left_out)
+    notes = said_of_asked(survey(items, progress, default_cache()), runner.preprocess.reading)
+    return Evaluated(evaluation, chosen.said, dataset.left_out + left_out, notes)
 
 
 def agree(a: Path, b: Path, data: Path, progress: Progress = silent, trust: bool = False) -> tuple[Agreement, Chosen]:
@@ -74,14 +78,21 @@ def agree(a: Path, b: Path, data: Path, progress: Progress = silent, trust: bool
     return compare(logits[0], logits[1]), chosen
 
 
-def predict(model: Path, images: Sequence[Path], top: int = 3, trust: bool = False) -> tuple[Prediction, ...]:
-    """What each image shows. trust: as in evaluate. Raises UnusableData naming the first file that can't be read."""
+def predict(
+    model: Path, images: Sequence[Path], top: int = 3, trust: bool = False, told: Callable[[str], None] = lambda line: None
+) -> tuple[Prediction, ...]:
+    """What each image shows. trust: as in evaluate. told: is given lines on how they were read, where a person should know.
+
+    Raises UnusableData naming the first file that can't be read.
+    """
     runner = load(model, trust=trust)
     found = []
     for path in images:
         probabilities = softmax(runner(load_image(runner.preprocess, path)[None]))[0]
         best = [(runner.labels[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:top]]
         found.append(Prediction(str(path), *best[0], top=tuple(best)))
+    for line in said_of_asked(survey([Item(path, 0, "") for path in images]), runner.preprocess.reading):
+        told(line)
     return tuple(found)
 
 

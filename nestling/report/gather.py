@@ -20,7 +20,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
 from nestling.graph.explain import LayerCost, explain
 from nestling.graph.quantize import float_network, read_images
-from nestling.preprocess import read_image
+from nestling.pictures import Reading, read_image
 from nestling.progress import Progress, silent
 from nestling.report.agree import compare
 from nestling.report.answers import answers
@@ -109,7 +109,7 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
         costs=costs,
         evaluation=judge(logits[shown], truth, [item.path for item in items], bundle.labels),
         evaluated=networks[shown].path.name,
-        examples=_examples(items, logits[shown], bundle.labels),
+        examples=_examples(items, logits[shown], bundle.labels, bundle.preprocess.reading),
         lineage=integers.lineage,
         labels=bundle.labels,
         machine=processor(),
@@ -188,7 +188,7 @@ def _costs(bundle: Bundle, dataset: Dataset, progress: Progress) -> tuple[tuple[
     return explain(graph, bundle.graph, bundle.head, images, labels, progress), []
 
 
-def _examples(items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[str, ...]) -> tuple[Example, ...]:
+def _examples(items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[str, ...], reading: Reading) -> tuple[Example, ...]:
     """The most confident mistakes; and right answers from the surest to the least sure, evenly."""
     sure = softmax(logits).max(axis=1)
     answered = logits.argmax(axis=1)
@@ -197,12 +197,13 @@ def _examples(items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[
     good, bad = order[right[order]], order[~right[order]][:EXAMPLES]
     spread = good[np.linspace(0, len(good) - 1, min(EXAMPLES, len(good))).astype(int)] if len(good) else good
     return tuple(
-        Example(_thumbnail(items[i].path), labels[items[i].label], labels[answered[i]], float(sure[i])) for i in (*spread, *bad)
+        Example(_thumbnail(items[i].path, reading), labels[items[i].label], labels[answered[i]], float(sure[i]))
+        for i in (*spread, *bad)
     )
 
 
-def _thumbnail(path: Path) -> bytes:
-    image = Image.fromarray(read_image(path))
+def _thumbnail(path: Path, reading: Reading) -> bytes:
+    image = Image.fromarray(read_image(path, reading=reading))
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=80)

@@ -17,7 +17,9 @@ from nestling.bundle import PARTS, Bundle, Head, Part, Split, Step, Timm
 from nestling.bundle import load as load_bundle
 from nestling.data.folders import LeftOut, copies, fingerprint, require_enough, scan, without
 from nestling.data.split import split
+from nestling.data.survey import Survey, reading_of, said_of_set, survey
 from nestling.errors import NestlingError, UnusableData
+from nestling.levels import SIXTEEN_BITS
 from nestling.models.backbones import DEFAULT, create
 from nestling.models.lacking import Lacking, lacking
 from nestling.models.weights import package_of
@@ -25,7 +27,7 @@ from nestling.progress import Progress, silent
 from nestling.report import doubts
 from nestling.report.evaluate import Evaluation, judge
 from nestling.training.bundle_engine import bundle_engine
-from nestling.training.features import VIEWS, Features, embed
+from nestling.training.features import VIEWS, Features, default_cache, embed
 from nestling.training.head import Embeddings, fit_head
 
 VIEW_SETS: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +44,8 @@ class FitConfig:
     weights: package, hub, none or a file; None for package where there is one, else hub. size: side of the input in pixels, None
     for the backbone's own. views: key of VIEW_SETS, the training photographs are also learned from so mirrored. balanced: each
     class weighs the same. classes: only these. parts: whether folders that are called like parts are parts; None: found out (see
-    data.layout). strict: a file that cannot be used is an error.
+    data.layout). strict: a file that cannot be used is an error. levels: of photographs of 16 bits the value that is white, None
+    for that of the bits (8, 10, 12, 14 or 16) that the largest value of all needs.
     """
 
     backbone: str = DEFAULT
@@ -54,6 +57,7 @@ class FitConfig:
     classes: tuple[str, ...] | None = None
     parts: bool | None = None
     strict: bool = False
+    levels: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,8 @@ class Fitted:
     """bundle; test: its answers on the test part; images: how many are in each part; seconds: of each phase.
 
     copies: photographs that lie in their class more than once. one_answer: the class that all of val gets, None where it gets
-    several. doubts: what the figures leave open, in words. lacking: why the backbone cannot be quantised, None where it can.
+    several. doubts: what the figures leave open, in words. lacking: why the backbone cannot be quantised, None where it can. said:
+    lines on how the photographs were read.
     """
 
     bundle: Bundle
@@ -74,6 +79,7 @@ class Fitted:
     one_answer: str | None = None
     doubts: tuple[str, ...] = ()
     lacking: Lacking | None = None
+    said: tuple[str, ...] = ()
 
 
 def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent) -> Fitted:
@@ -87,12 +93,14 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     start = perf_counter()
     dataset = scan(data, config.classes, config.parts)
     parts = split(dataset, config.seed)
+    found = survey(dataset.items, progress, default_cache())
     scanned = perf_counter()
 
     backbone, weights = _backbone(config)
     lost = lacking(backbone)
     if lost is not None:
         warnings.warn(str(lost), stacklevel=2)
+    backbone = _reading_as(backbone, found, config)
     preprocess = backbone.preprocess
     views = VIEW_SETS[config.views]
     engine = bundle_engine(backbone, count=len(dataset.items) * len(views))
@@ -123,7 +131,7 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
 
     kept = {item.fingerprint for item in used.items}
     whole = Split(parts.seed, *(tuple(print_ for print_ in getattr(parts, part) if print_ in kept) for part in PARTS))
-    settings = {name: value for name, value in asdict(config).items() if name != "strict"}
+    settings = {name: value for name, value in asdict(config).items() if name != "strict"} | {"levels": preprocess.reading.levels}
     step = Step(
         "fit",
         settings | {"folder": str(data.resolve()), "weights": weights, "weight_decay": fitted.weight_decay},
@@ -141,6 +149,7 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
         alone,
         _doubts(evaluation, alone, Counter(dataset.labels[item.label] for item in features[0].items), config.balanced),
         lost,
+        said_of_set(found, preprocess.reading, chosen=config.levels is not None),
     )
 
 
@@ -174,6 +183,13 @@ def _backbone(config: FitConfig) -> tuple[Bundle, str]:
     lineage = tuple(step for step in found.lineage if step.name not in ("fit", "quantize"))  # those were of its old classes
     weights = found.architecture.weights if isinstance(found.architecture, Timm) else f"bundle:{path.name}"
     return Bundle(found.architecture, found.arrays, None, (), found.preprocess, lineage=lineage), weights
+
+
+def _reading_as(backbone: Bundle, found: Survey, config: FitConfig) -> Bundle:
+    """The backbone for this set; a bundle keeps its own levels where the set has no photographs of 16 bits to tell others."""
+    own = backbone.preprocess.reading.levels
+    levels = config.levels if config.levels is not None or found.deep or own == SIXTEEN_BITS else own
+    return replace(backbone, preprocess=replace(backbone.preprocess, reading=reading_of(found, levels)))
 
 
 def _embeddings(features: Features, side: Mapping[str, Part], part: Part) -> Embeddings:

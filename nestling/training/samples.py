@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
 from nestling.preprocess import Preprocess, load
 from nestling.progress import Progress, silent
+from nestling.room import OneLarge, Turn
 from nestling.training.augment import MARGIN, Augmentation, seeded, varying
 
 Uint8Array = NDArray[np.uint8]
@@ -43,7 +45,8 @@ class Samples:
 
     items: one an image. labels: int64 [N]. held: uint8 [N, H, W, C], decoded with `decoding`; None where they would not fit: then
     each is decoded when it is wanted. preprocess: of the network. augmentation: what the images go through from `held` on.
-    drawn_on: see augment.varying; for a teacher that sees the crops of its student at a size of its own.
+    drawn_on: see augment.varying; for a teacher that sees the crops of its student at a size of its own. turn: which the processes
+    that decode wait for.
     """
 
     items: tuple[Item, ...]
@@ -53,10 +56,11 @@ class Samples:
     preprocess: Preprocess
     augmentation: Augmentation
     drawn_on: tuple[int, int] | None = None
+    turn: Turn | None = None
 
     def image(self, index: int, seed: int, epoch: int) -> Uint8Array:
         """uint8 [h, w, C], the same for the same four: these samples, index, seed and epoch."""
-        pixels = self.held[index] if self.held is not None else load(self.decoding, self.items[index].path)
+        pixels = self.held[index] if self.held is not None else load(self.decoding, self.items[index].path, turn=self.turn)
         with seeded(seed, epoch, index):
             return varying(self.augmentation, self.preprocess, self.drawn_on)(pixels)
 
@@ -90,7 +94,9 @@ def read_samples(
                 kept.append(items[index])
             advance(1)
     labels = np.array([item.label for item in kept], np.int64)
-    return Samples(tuple(kept), labels, held[: len(kept)] if fits else None, decoding, preprocess, augmentation), tuple(left_out)
+    turn = None if fits else OneLarge(multiprocessing.Lock())
+    samples = Samples(tuple(kept), labels, held[: len(kept)] if fits else None, decoding, preprocess, augmentation, turn=turn)
+    return samples, tuple(left_out)
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,6 +98,7 @@ def teacher_bundle(wanted: str, student: Bundle, dataset: Dataset, size: int | N
             raise
         hint = f"a bundle can teach, too:  nestling fit PHOTOS --backbone {wanted} --weights FILE -o teacher.nest"
         raise NestlingError(error.message, hint) from error
+    preprocess = replace(preprocess, reading=student.preprocess.reading)
     bare = replace(student, architecture=architecture, arrays=arrays, preprocess=preprocess, head=None, graph=None, yardstick=None)
     views = training_views(student)
     engine = bundle_engine(bare, len(dataset.items) * len(views))

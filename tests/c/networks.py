@@ -15,6 +15,7 @@ from nestling.graph.heads import with_head, with_own_end
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
 from nestling.models.import_model import import_model
+from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess
 from nestling.targets.about import About
 from nestling.targets.c.folder import print_network, write
@@ -68,7 +69,7 @@ def about_of(graph: Graph, labels: Iterable[str] | None = None) -> About:
     classes = int(np.prod(graph.tensors[graph.outputs[0]].shape))
     ones = (0.5,) * channels
     found = tuple(labels) if labels is not None else tuple(f"thing {i}" for i in range(classes))
-    return About(found, ImagePreprocess((height, width), channels, 1.0, "bilinear", ones, ones))
+    return About(found, ImagePreprocess((height, width), channels, 1.0, "bilinear", ones, ones, Reading(4095, "srgb")))
 
 
 def headed(graph: Graph, classes: int = 7) -> Graph:

@@ -3,9 +3,11 @@
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from made_pictures import png, rgb_profile
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -107,6 +109,33 @@ def test_each_image_is_the_middle_square_upright_in_three_channels(source: Path,
     with Image.open(source / "turned.jpg") as image:
         upright = np.rot90(np.asarray(image), -1)  # EXIF 6: to be turned clockwise by a quarter
     assert np.array_equal(np.asarray(Image.open(out / "zen_garden" / f"turned.{form}")), upright[15:55])
+
+
+def test_sixteen_bits_and_profiles_become_eight_bits_of_srgb(tmp_path: Path) -> None:
+    """All that a device can do with a picture is what stands in the BMP."""
+    values = np.random.default_rng(3).integers(0, 3969, (40, 40, 3)).astype(np.uint16)
+    values[0, 0] = 3968
+    profile = rgb_profile(np.diag([0.9642, 1.0, 0.8249])[:, [2, 0, 1]], 1.0)
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+    (tmp_path / "in" / "a" / "deep.png").write_bytes(png(values))
+    for stem, options in (("profile", {"icc_profile": profile}), ("odd", {"icc_profile": b"odd"}), ("plain", {})):
+        Image.fromarray(noise(40, 40)).save(tmp_path / "in" / "a" / f"{stem}.png", **options)
+    Image.fromarray(noise(40, 40, 9)).save(tmp_path / "in" / "b" / "other.png")
+    done = prepare(tmp_path / "in", tmp_path / "out", config=PrepareConfig("bmp"))
+    deep, converted, odd, plain = (
+        np.asarray(Image.open(tmp_path / "out" / "a" / f"{stem}.bmp")) for stem in ("deep", "profile", "odd", "plain")
+    )
+    np.testing.assert_array_equal(deep, np.floor(values.astype(float) * 255 / 4095 + 0.5))
+    np.testing.assert_array_equal(plain, noise(40, 40))
+    np.testing.assert_array_equal(odd, plain)
+    assert np.abs(converted.astype(int) - plain).max() > 20
+    assert [line for line in done.said if "3968" in line and "12 bits" in line]
+    assert [line for line in done.said if "profile that cannot be used" in line and "odd.png" in line]
+    brighter = prepare(tmp_path / "in", tmp_path / "more", config=PrepareConfig("png", levels=2000))
+    deep = np.asarray(Image.open(tmp_path / "more" / "a" / "deep.png"))
+    np.testing.assert_array_equal(deep, np.floor(np.minimum(values, 2000).astype(float) * 255 / 2000 + 0.5))
+    assert [line for line in brighter.said if "above 2000" in line]
 
 
 def test_size_resizes_as_pillow_does(source: Path) -> None:
@@ -250,14 +279,14 @@ def test_force_does_not_delete_what_somebody_put_there(source: Path, spoil: str)
 def test_a_run_that_stops_leaves_all_as_it_was(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = made(source).folder
     before = files(out)
-    real = module._converted
+    real = module._written
 
-    def stopped(path: Path, config: PrepareConfig) -> object:
-        if path.name == "turned.jpg":
+    def stopped(job: module._Job, *others: Any) -> object:
+        if job.source.name == "turned.jpg":
             raise KeyboardInterrupt
-        return real(path, config)
+        return real(job, *others)
 
-    monkeypatch.setattr(module, "_converted", stopped)
+    monkeypatch.setattr(module, "_written", stopped)
     with pytest.raises(KeyboardInterrupt):
         made(source, force=True)
     assert files(out) == before

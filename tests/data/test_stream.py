@@ -8,6 +8,7 @@ from nestling.data import stream as module
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import AHEAD, stream
 from nestling.preprocess import ImagePreprocess, load
+from nestling.room import Turn
 
 SMALL = ImagePreprocess((32, 48), 3, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
@@ -47,7 +48,7 @@ def test_look_ahead_is_bounded_and_ends_with_the_loop(tmp_path: Path, monkeypatc
     items = some(tmp_path, 1) * 500
     begun: list[Path] = []
 
-    def counted(preprocess: ImagePreprocess, path: Path) -> object:
+    def counted(preprocess: ImagePreprocess, path: Path, turn: Turn) -> object:
         begun.append(path)
         return load(preprocess, path)
 

@@ -20,7 +20,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from nestling.errors import UnusableData
-from nestling.preprocess import read_image
+from nestling.pictures import read_image
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -13,13 +13,14 @@ from nestling.errors import UnusableFile
 from nestling.graph import reference
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check
+from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess
 from nestling.targets.about import About
 from nestling.targets.onnx import activations, print_graph
 from nestling.targets.onnx_runtimes import import_onnxruntime
 
 onnxruntime = import_onnxruntime()
-SIXTEEN = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))
+SIXTEEN = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, Reading(1023, "srgb")))
 
 
 def saturates() -> bool:

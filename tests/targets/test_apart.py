@@ -158,6 +158,7 @@ def test_ctrl_c_ends_both(endless: Path) -> None:
         "import os, signal, sys, threading, numpy; from pathlib import Path; from nestling.apart import runner\n"
         "loaded = runner.start(Path(sys.argv[1]))\n"
         "print(loaded.process._process.pid, flush=True)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # which what runs in the background does not have\n"
         "threading.Timer(1, os.killpg, (0, signal.SIGINT)).start()\n"
         "loaded(numpy.zeros((1, 8, 8, 3), numpy.uint8))\n"
     )

@@ -15,12 +15,13 @@ from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
 from nestling.graph.heads import with_head
 from nestling.graph.integers import Range, quant_of
 from nestling.graph.ir import Graph, Node, Table, Tensor
+from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess
 from nestling.targets import executorch
 from nestling.targets.about import About, Gives, from_json, to_json
 from nestling.targets.executorch_graph import GraphProgram
 
-PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
+PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, Reading(16383, "srgb"))
 UNSEEN = pictures(24, seed=1)
 
 

@@ -17,6 +17,7 @@ from flatbuffers import number_types
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
 from nestling.graph import ir
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
+from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess, to_plain
 from nestling.targets import tflite
 
@@ -226,7 +227,7 @@ def test_tensor_names_are_kept() -> None:
 # ---- what the file says about itself ---------------------------------------------------------------------------------------------
 
 LABELS = ("good", "bad apple", "süß 果物")
-PREPROCESS = ImagePreprocess((8, 8), 3, 0.875, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PREPROCESS = ImagePreprocess((8, 8), 3, 0.875, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), Reading(4095, "srgb"))
 
 
 def test_labels_and_preprocessing_come_back(printed: Callable[..., Path]) -> None:
