@@ -43,7 +43,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("error", "said"), ERRORS, ids=[f"{i}-{type(error).__name__}" for i, (error, _) in enumerate(ERRORS)])
 def test_any_error_is_a_line(nestling: Nestling, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
-    def raising(*_: object) -> None:
+    def raising(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("nestling.report.answers.predict", raising)
@@ -59,7 +59,7 @@ def test_any_error_is_a_line(nestling: Nestling, monkeypatch: pytest.MonkeyPatch
 
 
 def test_recursion(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nestling.report.answers.predict", lambda *_: deep(_))
+    monkeypatch.setattr("nestling.report.answers.predict", lambda *_, **__: deep(_))
     assert "did not expect: RecursionError" in nestling("predict", "a.nest", "x.jpg", status=1).stderr
 
 
@@ -67,7 +67,7 @@ def test_recursion(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_debug_shows_the_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    def raising(*_: object) -> None:
+    def raising(*_: object, **__: object) -> None:
         raise TypeError("a \x1b[31mred thing")
 
     monkeypatch.setattr("nestling.report.answers.predict", raising)
@@ -83,7 +83,7 @@ def test_debug_after_two_dashes_is_a_file(nestling: Nestling) -> None:
 
 
 def test_ctrl_c(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
-    def raising(*_: object) -> None:
+    def raising(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("nestling.report.answers.predict", raising)
@@ -91,7 +91,7 @@ def test_ctrl_c(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_warnings_are_shown_escaped(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
-    def warning(*_: object) -> list[object]:
+    def warning(*_: object, **__: object) -> list[object]:
         warnings.warn("of \x1b[31m[red]x\n", stacklevel=1)
         return []
 
