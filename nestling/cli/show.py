@@ -28,6 +28,7 @@ from nestling.printable import json_text, shown
 from nestling.progress import Advance
 from nestling.report import doubts
 from nestling.report.evaluate import Evaluation, PerClass
+from nestling.report.words import fewer
 
 if TYPE_CHECKING:
     from nestling.report.page import Row
@@ -286,6 +287,7 @@ def networks(rows: Sequence[Row]) -> None:
         ],
         f"{rows[0].images} test photographs; one image at a time, one thread; agreement with the float network",
     )
+    say(*fewer(rows))
     noisy([(row.file, row.runtime, row.noise_ratio) for row in rows])
 
 

@@ -30,6 +30,7 @@ from nestling.report.evaluate import judge, softmax
 from nestling.report.layers import layer_tables
 from nestling.report.machine import processor, versions
 from nestling.report.page import Example, Layer, LayerTable, Page, Row, render
+from nestling.report.words import fewer
 from nestling.targets import manifest, runtimes
 from nestling.targets.c.trusted import require_trusted
 from nestling.targets.manifest import Artifact
@@ -115,14 +116,8 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
         machine=processor(),
         versions=versions(),
         data=f"{dataset.root.name}: {chosen.said}",
-        notes=(*notes, *why, *_fewer(rows)),
+        notes=(*notes, *why, *fewer(rows)),
     )
-
-
-def _fewer(rows: Sequence[Row]) -> list[str]:
-    most = max(row.images for row in rows)
-    slow = [row for row in rows if row.images < most]
-    return [f"{row.file} is slow here: it was judged on {row.images} of the {most} photographs, drawn by lot." for row in slow]
 
 
 def _row(

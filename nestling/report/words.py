@@ -53,6 +53,13 @@ def threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
+def fewer(rows: Sequence[Row]) -> list[str]:
+    """Of each network that was judged on fewer photographs than others: on how many."""
+    most = max(row.images for row in rows)
+    slow = [row for row in rows if row.images < most]
+    return [f"{row.file} is slow here: it was judged on {row.images} of the {most} photographs, drawn by lot." for row in slow]
+
+
 # ---- the verdict -------------------------------------------------------------------------------------------------------------
 
 

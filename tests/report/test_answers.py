@@ -1,16 +1,18 @@
 """Photographs are asked about once, whoever answers; a slow network answers for the first ones only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from colour_photos import colour_photos
 
+from nestling.cli import show
 from nestling.data.folders import scan
 from nestling.preprocess import ImagePreprocess
 from nestling.report import answers as module
 from nestling.report.answers import answers
+from nestling.report.page import Row
 
 PREPROCESS = ImagePreprocess((8, 8), 3, 1.0, "bilinear", (0.0,) * 3, (1.0,) * 3)
 
@@ -46,3 +48,10 @@ def test_a_slow_network_answers_for_the_first_photographs_only(tmp_path: Path, m
     used, (quick, slow), left_out = answers([Mean(clock, 0.001), Mean(clock, 1.0)], items, most_seconds=17)
     assert used == items and not left_out and len(quick) == len(items) == 45
     np.testing.assert_array_equal(slow, quick[:32])  # one chunk takes 16 seconds, two are over
+
+
+def test_the_table_says_on_how_many_a_slow_network_was_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    quick = Row("a.tflite", "tflite", "int8", "LiteRT", 1, 9, 0.9, (0.8, 1.0), 525, 1.0)
+    show.networks([quick, replace(quick, file="a-c-host", images=192)])
+    said = capsys.readouterr().err
+    assert "a-c-host is slow here: it was judged on 192 of the 525 photographs" in said and "a.tflite is" not in said
