@@ -54,6 +54,7 @@ from nestling.device.head_format import to_bytes
 from nestling.targets import executorch
 from nestling.targets.openvino import import_openvino
 from nestling.targets.quiet import quiet
+from nestling.temporary import restored
 
 COLOURS = {"apple": (200, 40, 40), "lime": (60, 190, 60), "plum": (90, 40, 160)}
 Content = Mapping[str, bytes]  # of a file or a folder, by the path in it
@@ -172,7 +173,7 @@ def content(path: Path) -> Content:
 def require_old_or_new(case: Case, work: Path, old: Mapping[str, Content], new: Mapping[str, Content]) -> None:
     """Each unit is whole; a manifest's lines are each, and a learned head is one of those on the way."""
     for unit in case.units:
-        found = content(work / unit)
+        found = content(restored(work / unit))  # as whoever reads it next does
         if unit.endswith(".nst"):
             continue
         if unit.endswith("manifest.json"):
