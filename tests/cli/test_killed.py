@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from cli.conftest import SMALL
@@ -26,7 +27,11 @@ def test_ctrl_c_keeps_what_is_in_the_cache(photos: Path, bundle: Path, tmp_path:
     own.write_bytes(bundle.read_bytes())
     command = [sys.executable, "-m", "nestling", "fit", str(photos), "-o", str(own), *SMALL, "--seed", "5"]
     environment = os.environ | {"NESTLING_CACHE": str(tmp_path / "cache")}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    # what was started in the background ignores SIGINT, and so would its children
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard
+    ) as process:
         assert process.stderr
         said = process.stderr.readline()  # "embedding (36)": it is at work
         process.send_signal(signal.SIGINT)
