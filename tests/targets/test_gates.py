@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nestling.preprocess import ImagePreprocess
 from nestling.targets import gates, manifest
 from nestling.targets.export import export, exported
 from nestling.targets.gates import Judgement, dropped, judge
-from nestling.targets.printers import PRINTERS, ExportConfig, Job, Printer
+from nestling.targets.printers import PRINTERS, ExportConfig, Job, Printed, Printer
 from nestling.targets.yardstick import Expected, expected
 
 LABELS = ("ant", "bee", "cat", "dog")
@@ -109,26 +110,36 @@ def table(bundle: Bundle) -> Bundle:
     return _with(bundle, replace(tensor, data=data))
 
 
-def _judged(bundle: Bundle, printed_from: Bundle, form: str, wanted: Expected) -> Judgement:
-    printed = PRINTERS[form, "int8"](Job(printed_from, ExportConfig()))
-    job = Job(bundle, ExportConfig())
-    return judge(printed, f"x.{form}", form, "int8", bundle, job.inside(form, "int8"), wanted)
+def right(bundle: Bundle) -> Bundle:
+    """Nothing is broken."""
+    return bundle
 
 
-def _problems(bundle: Bundle, printed_from: Bundle, form: str, wanted: Expected) -> tuple[str, ...]:
-    return _judged(bundle, printed_from, form, wanted).problems
+@cache
+def _printed(bundle: Bundle, broken: Break, form: str) -> Printed:
+    return PRINTERS[form, "int8"](Job(broken(bundle), ExportConfig()))
+
+
+def _judged(bundle: Bundle, broken: Break, form: str, wanted: Expected) -> Judgement:
+    """What is printed of the broken bundle, as the bundle's file."""
+    graph = Job(bundle, ExportConfig()).inside(form, "int8")
+    return judge(_printed(bundle, broken, form), f"x.{form}", form, "int8", bundle, graph, wanted)
+
+
+def _problems(bundle: Bundle, broken: Break, form: str, wanted: Expected) -> tuple[str, ...]:
+    return _judged(bundle, broken, form, wanted).problems
 
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("form", ["tflite", "onnx", "pte", "features.pte"])
 def test_the_right_file_passes(bundle: Bundle, wanted: Expected, form: str) -> None:
-    assert _problems(bundle, bundle, form, wanted) == ()
+    assert _problems(bundle, right, form, wanted) == ()
 
 
 @pytest.mark.parametrize("broken", [scale, weight_scale, weight, padding, labels, bgr, table])
 @pytest.mark.parametrize("form", ["tflite", "onnx", "pte"])
 def test_a_wrong_file_is_refused(bundle: Bundle, wanted: Expected, form: str, broken: Break) -> None:
-    assert _problems(bundle, broken(bundle), form, wanted), f"{form} with a broken {broken.__name__} was let through"
+    assert _problems(bundle, broken, form, wanted), f"{form} with a broken {broken.__name__} was let through"
 
 
 @dataclass(frozen=True)
@@ -162,10 +173,10 @@ def test_a_right_file_in_a_coarse_runtime_is_told_and_a_wrong_one_refused(
     bundle: Bundle, wanted: Expected, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse(monkeypatch, form, 3 * quantisation(wanted))
-    judged = _judged(bundle, bundle, form, wanted)
+    judged = _judged(bundle, right, form, wanted)
     assert judged.problems == () and judged.noise_ratio is not None and judged.noise_ratio > 2
     assert "its runtime is coarse" in " ".join(judged.coarse)
-    wrong = _judged(bundle, scale(bundle), form, wanted)
+    wrong = _judged(bundle, scale, form, wanted)
     assert wrong.problems and not wrong.coarse
 
 
@@ -175,10 +186,10 @@ def test_a_pte_is_right_that_rounds_each_layer_once(bundle: Bundle, wanted: Expe
     noise = quantisation(wanted)
     away = wanted.answers + np.random.default_rng(0).normal(0, 2 * noise, wanted.answers.shape).astype(np.float32)
     far = replace(wanted, answers=away, floats=away + np.float32(noise))
-    judged = _judged(bundle, bundle, "pte", far)
+    judged = _judged(bundle, right, "pte", far)
     assert judged.problems == () and "rounded once" in " ".join(judged.coarse)
     for broken in (padding, table):  # the file gate does not see these
-        wrong = _judged(bundle, broken(bundle), "pte", far)
+        wrong = _judged(bundle, broken, "pte", far)
         assert wrong.problems and not wrong.coarse, broken.__name__
 
 
@@ -218,9 +229,9 @@ def _of_another(printer: Printer) -> Printer:
 
 def test_the_message_names_the_layer(bundle: Bundle, wanted: Expected) -> None:
     for form in ("tflite", "onnx", "pte"):
-        said = " ".join(_problems(bundle, weight(bundle), form, wanted))
+        said = " ".join(_problems(bundle, weight, form, wanted))
         assert "first.0" in said and "conv2d" in said, (form, said)
-    assert "label 0 is 'dog', not 'ant'" in " ".join(_problems(bundle, labels(bundle), "tflite", wanted))
+    assert "label 0 is 'dog', not 'ant'" in " ".join(_problems(bundle, labels, "tflite", wanted))
 
 
 @pytest.mark.parametrize(
