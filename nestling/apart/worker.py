@@ -91,13 +91,13 @@ def _taking(source: BinaryIO) -> Callable[[int], bytes]:
 
 
 def _start(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
-    """runtime: is imported. measured: torch is instead, for runtimes of some formats bring it, and a device has none of it."""
+    """runtime: is imported. measured: only torch is, where the runtime brings it; a device has none of it."""
     from nestling import targets
 
-    if arguments["measured"]:
-        import torch  # noqa: F401
-    else:
+    if not arguments["measured"]:
         targets.prepare(arguments["runtime"])
+    elif arguments["runtime"] in targets.WITH_TORCH:
+        import torch  # noqa: F401
     return None, ()
 
 
@@ -150,9 +150,9 @@ def _activations(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> A
 
 def _layers(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     """[name, kind, milliseconds] of each operation."""
-    from nestling.report.layers import times_of
+    from nestling import targets
 
-    return [[time.name, time.kind, time.ms] for time in times_of(Path(arguments["file"]), arguments["threads"])], ()
+    return [[time.name, time.kind, time.ms] for time in targets.layer_times(Path(arguments["file"]), arguments["threads"])], ()
 
 
 def _gradients(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:

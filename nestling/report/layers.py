@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nestling import bundle as bundles
@@ -13,60 +13,42 @@ from nestling.graph.macs import macs
 from nestling.progress import Progress, silent
 from nestling.report.bench import listed
 from nestling.report.page import Layer, LayerTable, layer_picture, standalone
-from nestling.targets import runtimes
-from nestling.targets.layer_time import LayerTime
+from nestling.targets import LAYERS, runtimes
+from nestling.targets.layer_time import LayerTime, with_names
+from nestling.targets.manifest import Artifact
 from nestling.targets.printers import ExportConfig, Job
 
-RUNS = 30
-
-
-def _pte(content: bytes, graph: Graph, threads: int) -> tuple[LayerTime, ...]:
-    from nestling.targets import executorch_layers
-
-    return executorch_layers.layer_times(content, graph, RUNS, threads)
-
-
-def _tflite(content: bytes, graph: Graph, threads: int) -> tuple[LayerTime, ...]:
-    from nestling.targets import tflite_layers
-
-    return tflite_layers.layer_times(content, RUNS, threads)
-
-
-def _onnx(content: bytes, graph: Graph, threads: int) -> tuple[LayerTime, ...]:
-    from nestling.targets import onnx
-
-    return onnx.layer_times(content, RUNS, threads)
-
-
-TIMED: Mapping[str, Callable[[bytes, Graph, int], tuple[LayerTime, ...]]] = {".pte": _pte, ".tflite": _tflite, ".onnx": _onnx}
-
-
-def times_of(file: Path, threads: int = 1) -> tuple[LayerTime, ...]:
-    """How long each of the file's operations takes, in this process."""
-    graph = _graph(file)
-    return () if graph is None else TIMED[file.suffix](file.read_bytes(), graph, threads)
+NAMELESS = ".pte"  # nothing in it says which layer an operation is; the other formats' files do
 
 
 def layer_tables(files: Sequence[Path], threads: int = 1, progress: Progress = silent) -> tuple[LayerTable, ...]:
     """A table a file, in its first runtime. Bundles, and files whose bundle is not there any more, have none."""
     tables = []
+    jobs: dict[Path, Job] = {}  # to capture a bundle takes seconds: once for all of its files
     with progress("timing layers", len(files)) as advance:
         for file in files:
-            graph = _graph(file)
-            if graph is not None and file.suffix in TIMED:
+            artifact = _printed(file)
+            if artifact is not None and file.suffix in LAYERS:
+                bundle = file.parent / artifact.bundle
+                job = jobs[bundle] = jobs.get(bundle) or _job(bundle)
+                graph = job.inside(artifact.format, artifact.precision)
                 times = layer_times(file, threads)
+                if file.suffix == NAMELESS:
+                    times = with_names(times, graph)
                 tables.append(LayerTable(file.name, runtimes(file)[0], tuple(_layer(time, graph) for time in times)))
             advance(1)
     return tuple(tables)
 
 
-def _graph(file: Path) -> Graph | None:
-    """What the file was printed from: it knows the layers' shapes and names."""
+def _printed(file: Path) -> Artifact | None:
+    """What the manifest says of the file, where the bundle that it was printed from is there."""
     artifact = listed(file)
-    if artifact is None or not (file.parent / artifact.bundle).is_file():
-        return None
-    job = Job(bundles.load(file.parent / artifact.bundle), ExportConfig())
-    return job.inside(artifact.format, artifact.precision)
+    return artifact if artifact is not None and (file.parent / artifact.bundle).is_file() else None
+
+
+def _job(bundle: Path) -> Job:
+    """What files were printed from: it knows the layers' shapes and names."""
+    return Job(bundles.load(bundle), ExportConfig())
 
 
 def _layer(time: LayerTime, graph: Graph) -> Layer:

@@ -14,6 +14,7 @@ from nestling.data.folders import Dataset
 from nestling.errors import NestlingError, UnusableFile
 from nestling.targets.about import About
 from nestling.targets.c import trusted
+from nestling.targets.layer_time import LayerTime
 from nestling.targets.runner import Runner
 from nestling.temporary import restored
 
@@ -110,12 +111,44 @@ PREPARED: Mapping[str, Callable[[], None]] = {
     "ONNX Runtime": _prepare_onnx,
     "OpenVINO": _prepare_openvino,
 }
+WITH_TORCH = ("nestling", "ExecuTorch")  # runtimes that import it, here; on a phone they don't
 
 
 def prepare(runtime: str) -> None:
     """Import what runs a file before one is there; that it is not installed, `load` will say."""
     with suppress(ImportError):
         PREPARED.get(runtime, lambda: None)()
+
+
+def _layers_of_pte(content: bytes, threads: int) -> tuple[LayerTime, ...]:
+    from nestling.targets import executorch_layers
+
+    return executorch_layers.layer_times(content, RUNS, threads)
+
+
+def _layers_of_tflite(content: bytes, threads: int) -> tuple[LayerTime, ...]:
+    from nestling.targets import tflite_layers
+
+    return tflite_layers.layer_times(content, RUNS, threads)
+
+
+def _layers_of_onnx(content: bytes, threads: int) -> tuple[LayerTime, ...]:
+    from nestling.targets import onnx
+
+    return onnx.layer_times(content, RUNS, threads)
+
+
+RUNS = 30  # of one image
+LAYERS: Mapping[str, Callable[[bytes, int], tuple[LayerTime, ...]]] = {
+    ".pte": _layers_of_pte,
+    ".tflite": _layers_of_tflite,
+    ".onnx": _layers_of_onnx,
+}
+
+
+def layer_times(path: Path, threads: int) -> tuple[LayerTime, ...]:
+    """How long each operation of a file (of one of LAYERS) takes in its first runtime, in this process."""
+    return LAYERS[path.suffix](path.read_bytes(), threads)
 
 
 def load(path: Path, threads: int | None = None, runtime: str | None = None, trust: bool = False) -> Runner:

@@ -22,8 +22,7 @@ from typing import Any
 from nestling.apart.process import python
 from nestling.errors import NestlingError
 from nestling.graph.read_tflite import read_tflite
-from nestling.targets.executorch_layers import named
-from nestling.targets.layer_time import LayerTime
+from nestling.targets.layer_time import LayerTime, with_names
 
 WARM = 3  # runs that do not count
 OPERATOR, DELEGATED = 2, 8  # types of events: an operator of LiteRT's own kernels, one within a delegate
@@ -34,7 +33,7 @@ def layer_times(model: bytes, runs: int, threads: int) -> tuple[LayerTime, ...]:
     """The mean time of each operator of the file, in running order; together about a run. Default kernels: XNNPACK where it can.
 
     model: a .tflite file's bytes. The names of convolutions, additions, ... are those of the Graph's nodes, which are the names of
-    the file's tensors (see executorch_layers.named). XNNPACK's times are in whole microseconds.
+    the file's tensors (see layer_time.named). XNNPACK's times are in whole microseconds.
     Raises UnusableFile for a damaged file, NestlingError where the profiler cannot be had from this version of LiteRT.
     """
     graph, _ = read_tflite(model)
@@ -49,9 +48,7 @@ def layer_times(model: bytes, runs: int, threads: int) -> tuple[LayerTime, ...]:
             f"LiteRT's profiler could not time the layers ({said[-1] if said else f'its process ended with {done.returncode}'}).",
             "it is known to work with ai-edge-litert 2.3:  pip install 'ai-edge-litert==2.3.*'",
         )
-    timed = [(str(kind), float(ms)) for kind, ms in json.loads(done.stdout.splitlines()[-1])]
-    names = named([kind for kind, _ in timed], graph)
-    return tuple(LayerTime(name or kind, kind, ms) for (kind, ms), name in zip(timed, names, strict=True))
+    return with_names([LayerTime(kind, kind, ms) for kind, ms in json.loads(done.stdout.splitlines()[-1])], graph)
 
 
 # ---- the process: LiteRT's C API, as in LiteRT 2.3 (litert/c/*.h) ----------------------------------------------------------------

@@ -20,8 +20,7 @@ from nestling.preprocess import ImagePreprocess
 from nestling.targets import executorch, executorch_layers, tflite, tflite_layers
 from nestling.targets.about import About
 from nestling.targets.executorch_graph import GraphProgram
-from nestling.targets.executorch_layers import named
-from nestling.targets.layer_time import LayerTime
+from nestling.targets.layer_time import LayerTime, named, with_names
 
 SIDE = 64
 WHAT = About(("a", "b"), ImagePreprocess((SIDE, SIDE), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))
@@ -92,7 +91,7 @@ def require_a_run_of(times: Callable[[], tuple[LayerTime, ...]], run: Callable[[
 
 def test_every_layer_of_a_program_goes_by_its_nodes_name_in_running_order(inverted: tuple[Graph, bytes]) -> None:
     graph, content = inverted
-    times = executorch_layers.layer_times(content, graph, 5, 1)
+    times = with_names(executorch_layers.layer_times(content, 5, 1), graph)
     for ops in (DENSE, ("add",), ("mean",)):
         wanted = [node.name for node in graph.nodes if node.op in ops]
         assert of_nodes(times, graph, ops) == wanted and wanted
@@ -103,7 +102,7 @@ def test_every_layer_of_a_program_goes_by_its_nodes_name_in_running_order(invert
 
 def test_the_images_cast_is_all_that_runs_outside_the_delegate(inverted: tuple[Graph, bytes]) -> None:
     graph, content = inverted
-    times = executorch_layers.layer_times(content, graph, 2, 1)
+    times = with_names(executorch_layers.layer_times(content, 2, 1), graph)
     outside = [time for time in times if time.kind.startswith("native_call")]
     assert [(time.name, time.kind) for time in outside] == [(graph.nodes[0].name, "native_call__to_copy.out")]
 
@@ -112,14 +111,14 @@ def test_a_programs_layers_make_up_a_run_and_the_heavy_one_is_the_slowest(heavy:
     graph, content = heavy
     program = executorch.load_bytes(content, "x.pte", 1)
     image = np.zeros((1, SIDE, SIDE, 3), np.uint8)
-    require_a_run_of(lambda: executorch_layers.layer_times(content, graph, 2, 1), lambda: program(image), graph)
+    require_a_run_of(lambda: with_names(executorch_layers.layer_times(content, 2, 1), graph), lambda: program(image), graph)
 
 
 def test_what_does_not_run_is_refused(heavy: tuple[Graph, bytes]) -> None:
-    graph, content = heavy
+    _, content = heavy
     for damaged in (b"nothing", content[: len(content) // 2]):
         with pytest.raises(UnusableFile, match=r"\.pte cannot be run"):
-            executorch_layers.layer_times(damaged, graph, 2, 1)
+            executorch_layers.layer_times(damaged, 2, 1)
 
 
 # ---- whose an operator is ------------------------------------------------------------------------------------------------------
