@@ -11,9 +11,10 @@ import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nestling.errors import NestlingError
 from nestling.temporary import NEW, OLD, OWN, sweep, temporary
 
 FLUSHING = 8  # files at a time: file systems flush several with one write to their journal
@@ -24,9 +25,10 @@ NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # a folder that cannot b
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`, whole or not at all: a reader sees the old file or the new one, never half of one.
 
-    Raises OSError, naming `path`, where the folder cannot be made or written.
+    Raises OSError, naming `path`, where the folder cannot be made or written, or a pipe or a device has that name.
     """
     with naming(path):
+        require_file_or_nothing(path)
         make_folder(path.parent)
         with temporary(path.parent) as place:
             new = place / NEW
@@ -36,6 +38,37 @@ def write_atomically(path: Path, content: bytes) -> None:
                 os.fsync(file.fileno())
             new.replace(path)
             flush(path.parent)
+
+
+def require_file_or_nothing(path: Path) -> None:
+    """That a file may be put at `path`: a rename would replace a pipe, or /dev/null, too. A link is replaced, not followed.
+
+    Raises OSError for a folder, a pipe, a device, or where what stands above it is a file.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with suppress(FileNotFoundError):
+        kind = path.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+            raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+
+
+def require_place(path: Path, what: str, suffix: str, beginning: bytes) -> None:
+    """That what a command is going to make may be put at `path`, asked before the work is done.
+
+    An older file of the same suffix may be replaced, or one with the same first bytes; no other: somebody's photograph, say, whose
+    name was typed by mistake. what: it is going to be, "a bundle". Raises NestlingError.
+    """
+    hint = "name another one with -o"
+    try:
+        require_file_or_nothing(path)
+        if path.suffix.lower() != suffix and path.is_file():
+            with path.open("rb") as file:
+                found = file.read(len(beginning))
+            if found and found.lower() != beginning.lower():
+                raise NestlingError(f"{path} is there, and is not {what}: it is not overwritten.", hint)
+    except OSError as error:
+        raise NestlingError(f"{path} cannot be written: {error.strerror}.", hint) from error
 
 
 def replace_folder(folder: Path, files: Iterable[tuple[str, bytes]], executable: Collection[str] = ()) -> None:

@@ -2,8 +2,8 @@
 
     python scripts/same_bytes.py > before.txt        (then, on the other commit, > after.txt, and: diff before.txt after.txt)
 
-Of fit, quantize (with its kinds of integers), export, pack and learn, of a small network in photographs that are made here. C that was
-written by hand is not compared as text, but by what it answers: the tables that are generated are.
+Of fit, quantize, export, pack and learn, of two small networks and photographs that are made here. C that was written by hand is
+not compared as text, but by what it answers; the tables that are generated are.
 """
 
 from __future__ import annotations

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show, training
+from nestling.cli import options, show, training
 
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The fitted bundle that learns.")],
     data: training.Data = None,
     teacher: Annotated[str, typer.Option(help="What answers: a bundle, NAME.nest, or a timm name.")] = "",
-    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")] = Path("distilled.nest"),
+    output: options.NewBundle = Path("distilled.nest"),
     temperature: Annotated[float, typer.Option(help="Above 1 it shows what the teacher thinks of the other classes.")] = 4.0,
     alpha: Annotated[float, typer.Option(help="The teacher's share of the loss, from 0 to 1; the rest is the labels'.")] = 0.9,
     features: Annotated[float, typer.Option(help="Weight of the embeddings' similarities; 0 for none.")] = 0.0,

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show, training
+from nestling.cli import options, show, training
 
 
 def command(
     bundle: training.BundleFile,
     data: training.Data = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")] = Path("fine.nest"),
+    output: options.NewBundle = Path("fine.nest"),
     epochs: training.Epochs = 10,
     rate: training.Rate = 2e-3,
     backbone_rate: training.BackboneRate = 0.5,

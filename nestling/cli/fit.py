@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
 from nestling.cli.levels import Levels, as_white
 
 
@@ -13,7 +13,7 @@ def command(
     data: Annotated[
         Path, typer.Argument(help="Folder with a folder of photographs for each class (or train/ val/ test/ with such).")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")] = Path("my.nest"),
+    output: options.NewBundle = Path("my.nest"),
     backbone: Annotated[
         str, typer.Option(help="A timm name (`nestling backbones` lists good ones), or a bundle, NAME.nest.")
     ] = "tf_efficientnet_lite0",
@@ -21,7 +21,7 @@ def command(
         str | None, typer.Option(help="package, hub, none, or a .safetensors, .pth, .ckpt.", show_default="package if there is one")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the input in pixels.", show_default="the backbone's")] = None,
-    seed: Annotated[int, typer.Option(help="Of the division into train, val and test.")] = 0,
+    seed: Annotated[int, options.seed("Of the division into train, val and test.")] = 0,
     views: Annotated[
         str, typer.Option(help="Learn from mirrored photographs too: none, mirror (left-right), flips (both ways).")
     ] = "none",
@@ -45,7 +45,7 @@ def command(
     from nestling.cli.training import next_line, to_type
     from nestling.training.fit import FitConfig, fit
 
-    chosen = tuple(name.strip() for name in classes.split(",")) if classes else None
+    chosen = tuple(name.strip() for name in classes.split(",")) if classes is not None else None
     config = FitConfig(backbone, weights, size, seed, views, balanced, chosen, parts, strict, as_white(levels))
     fitted = fit(data, config, show.bars)
     save(fitted.bundle, output)

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
 
 
 def command(
     file: Annotated[Path, typer.Argument(help="A .tflite file: int8, uint8 or float.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")],
+    output: options.NewBundle,
     labels: Annotated[
         Path | None, typer.Option(help="A text file with one label a line.", show_default="those in the file")
     ] = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
 
 
 def command(
@@ -27,7 +27,8 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training that TRAINED holds.")] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The trained head.", show_default="PACKAGE/trained.nst")
+        Path | None,
+        typer.Option("-o", "--output", help="The trained head.", show_default="PACKAGE/trained.nst", callback=options.to_head),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:

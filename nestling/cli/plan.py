@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
 
 
 def command(
@@ -13,7 +13,9 @@ def command(
     machine: Annotated[str, typer.Option(help="host, linux-arm64, cortex-m4, cortex-m7, cortex-m55 or rv32imc.")] = "cortex-m4",
     ram: Annotated[str, typer.Option(help="RAM that there is: 256K, 1M, or bytes.")] = "256K",
     flash: Annotated[str, typer.Option(help="Flash that there is.")] = "1M",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A picture of the arena, .svg.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A picture of the arena, .svg.", callback=options.to_picture)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Show a network's RAM over time and its flash in C, and whether they fit, before anything is written. Status 1: they don't.

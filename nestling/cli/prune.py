@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.cli import show, training
+from nestling.cli import options, show, training
 
 if TYPE_CHECKING:
     from nestling.compress.measure import Measured, Packed
@@ -22,7 +22,7 @@ STRUCTURED = "structured"
 def command(
     bundle: Annotated[Path, typer.Argument(help="The fitted bundle; best one that was fine-tuned.")],
     data: training.Data = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")] = Path("pruned.nest"),
+    output: options.NewBundle = Path("pruned.nest"),
     method: Annotated[
         str, typer.Option(help="structured (whole channels), unstructured (single weights), block1x4 (four neighbours).")
     ] = STRUCTURED,
@@ -50,7 +50,7 @@ def command(
     augment: training.Augment = "light",
     smoothing: training.Smoothing = 0.0,
     optimiser: training.Optimiser = "adamw",
-    seed: Annotated[int, typer.Option(help="Of the photographs that are drawn, their order and variation.")] = 0,
+    seed: Annotated[int, options.seed("Of the photographs that are drawn, their order and variation.")] = 0,
     workers: training.Workers = 0,
     resume: training.Resume = False,
     json: training.Json = False,

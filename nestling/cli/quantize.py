@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from nestling.cli import show, training
+from nestling.cli import options, show, training
 from nestling.report import doubts
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ LISTED = 15  # layers in the table of --explain; the picture and --json have mor
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The fitted bundle.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The quantised bundle.")],
+    output: options.NewBundle,
     data: Annotated[Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were")] = None,
     bits_weights: Annotated[int, typer.Option(min=2, max=8, help="Bits of a weight; fewer than 8 are kept in int8.")] = 8,
     bits: Annotated[str, typer.Option(help="auto: 2, 4 or 8 bits of weights layer by layer, within --budget.")] = "",

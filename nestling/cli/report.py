@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nestling.cli import show
-from nestling.cli.options import Trust
+from nestling.cli import options, show
 
 if TYPE_CHECKING:
     from nestling.report.compared import Comparison
@@ -18,7 +17,9 @@ def command(
     paths: Annotated[
         list[Path], typer.Argument(metavar="FOLDER | BUNDLES...", help="The folder of an export; or bundles, to compare them.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.", callback=options.to_page)] = Path(
+        "report.html"
+    ),
     data: Annotated[Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were")] = None,
     to: Annotated[str, typer.Option(help="Of bundles: formats, as in export.", show_default="tflite, and pte in int8")] = "",
     precision: Annotated[str, typer.Option(help="Of bundles, with --to: as in export.")] = "fp32,int8",
@@ -31,7 +32,7 @@ def command(
     ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Of bundles: the table as Markdown, too.", show_default="none")] = None,
     picture: Annotated[Path | None, typer.Option(help="Of bundles: the pictures as one .svg, too.", show_default="none")] = None,
-    trust: Trust = False,
+    trust: options.Trust = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Show everything that was exported on one page, or compare bundles: right answers, size, time. Open it in any browser.

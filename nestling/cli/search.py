@@ -5,19 +5,19 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
 
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The fitted bundle; best one that was fine-tuned.")],
     data: Annotated[Path | None, typer.Argument(help="The photographs it learned from.", show_default="where they were")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.")] = Path("searched.nest"),
+    output: options.NewBundle = Path("searched.nest"),
     macs: Annotated[str, typer.Option(help="Share of the multiply-accumulates that stays at most: 60% or 0.6.")] = "60%",
     params: Annotated[str | None, typer.Option(help="Share of the parameters that stays at most.", show_default="any")] = None,
     candidates: Annotated[int, typer.Option(help="Try so many subnets at most.")] = 100,
     images: Annotated[int, typer.Option(help="Validation photographs that judge each of them.")] = 1000,
     round_to: Annotated[int, typer.Option("--round", help="Layers get multiples of so many channels.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of which photographs these are.")] = 0,
+    seed: Annotated[int, options.seed("Of which photographs these are.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Find by FastNAS how wide each layer of a fitted network should be. Fine-tune it afterwards.

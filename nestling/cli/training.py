@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
 from nestling.progress import Progress, silent
 from nestling.report import doubts
 
@@ -38,7 +38,7 @@ Patience = Annotated[
     int | None, typer.Option(min=1, help="End after so many epochs without a better validation.", show_default="never")
 ]
 Optimiser = Annotated[str, typer.Option(help="adamw or sgd.")]
-Seed = Annotated[int, typer.Option(help="Of order and variation; the division into parts is the bundle's.")]
+Seed = Annotated[int, options.seed("Of order and variation; the division into parts is the bundle's.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that prepare photographs; they change only the time.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch of a run that was stopped.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -143,7 +143,7 @@ def require_enough(dataset: Dataset) -> None:
             where = f"class {label!r} in {root}" if given else str(root / label)
             raise UnusableData(
                 f"{where} holds {_number(total)}{f' (and {copies} copies)' if copies else ''}; "
-                f"a class needs at least {LEAST} to be split into train, val and test.",
+                f"a class needs at least {LEAST} to be split into train, val and test.{_for_example(_left_out_of(dataset, label))}",
                 f"add images to it{_or_leave_out(dataset, label)}",
             )
 
@@ -249,6 +249,11 @@ def _for_example(left_out: Sequence[LeftOut]) -> str:
     if not left_out:
         return ""
     return f" {len(left_out)} left out, for example {left_out[0].path}: {left_out[0].reason}."
+
+
+def _left_out_of(dataset: Dataset, label: str) -> list[LeftOut]:
+    folders = [folder.path for folder in dataset.folders if folder.label == label]
+    return [entry for entry in dataset.left_out if any(entry.path.is_relative_to(folder) for folder in folders)]
 
 
 def _or_leave_out(dataset: Dataset, label: str) -> str:

@@ -30,7 +30,7 @@ from nestling.device.head_format import (
     up,
 )
 from nestling.errors import NestlingError, UnusableFile
-from nestling.files import flush, make_folder, read_at_most
+from nestling.files import flush, make_folder, read_at_most, require_file_or_nothing
 from nestling.preprocess import Preprocess
 
 __all__ = [
@@ -182,6 +182,7 @@ def save(head: HeadFile, path: Path) -> HeadFile:
     content = to_bytes(saved)
     previous, part = _beside(path)
     try:
+        require_file_or_nothing(path)
         make_folder(path.parent)
         if part in found and _newest(found) == part:  # a save that was stopped before its rename: it is finished first
             _put_in_place(path, previous, part, keep=path in found)

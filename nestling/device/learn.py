@@ -93,6 +93,8 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     cannot be learned from, NestlingError where the result cannot be written.
     """
     config = config or LearnConfig()
+    output = config.output or package / "trained.nst"
+    _require_not_packed(output, package)
     start = perf_counter()
     first, _, notes = newest(config.begin_with or restored(package) / "head.nst")
     ours = is_known(package)
@@ -106,7 +108,6 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     before = _evaluations(first, seen, divided.labels)
     ready = perf_counter()
 
-    output = config.output or package / "trained.nst"
     if config.resume:
         head, said = _gone_on(head, output)
         notes = (*notes, *said)
@@ -130,6 +131,13 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
         (*divided.left_out, *(entry for some in seen.values() for entry in some.left_out)),
         {"embeddings": ready - start, "learning": perf_counter() - ready},
     )
+
+
+def _require_not_packed(output: Path, package: Path) -> None:
+    """What was packed stays as it was: the device is sent just that, and a training can begin anew."""
+    packed = (*manifest.read(package).files, manifest.NAME)
+    if output.resolve().parent == package.resolve() and output.name in packed:
+        raise NestlingError(f"{output} is a file of the package: it is not overwritten.", "name another one with -o")
 
 
 def _program(package: Path, head: HeadFile, ours: bool) -> bytes | Gradients:

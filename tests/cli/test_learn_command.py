@@ -86,9 +86,14 @@ def test_a_resumed_training_says_from_where(run: Run, packed: Path, tmp_path: Pa
         (("nowhere", "photos"), 1, "nowhere"),
         (("pkg", "photos", "--optimizer", "lbfgs"), 2, "sgd, adam"),
         (("pkg", "photos", "--batch", "0"), 2, "--batch"),
+        (("pkg", "photos", "-o", "pkg/head.nst"), 1, "head.nst is a file of the package"),
+        (("pkg", "photos", "-o", "pkg"), 1, "pkg cannot be written: Is a directory"),
     ],
 )
 def test_mistakes(run: Run, packed: Path, tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
     places = {"pkg": packed, "photos": Photos(tmp_path)("photos", dict.fromkeys(FRUIT, 5))}
+    places["pkg/head.nst"] = packed / "head.nst"
+    before = sorted(packed.parent.rglob("*"))
     found, out, err = run(*(places.get(word, word) for word in arguments))
     assert found == status and said in err and not out
+    assert sorted(packed.parent.rglob("*")) == before

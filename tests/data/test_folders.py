@@ -216,6 +216,14 @@ def test_too_few_images_of_a_class(photos: Path) -> None:
     assert f"nestling fit {photos} --classes bad,good" in caught.value.hint
 
 
+def test_too_few_since_they_are_also_in_another_class(photos: Path) -> None:
+    for name in ("000.png", "001.png"):
+        (photos / "tiny").mkdir(exist_ok=True)
+        shutil.copy(photos / "good" / name, photos / "tiny")
+    with pytest.raises(UnusableData, match=r"tiny holds no usable images; .* 2 left out, for example .*is also in class good"):
+        require_enough(scan(photos))
+
+
 def test_too_few_images_of_a_class_in_a_part(tmp_path: Path) -> None:
     for seed, (part, count) in enumerate({"train": 5, "test": 1}.items()):
         for label in ("a", "b"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import signal
@@ -503,6 +504,18 @@ def test_help_and_files_that_are_not_there(device: Device, tmp_path: Path) -> No
     assert "none does not exist" in said
     said = run(device.runner, "-f", tmp_path / "head.nst", "-d", device.data, "-c", 3, "-o", tmp_path / "no" / "t", status=1).stderr
     assert "cannot be saved" in said
+
+
+def test_a_pipe_and_a_folder_stay_what_they_are(device: Device, tmp_path: Path) -> None:
+    new_head(device.graph, LABELS, tmp_path / "head.nst")
+    pipe, folder = tmp_path / "pipe.nst", tmp_path / "folder.nst"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for place in (pipe, folder):
+        said = run(device.runner, "-f", tmp_path / "head.nst", "-d", device.data, "-c", 1, "-o", place, status=1).stderr
+        assert f"{place} cannot be saved" in said
+    assert pipe.is_fifo() and not any(folder.iterdir())
+    assert not list(tmp_path.glob("*.part"))
 
 
 # ---- another processor -------------------------------------------------------------------------------------------------------

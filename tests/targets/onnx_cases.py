@@ -90,12 +90,23 @@ def steps_off(graph: Graph, value: Array, weights: str) -> dict[str, int]:
     return off
 
 
+def most_steps(node: Node, graph: Graph) -> float:
+    """The largest product that a mul's operands can have, in steps of its output; 0 of real numbers."""
+    grids = [graph.tensors[name].quant for name in (*node.inputs, node.name)]
+    if any(grid is None for grid in grids):
+        return 0
+    a, b, out = (float(grid.scale.max()) for grid in grids)
+    return a * b * 255**2 / out
+
+
 def judge(graph: Graph, value: Array, weights: str) -> None:
     """No node is further off than a step, and what only moves integers not at all. A Graph that the spec refuses is not judged."""
     try:
         check(graph)
     except UnusableFile:  # the strategies may draw scales that an op's kernel cannot take
         reject()
+    if any(node.op == "mul" and most_steps(node, graph) >= 2**31 for node in graph.nodes):
+        reject()  # ONNX Runtime's QuantizeLinear goes through int32: what is past it, every processor turns into what it likes
     old = any(getattr(node.attrs, "unsigned", False) for node in graph.nodes)
     found = steps_off(graph, value, weights)
     for node in graph.nodes:

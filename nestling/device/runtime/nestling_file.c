@@ -203,10 +203,17 @@ static int put_in_place(const candidate *files, int keep) {
     return sync_folder_of(path);
 }
 
+/* A rename would put a file in place of a pipe or of /dev/null. A link is replaced, not followed. */
+static int taken_by_no_file(const char *path) {
+    struct stat found;
+    if (lstat(path, &found) || S_ISREG(found.st_mode) || S_ISLNK(found.st_mode)) return 0;
+    return S_ISDIR(found.st_mode) ? EISDIR : EINVAL;
+}
+
 int nestling_file_save(const char *path, nestling_head *head) {
     candidate files[FILES];
     const int newest = look_at_all(path, files);
-    int whole = newest >= 0 && files[PLAIN].whole, said = newest == -2 ? ENOMEM : 0;
+    int whole = newest >= 0 && files[PLAIN].whole, said = newest == -2 ? ENOMEM : taken_by_no_file(path);
     if (newest >= 0) forget(files + newest);
     if (!said && newest >= 0 && files[newest].saves > head->header->saves) head->header->saves = files[newest].saves;
     const nestling_head_state state = said ? NESTLING_HEAD_WHOLE : nestling_head_seal(head);

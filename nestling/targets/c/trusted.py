@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from nestling import trust
 from nestling.errors import NotTrusted, UnusableFile
+from nestling.files import naming
 from nestling.temporary import restored
 
 ABOUT = "about.json"
@@ -95,7 +96,7 @@ def _read(folder: Path) -> dict[str, bytes]:
 
 def _content(path: Path, most: int) -> bytes:
     """Of a file, or of what a link leads to. Raises OSError; UnusableFile for a pipe, a device, and more bytes than `most`."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with naming(path), os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         told = os.fstat(file.fileno())
         if not stat.S_ISREG(told.st_mode) or told.st_size > most:
             raise UnusableFile(f"{path} is no file of C: {'too large' if told.st_size > most else 'no file at all'}.")
