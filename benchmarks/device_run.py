@@ -27,7 +27,7 @@ from nestling.device.head_file import newest
 from nestling.device.manifest import SCRIPTS
 from nestling.device.package import PackConfig, pack
 from nestling.graph.quantize import images_of, quantize, reference_embeddings
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.targets import executorch
 from nestling.training.fit import FitConfig, fit
 

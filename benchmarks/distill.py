@@ -25,7 +25,7 @@ from photographs import folder
 from nestling.bundle import Bundle, load
 from nestling.bundle import Step as LineageStep
 from nestling.models.backbones import create
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.training.distill import Lessons, distill, usual
 from nestling.training.finetune import finetune
 from nestling.training.teach import Taught

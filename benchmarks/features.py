@@ -27,7 +27,7 @@ from nestling.data.folders import Item, LeftOut, scan
 from nestling.data.stream import stream
 from nestling.models.backbones import Network, Normalise, build_backbone, create
 from nestling.preprocess import ImagePreprocess
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.training import features
 from nestling.training.engine import engine_for
 

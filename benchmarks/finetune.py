@@ -17,7 +17,7 @@ import numpy as np
 from photographs import folder
 
 from nestling.models.backbones import DEFAULT
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.teach import TrainingConfig

@@ -28,9 +28,9 @@ from nestling.files import write_atomically
 from nestling.graph.quantize import images_of, quantize
 from nestling.models.backbones import Normalise, preprocess_of
 from nestling.models.import_model import import_model
-from nestling.report.agree import rms
+from nestling.processor import processor, versions
 from nestling.report.answers import answers
-from nestling.report.machine import processor, versions
+from nestling.scores.agree import rms
 from nestling.targets import load, runtimes
 from nestling.targets.export import exported
 from nestling.targets.printers import INTEGERS, PRINTERS, ExportConfig

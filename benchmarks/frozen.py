@@ -17,7 +17,7 @@ from photographs import folder
 
 from nestling.data.choose import part, training_data
 from nestling.models.backbones import DEFAULT, build
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.training.augment import AUGMENTATIONS
 from nestling.training.fit import FitConfig, fit
 from nestling.training.frozen import Stage, without_front

@@ -47,7 +47,7 @@ from nestling.device.training_program import print_training_program
 from nestling.graph.file import digest
 from nestling.graph.quantize import quantize
 from nestling.preprocess import ImagePreprocess, to_plain
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, ExportConfig, Job
 from nestling.training.features import embed
 from nestling.training.fit import FitConfig, fit, fit_settings

@@ -28,7 +28,7 @@ from nestling.graph.read_tflite import read_tflite
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
 from nestling.preprocess import ImagePreprocess
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.targets import tflite
 from nestling.training.features import default_cache
 

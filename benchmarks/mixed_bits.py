@@ -25,7 +25,7 @@ from nestling.graph.bits import IMAGES, LayerBits, chosen, layer_bits, sensitivi
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.quantize import images_of, quantize
 from nestling.models.float_graph import float_graph
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.training.bundle_engine import bundle_engine
 from nestling.training.features import Engine, Features, embed
 from nestling.training.integer_engine import integer_engine

@@ -17,8 +17,8 @@ from photographs import folder
 from nestling import bundle as bundles
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.quantize import quantize
+from nestling.processor import processor, versions
 from nestling.report.bench import bench
-from nestling.report.machine import processor, versions
 from nestling.targets.export import export
 from nestling.targets.printers import ExportConfig, Weights
 from nestling.training.fit import FitConfig, fit

@@ -36,8 +36,8 @@ from nestling.graph.quantize import images_of, quantize
 from nestling.graph.spec import check
 from nestling.models.backbones import Network, build
 from nestling.preprocess import table
-from nestling.report.agree import rms
-from nestling.report.machine import processor, versions
+from nestling.processor import processor, versions
+from nestling.scores.agree import rms
 from nestling.targets import onnx, tflite
 from nestling.targets.about import about
 from nestling.targets.executorch_graph import GraphProgram

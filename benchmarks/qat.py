@@ -24,7 +24,7 @@ from nestling.data.choose import part, training_data
 from nestling.data.folders import Item
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.quantize import quantized
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.training.bundle_engine import bundle_engine
 from nestling.training.engine import Engine
 from nestling.training.features import embed

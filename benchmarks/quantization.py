@@ -31,7 +31,7 @@ from nestling.graph.quantize import images_of, quantized
 from nestling.models.backbones import DEFAULT
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.training.engine import engine_of
 from nestling.training.features import Features, embed
 from nestling.training.fit import FitConfig, fit

@@ -19,8 +19,8 @@ from photographs import folder
 from nestling import bundle as bundles
 from nestling.compress.measure import Measured
 from nestling.compress.search import SearchConfig, search
-from nestling.report.evaluate import Evaluation
-from nestling.report.machine import processor
+from nestling.processor import processor
+from nestling.scores.evaluate import Evaluation
 from nestling.training.finetune import finetune
 from nestling.training.teach import TrainingConfig
 

@@ -23,7 +23,7 @@ from nestling.compress.measure import RUNTIME, Compared, Packed, compare, packed
 from nestling.compress.prune import SparseConfig, sparsify
 from nestling.compress.sparse import Method
 from nestling.data.choose import training_data
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.training.teach import TrainingConfig
 
 HEADINGS = "| network | zeros | MACs with weights not 0 | val top-1 | test top-1 | int8 weights, packed | of dense | ms | minutes |"

@@ -25,7 +25,7 @@ from nestling.graph.heads import with_head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
-from nestling.report.machine import processor
+from nestling.processor import processor
 from nestling.targets import tflite
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv2_100")

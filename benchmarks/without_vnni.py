@@ -24,8 +24,8 @@ from photographs import folder
 from nestling import bundle as bundles
 from nestling.data.choose import part, training_data
 from nestling.graph.quantize import images_of, quantize
-from nestling.report.agree import rms
-from nestling.report.machine import versions
+from nestling.processor import versions
+from nestling.scores.agree import rms
 from nestling.targets.printers import PRINTERS, ExportConfig, Job
 from nestling.targets.yardstick import expected
 from nestling.training.fit import FitConfig, fit

@@ -13,7 +13,7 @@ from nestling.cli import options, show, training
 if TYPE_CHECKING:
     from nestling.compress.measure import Measured, Packed
     from nestling.compress.prune import Pruned
-    from nestling.report.evaluate import Evaluation
+    from nestling.scores.evaluate import Evaluation
     from nestling.training.teach import Taught
 
 STRUCTURED = "structured"

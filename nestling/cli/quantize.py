@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from nestling.cli import options, show, training
-from nestling.report import doubts
+from nestling.scores import doubts
 
 if TYPE_CHECKING:
     from nestling.graph.bits import LayerBits

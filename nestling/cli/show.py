@@ -26,9 +26,9 @@ from nestling.data.folders import LeftOut
 from nestling.errors import NestlingError
 from nestling.printable import json_text, shown
 from nestling.progress import Advance
-from nestling.report import doubts
-from nestling.report.evaluate import Evaluation, PerClass
 from nestling.report.words import fewer
+from nestling.scores import doubts
+from nestling.scores.evaluate import Evaluation, PerClass
 
 if TYPE_CHECKING:
     from nestling.report.page import Row

@@ -10,7 +10,7 @@ import typer
 
 from nestling.cli import options, show
 from nestling.progress import Progress, silent
-from nestling.report import doubts
+from nestling.scores import doubts
 
 if TYPE_CHECKING:
     from nestling.models.lacking import Lacking

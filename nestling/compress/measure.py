@@ -30,7 +30,7 @@ from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
-from nestling.report.evaluate import Evaluation, judge
+from nestling.scores.evaluate import Evaluation, judge
 from nestling.targets.tflite import open_interpreter, print_graph
 from nestling.training.bundle_engine import bundle_engine
 from nestling.training.engine import Engine

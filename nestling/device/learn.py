@@ -30,7 +30,7 @@ from nestling.device.whose import is_known
 from nestling.errors import NestlingError, UnusableData
 from nestling.outside import content
 from nestling.progress import Progress, silent
-from nestling.report.evaluate import Evaluation, judge
+from nestling.scores.evaluate import Evaluation, judge
 from nestling.temporary import restored
 
 RUNTIME, TRAIN = "executorch", "head_train.pte"

@@ -36,7 +36,7 @@ from nestling.graph.file import digest
 from nestling.preprocess import to_plain
 from nestling.printable import shown
 from nestling.progress import Progress, silent
-from nestling.report import doubts
+from nestling.scores import doubts
 from nestling.targets.c import machines
 from nestling.targets.gates import judge
 from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, C, ExportConfig, Job, Printed

@@ -20,8 +20,8 @@ from nestling.data.survey import said_of_asked, survey
 from nestling.errors import NestlingError, UnusableData
 from nestling.preprocess import load as load_image
 from nestling.progress import Progress, silent
-from nestling.report.agree import Agreement, compare
-from nestling.report.evaluate import Evaluation, judge, softmax
+from nestling.scores.agree import Agreement, compare
+from nestling.scores.evaluate import Evaluation, judge, softmax
 from nestling.targets import known_split
 from nestling.targets.runner import Runner
 from nestling.training.features import default_cache

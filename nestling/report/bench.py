@@ -17,7 +17,7 @@ from nestling import bundle as bundles
 from nestling.apart.runner import ApartRunner, start
 from nestling.errors import UnusableFile
 from nestling.progress import Progress, silent
-from nestling.report.agree import rms
+from nestling.scores.agree import rms
 from nestling.targets import manifest, runtimes
 from nestling.targets.c.trusted import require_trusted
 from nestling.targets.manifest import Artifact

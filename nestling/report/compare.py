@@ -23,15 +23,15 @@ from nestling.data.folders import Dataset, Item
 from nestling.errors import NestlingError, UnusableData
 from nestling.models.integer_runner import integer_runner
 from nestling.models.runner import float_runner
+from nestling.processor import processor, versions
 from nestling.progress import Advance, Progress, silent
 from nestling.report.answers import answers
 from nestling.report.comparable import judges, learned_here
 from nestling.report.compare_files import Made, asked, begun, on_board, timed, with_files, with_integers
 from nestling.report.compared import Board, Compared, Comparison, File, Score
 from nestling.report.counted import HOST
-from nestling.report.evaluate import wilson
-from nestling.report.machine import processor, versions
 from nestling.report.weighed import weighed
+from nestling.scores.evaluate import wilson
 from nestling.targets.c import machines
 from nestling.targets.gates import chance_of
 from nestling.targets.printers import INTEGERS

@@ -20,7 +20,7 @@ from nestling.report.answers import answers
 from nestling.report.bench import bench
 from nestling.report.compared import Board, File
 from nestling.report.counted import counted
-from nestling.report.evaluate import judge
+from nestling.scores.evaluate import judge
 from nestling.targets import manifest, runtimes
 from nestling.targets.c import machines, trusted
 from nestling.targets.export import exported, quantized_first

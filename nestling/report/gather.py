@@ -21,16 +21,16 @@ from nestling.files import write_atomically
 from nestling.graph.explain import LayerCost, explain
 from nestling.graph.quantize import float_network, read_images
 from nestling.pictures import Reading, read_image
+from nestling.processor import processor, versions
 from nestling.progress import Progress, silent
-from nestling.report.agree import compare
 from nestling.report.answers import answers
 from nestling.report.bench import Timing, bench
 from nestling.report.counted import counted, machine_of
-from nestling.report.evaluate import judge, softmax
 from nestling.report.layers import layer_tables
-from nestling.report.machine import processor, versions
 from nestling.report.page import Example, Layer, LayerTable, Page, Row, render
 from nestling.report.words import fewer
+from nestling.scores.agree import compare
+from nestling.scores.evaluate import judge, softmax
 from nestling.targets import manifest, runtimes
 from nestling.targets.c.trusted import require_trusted
 from nestling.targets.manifest import Artifact

@@ -25,8 +25,8 @@ from nestling.bundle import Step
 from nestling.errors import NestlingError
 from nestling.printable import shown
 from nestling.report import curves, pictures, words
-from nestling.report.evaluate import LEAST_TOLD, Evaluation
 from nestling.report.pictures import Bars, Point
+from nestling.scores.evaluate import LEAST_TOLD, Evaluation
 
 if TYPE_CHECKING:
     from nestling.graph.explain import LayerCost  # which needs torch; only its fields are read here

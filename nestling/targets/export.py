@@ -21,7 +21,7 @@ from nestling.errors import GateFailed, NestlingError
 from nestling.files import write_atomically
 from nestling.graph.quantize import quantize
 from nestling.progress import Progress, silent
-from nestling.report import doubts
+from nestling.scores import doubts
 from nestling.targets import manifest
 from nestling.targets.c import folder, machines
 from nestling.targets.c.fitting import require_fitting

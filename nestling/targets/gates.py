@@ -28,8 +28,8 @@ from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Array, Graph
 from nestling.graph.read_tflite import read_tflite
 from nestling.graph.simulate import simulated
-from nestling.report.agree import compare, rms
-from nestling.report.machine import processor
+from nestling.processor import processor
+from nestling.scores.agree import compare, rms
 from nestling.targets import executorch, onnx, tflite
 from nestling.targets.c import host
 from nestling.targets.executorch_weights import symmetric_weights

@@ -24,8 +24,8 @@ from nestling.models.backbones import DEFAULT, create
 from nestling.models.lacking import Lacking, lacking
 from nestling.models.weights import package_of
 from nestling.progress import Progress, silent
-from nestling.report import doubts
-from nestling.report.evaluate import Evaluation, judge
+from nestling.scores import doubts
+from nestling.scores.evaluate import Evaluation, judge
 from nestling.training.bundle_engine import bundle_engine
 from nestling.training.features import VIEWS, Features, default_cache, embed
 from nestling.training.head import Embeddings, fit_head

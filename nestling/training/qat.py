@@ -28,7 +28,7 @@ from nestling.graph.ir import Graph
 from nestling.graph.quantize import YARDSTICK, Quantized, images_of, measured, quantized
 from nestling.models.backbones import build
 from nestling.progress import Progress, silent
-from nestling.report.agree import rms
+from nestling.scores.agree import rms
 from nestling.training.fake_quant import LearnedGrid, Method
 from nestling.training.features import Features, embed
 from nestling.training.fit import refitted, training_views

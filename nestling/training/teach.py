@@ -24,7 +24,7 @@ from nestling.errors import NestlingError, UnusableData
 from nestling.models.backbones import build, preprocess_of
 from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
-from nestling.report.evaluate import Evaluation, judge
+from nestling.scores.evaluate import Evaluation, judge
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
 from nestling.training.bundle_engine import bundle_engine
 from nestling.training.engine import Engine

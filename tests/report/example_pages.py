@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from nestling.bundle import Step
 from nestling.graph.explain import LayerCost
-from nestling.report.evaluate import Evaluation, PerClass, wilson
 from nestling.report.page import Example, Layer, LayerTable, Page, Row
+from nestling.scores.evaluate import Evaluation, PerClass, wilson
 
 FP32 = Row(
     "elpv-fp32.tflite", "tflite", "fp32", "LiteRT", 1, 13_440_000, 453 / 525, (0.8308, 0.8896), 525, 1.0,

@@ -35,8 +35,8 @@ from nestling.report.compare import CompareConfig, compare, mcnemar
 from nestling.report.compare_page import picture, render
 from nestling.report.compare_words import headings, lines, markdown, points, probability, verdict
 from nestling.report.compared import Board, Compared, Comparison, File, Score, Weights, to_plain
-from nestling.report.evaluate import wilson
 from nestling.report.pictures import Point, front
+from nestling.scores.evaluate import wilson
 from nestling.targets import manifest
 from nestling.training.fit import FitConfig, fit
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from nestling.report.agree import compare
-from nestling.report.doubts import of_answers, of_classes, one_answer
-from nestling.report.evaluate import Evaluation, judge, wilson
+from nestling.scores.agree import compare
+from nestling.scores.doubts import of_answers, of_classes, one_answer
+from nestling.scores.evaluate import Evaluation, judge, wilson
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (7, 10), (460, 525), (1, 1)])

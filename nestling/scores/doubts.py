@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle, never_taught
-from nestling.report.evaluate import LEAST_TOLD, Evaluation
+from nestling.scores.evaluate import LEAST_TOLD, Evaluation
 
 UNEVEN = 5  # times as many photographs of one class as of another
 ENOUGH = 5 * LEAST_TOLD - 2  # photographs of a class of which LEAST_TOLD fall into test
