@@ -25,11 +25,11 @@ from PIL import Image
 
 from nestling.data.folders import Item, LeftOut, scan
 from nestling.data.stream import stream
+from nestling.embedding import cache as features
+from nestling.embedding.engine import engine_for
 from nestling.models.backbones import Network, Normalise, build_backbone, create
 from nestling.preprocess import ImagePreprocess
 from nestling.processor import processor
-from nestling.training import features
-from nestling.training.engine import engine_for
 
 NETWORKS = (("tf_efficientnet_lite0", "package"), ("mobilenetv2_100", "none"))
 BATCHES = (1, 8, 32)

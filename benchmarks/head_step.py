@@ -44,15 +44,16 @@ from nestling.device.learner import Learner
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.device.order import order
 from nestling.device.training_program import print_training_program
+from nestling.embedding.cache import embed
+from nestling.embedding.head import Embeddings, fit_head
+from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.refit import fit_settings
 from nestling.graph.file import digest
 from nestling.graph.quantize import quantize
 from nestling.preprocess import ImagePreprocess, to_plain
 from nestling.processor import processor
 from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, ExportConfig, Job
-from nestling.training.features import embed
-from nestling.training.fit import FitConfig, fit, fit_settings
-from nestling.training.head import Embeddings, fit_head
-from nestling.training.integer_engine import integer_engine
+from nestling.training.fit import FitConfig, fit
 
 BATCH, INPUTS, CLASSES = 32, 1280, 10
 RUNTIME = Path(__file__).parents[1] / "nestling" / "device" / "runtime"

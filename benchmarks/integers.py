@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nestling.bundle import Bundle
 from nestling.data.demo_set import elpv
 from nestling.data.folders import scan
+from nestling.embedding.cache import default_cache
 from nestling.graph import reference
 from nestling.graph.calibrate import choose_ranges, observe
 from nestling.graph.integers import QuantizeConfig, with_integers
@@ -30,7 +31,6 @@ from nestling.models.float_graph import float_graph
 from nestling.preprocess import ImagePreprocess
 from nestling.processor import processor
 from nestling.targets import tflite
-from nestling.training.features import default_cache
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv4_conv_small")
 EACH = 20

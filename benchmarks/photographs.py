@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nestling.bundle import Bundle
 from nestling.data.demo_set import elpv
-from nestling.training.features import default_cache
+from nestling.embedding.cache import default_cache
 
 
 @contextmanager

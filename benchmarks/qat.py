@@ -22,13 +22,13 @@ from photographs import folder, named
 from nestling.bundle import Bundle, load
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Item
+from nestling.embedding.cache import embed
+from nestling.embedding.engine import Engine
+from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.of_integers import integer_engine
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.quantize import quantized
 from nestling.processor import processor
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.engine import Engine
-from nestling.training.features import embed
-from nestling.training.integer_engine import integer_engine
 from nestling.training.qat import QatConfig, qat, usual
 
 HEADER = (

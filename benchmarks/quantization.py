@@ -22,6 +22,9 @@ from photographs import folder
 
 from nestling.bundle import Bundle, Head
 from nestling.data.choose import part, training_data
+from nestling.embedding.cache import Features, embed
+from nestling.embedding.engine import engine_of
+from nestling.embedding.of_integers import integer_engine
 from nestling.graph.bias_correction import bias_corrected
 from nestling.graph.calibrate import choose_ranges, observe
 from nestling.graph.equalize import equalized, groups, scaled
@@ -32,10 +35,7 @@ from nestling.models.backbones import DEFAULT
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.processor import processor
-from nestling.training.engine import engine_of
-from nestling.training.features import Features, embed
 from nestling.training.fit import FitConfig, fit
-from nestling.training.integer_engine import integer_engine
 
 
 def top1(head: Head, features: Features) -> float:

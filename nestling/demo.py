@@ -13,6 +13,7 @@ import nestling
 from nestling import bundle as bundles
 from nestling.data.demo_set import elpv
 from nestling.data.folders import fingerprint, scan
+from nestling.embedding.cache import default_cache
 from nestling.errors import UnusableFile
 from nestling.files import write_atomically
 from nestling.outside import Record, content, parsed
@@ -24,7 +25,6 @@ from nestling.targets.c.host import COMPILERS
 from nestling.targets.export import export
 from nestling.targets.printers import INTEGERS
 from nestling.temporary import sweep
-from nestling.training.features import default_cache
 from nestling.training.fit import FitConfig, fit
 
 CONFIG = FitConfig()

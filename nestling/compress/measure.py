@@ -19,6 +19,10 @@ from nestling.compress.channels import total_macs
 from nestling.data.choose import part
 from nestling.data.folders import Dataset, Item, LeftOut
 from nestling.data.stream import stream
+from nestling.embedding.cache import Features, embed
+from nestling.embedding.engine import Engine
+from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.capture import capture
 from nestling.graph.integers import quantized_weight
@@ -32,10 +36,6 @@ from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation, judge
 from nestling.targets.tflite import open_interpreter, print_graph
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.engine import Engine
-from nestling.training.features import Features, embed
-from nestling.training.fit import refitted, training_views
 
 RUNTIME = f"float32 .tflite in LiteRT {litert}"  # of every `ms` here
 ROUNDS, RUNS = 7, 15  # of timing: so many turns of so many images

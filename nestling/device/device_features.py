@@ -16,13 +16,13 @@ from nestling.data.folders import Item, LeftOut
 from nestling.device import manifest
 from nestling.device.head_format import HeadFile
 from nestling.device.parts import Parts
+from nestling.embedding.cache import embed
+from nestling.embedding.engine import Engine, Image, Vector
 from nestling.errors import UnusableFile
 from nestling.outside import content
 from nestling.progress import Progress
 from nestling.targets import executorch
 from nestling.targets.executorch import Program
-from nestling.training.engine import Engine, Image, Vector
-from nestling.training.features import embed
 
 FILE = "features.pte"
 AGAIN = "pack the package again:  nestling pack my8.nest --for linux -o pkg/"

@@ -30,6 +30,9 @@ from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile, Syst
 from nestling.device.replay import room, stored
 from nestling.device.training_program import print_training_program
 from nestling.device.whose import signed
+from nestling.embedding.cache import embed
+from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.refit import fit_settings
 from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile
 from nestling.files import digest_of, not_made, replace_folder
 from nestling.graph.file import digest
@@ -42,9 +45,6 @@ from nestling.targets.gates import judge
 from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
 from nestling.targets.yardstick import expected, made_up
 from nestling.temporary import restored
-from nestling.training.features import embed
-from nestling.training.fit import fit_settings
-from nestling.training.integer_engine import integer_engine
 from nestling.trust import MAC
 
 Runner = Literal["c", "executorch"]

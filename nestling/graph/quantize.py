@@ -19,6 +19,10 @@ from nestling.bundle import Bundle, Head, Step, Yardstick
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, Item, LeftOut, fingerprint
 from nestling.data.stream import stream
+from nestling.embedding.cache import Features, embed
+from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph import reference
 from nestling.graph.bias_correction import bias_corrected
@@ -29,10 +33,6 @@ from nestling.graph.ir import Graph
 from nestling.models.float_graph import float_graph
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.features import Features, embed
-from nestling.training.fit import refitted, training_views
-from nestling.training.integer_engine import integer_engine
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]

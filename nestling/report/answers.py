@@ -17,6 +17,7 @@ from nestling.data.choose import Chosen, for_evaluation, scan_for
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
 from nestling.data.survey import said_of_asked, survey
+from nestling.embedding.cache import default_cache
 from nestling.errors import NestlingError, UnusableData
 from nestling.preprocess import load as load_image
 from nestling.progress import Progress, silent
@@ -24,7 +25,6 @@ from nestling.scores.agree import Agreement, compare
 from nestling.scores.evaluate import Evaluation, judge, softmax
 from nestling.targets import known_split
 from nestling.targets.runner import Runner
-from nestling.training.features import default_cache
 
 CHUNK = 64  # images held at once
 

@@ -20,6 +20,11 @@ from numpy.typing import NDArray
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
 from nestling.data.folders import Dataset, Item
+from nestling.embedding.cache import embed
+from nestling.embedding.engine import Engine
+from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.refit import training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.models.integer_runner import integer_runner
 from nestling.models.runner import float_runner
@@ -36,11 +41,6 @@ from nestling.targets.c import machines
 from nestling.targets.gates import chance_of
 from nestling.targets.printers import INTEGERS
 from nestling.targets.runner import Runner
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.engine import Engine
-from nestling.training.features import embed
-from nestling.training.fit import training_views
-from nestling.training.integer_engine import integer_engine
 
 DEFAULTS = (("tflite", "fp32"), ("tflite", INTEGERS), ("pte", INTEGERS))  # (format, precision) of the files
 Right = NDArray[np.bool_]  # [N], which photographs are answered rightly

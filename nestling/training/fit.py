@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.bundle import PARTS, Bundle, Head, Part, Split, Step, Timm
+from nestling.bundle import PARTS, Bundle, Head, Split, Step, Timm
 from nestling.bundle import load as load_bundle
 from nestling.data.folders import LeftOut, copies, fingerprint, require_enough, scan, without
 from nestling.data.split import split
 from nestling.data.survey import Survey, reading_of, said_of_set, survey
+from nestling.embedding.cache import default_cache, embed
+from nestling.embedding.head import Embeddings, fit_head
+from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.refit import VIEW_SETS, embeddings_of
 from nestling.errors import NestlingError, UnusableData
 from nestling.levels import SIXTEEN_BITS
 from nestling.models.backbones import DEFAULT, create
@@ -26,15 +29,6 @@ from nestling.models.weights import package_of
 from nestling.progress import Progress, silent
 from nestling.scores import doubts
 from nestling.scores.evaluate import Evaluation, judge
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.features import VIEWS, Features, default_cache, embed
-from nestling.training.head import Embeddings, fit_head
-
-VIEW_SETS: Mapping[str, tuple[str, ...]] = {
-    "none": ("as-is",),
-    "mirror": ("as-is", "left-right"),
-    "flips": tuple(VIEWS),  # for what has no up and no down: parts from above, cells, slides
-}
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,7 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
             "mend or remove them, or leave out --strict",
         )
     sources = {"train": features[0], "val": features[1], "test": features[1]}
-    train, val, test = (_embeddings(sources[part], side, part) for part in PARTS)
+    train, val, test = (embeddings_of(sources[part], side, part) for part in PARTS)
     with progress("fitting the head", 1) as advance:
         fitted = fit_head(train, val, len(dataset.labels), config.balanced)
         advance(1)
@@ -190,33 +184,3 @@ def _reading_as(backbone: Bundle, found: Survey, config: FitConfig) -> Bundle:
     own = backbone.preprocess.reading.levels
     levels = config.levels if config.levels is not None or found.deep or own == SIXTEEN_BITS else own
     return replace(backbone, preprocess=replace(backbone.preprocess, reading=reading_of(found, levels)))
-
-
-def _embeddings(features: Features, side: Mapping[str, Part], part: Part) -> Embeddings:
-    """Every view of the part's photographs, one after the other."""
-    chosen = [i for i, item in enumerate(features.items) if side[item.fingerprint] == part]
-    x = features.x[:, chosen]
-    y = np.array([features.items[i].label for i in chosen], np.int64)
-    return Embeddings(x.reshape(len(x) * len(chosen), -1), np.tile(y, len(x)))
-
-
-def refitted(bundle: Bundle, features: Sequence[Features]) -> Bundle:
-    """The same bundle with its head learned again on other embeddings (those that a device will see), of train and of val."""
-    assert bundle.split is not None
-    side = bundle.split.part_of()
-    train, val = (_embeddings(some, side, part) for some, part in zip(features, PARTS, strict=False))
-    balanced = bool(fit_settings(bundle).get("balanced", False))
-    return replace(bundle, head=fit_head(train, val, len(bundle.labels), balanced).head)
-
-
-def fit_settings(bundle: Bundle) -> Mapping[str, Any]:
-    """The settings of the bundle's fit; empty where there was none."""
-    return next((step.settings for step in bundle.lineage if step.name == "fit"), {})
-
-
-def training_views(bundle: Bundle) -> tuple[str, ...]:
-    """The views of training photographs that the head learned from. Raises NestlingError for those of another nestling."""
-    views = fit_settings(bundle).get("views", "none")
-    if views not in VIEW_SETS:
-        raise NestlingError(f"the bundle was taught with the views {views!r}; this nestling knows {', '.join(VIEW_SETS)}.")
-    return VIEW_SETS[views]

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from nestling.bundle import Bundle
+from nestling.embedding.engine import Engine, engine_of
+from nestling.embedding.of_bundle import bundle_engine
 from nestling.graph.edit import free_name, tidy
 from nestling.graph.endings import ending_in
 from nestling.graph.ir import Node, Reshape
@@ -26,8 +28,6 @@ from nestling.graph.spec import check
 from nestling.models.backbones import Network
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.progress import Progress, silent
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.engine import Engine, engine_of
 from nestling.training.loop import train_mode
 from nestling.training.samples import Inputs, batches
 from nestling.training.team import Team

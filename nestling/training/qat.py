@@ -21,6 +21,9 @@ from nestling.bundle import Bundle, Head, Step
 from nestling.compress.sparse import keeping
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
+from nestling.embedding.cache import Features, embed
+from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.calibrate import batches, observe
 from nestling.graph.integers import QuantizeConfig
@@ -30,9 +33,6 @@ from nestling.models.backbones import build
 from nestling.progress import Progress, silent
 from nestling.scores.agree import rms
 from nestling.training.fake_quant import LearnedGrid, Method
-from nestling.training.features import Features, embed
-from nestling.training.fit import refitted, training_views
-from nestling.training.integer_engine import integer_engine
 from nestling.training.loop import AfterStep, Batch, Changing, Checkpoint, LoopConfig, Loss, classification, judged, rate_at, train
 from nestling.training.loop_state import Epoch, curves_of
 from nestling.training.norms import with_norms

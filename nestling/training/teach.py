@@ -20,16 +20,16 @@ from nestling.bundle import PARTS, Bundle, Part, Step, Timm
 from nestling.compress.sparse import keeping
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
+from nestling.embedding.cache import embed
+from nestling.embedding.engine import Engine
+from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.models.backbones import build, preprocess_of
 from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation, judge
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.engine import Engine
-from nestling.training.features import embed
-from nestling.training.fit import refitted, training_views
 from nestling.training.frozen import Stage, without_front
 from nestling.training.learning import learning, quickest, with_weights
 from nestling.training.loop import (

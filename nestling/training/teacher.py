@@ -24,6 +24,10 @@ from nestling.bundle import Bundle, Head
 from nestling.bundle import load as load_bundle
 from nestling.data.choose import part
 from nestling.data.folders import Dataset
+from nestling.embedding.cache import Engine, default_cache, embed
+from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.files import write_atomically
 from nestling.graph.endings import ending, ending_in
@@ -34,10 +38,6 @@ from nestling.models.weights import package_of
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
 from nestling.temporary import sweep
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.features import Engine, default_cache, embed
-from nestling.training.fit import refitted, training_views
-from nestling.training.integer_engine import integer_engine
 from nestling.training.samples import Samples, batches, in_order, read_samples
 from nestling.training.team import Team
 

@@ -35,6 +35,7 @@ from nestling import outside, targets
 from nestling.data.lists import read_list, read_names
 from nestling.device import manifest as packages
 from nestling.device.parts import read_split
+from nestling.embedding import cache as features
 from nestling.errors import NestlingError
 from nestling.graph import file as graph_file
 from nestling.graph.read_tflite import read_tflite
@@ -42,7 +43,6 @@ from nestling.models.import_model import import_model, read_labels
 from nestling.models.weights import fill, read_state
 from nestling.targets import about, manifest, onnx_file
 from nestling.targets.tflite_normalization import normalization
-from nestling.training import features
 from nestling.training.loop_state import load_state
 
 MEMORY = 2**30

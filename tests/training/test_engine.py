@@ -20,6 +20,10 @@ from torch_networks import difference, network
 
 from nestling.bundle import Bundle, Head
 from nestling.compress.channels import thinned, total_macs
+from nestling.embedding import engine as engine_module
+from nestling.embedding import of_bundle as bundle_engine_module
+from nestling.embedding.engine import FEW, engine_for
+from nestling.embedding.of_bundle import bundle_engine
 from nestling.graph.capture import capture
 from nestling.graph.heads import with_head
 from nestling.graph.ir import Graph
@@ -28,10 +32,6 @@ from nestling.models.import_model import import_model
 from nestling.models.plain import plain
 from nestling.preprocess import ImagePreprocess, Preprocess, table
 from nestling.targets.tflite import print_graph
-from nestling.training import bundle_engine as bundle_engine_module
-from nestling.training import engine as engine_module
-from nestling.training.bundle_engine import bundle_engine
-from nestling.training.engine import FEW, engine_for
 
 MANY = FEW + 1
 VIT = pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)  # attention, and 224 pixels
@@ -295,7 +295,7 @@ import numpy as np
 from nestling.bundle import Bundle
 from nestling.graph.capture import capture
 from nestling.models.backbones import build_backbone, create
-from nestling.training.bundle_engine import bundle_engine
+from nestling.embedding.of_bundle import bundle_engine
 architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 64)
 graph = capture(build_backbone(architecture, arrays), (64, 64, 3))
 for bundle in (Bundle(architecture, arrays, None, (), preprocess), Bundle(graph, {}, None, (), preprocess)):
@@ -320,7 +320,7 @@ SIGNALLED = """
 import gc, os, signal
 from nestling.bundle import Bundle
 from nestling.models.backbones import create
-from nestling.training.bundle_engine import bundle_engine
+from nestling.embedding.of_bundle import bundle_engine
 architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 64)
 engines = [bundle_engine(Bundle(architecture, arrays, None, (), preprocess), 1000) for _ in range(2)]
 while engines:

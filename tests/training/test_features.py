@@ -14,9 +14,9 @@ from data.horrors import photograph
 from numpy.typing import NDArray
 
 from nestling.data.folders import Item
+from nestling.embedding.cache import embed
 from nestling.errors import NestlingError
 from nestling.preprocess import ImagePreprocess
-from nestling.training.features import embed
 
 SMALL = ImagePreprocess((16, 16), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
 

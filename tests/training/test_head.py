@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from nestling.training.head import Embeddings, fit_head
+from nestling.embedding.head import Embeddings, fit_head
 
 
 def blobs(seed: int, counts: tuple[int, ...], width: int = 12, spread: float = 2.0) -> Embeddings:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import __version__ as version
 
+from nestling.embedding.engine import Engine, Image, Vector
 from nestling.graph.ir import Graph
 from nestling.targets.tflite import Kernels, open_interpreter, print_graph
-from nestling.training.engine import Engine, Image, Vector
 
 
 def integer_engine(graph: Graph, kernels: Kernels = "default") -> Engine:

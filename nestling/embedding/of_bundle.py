@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nestling.bundle import Bundle
+from nestling.embedding.engine import Engine, engine_of
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
 from nestling.targets.about import about
 from nestling.targets.onnx import print_graph
-from nestling.training.engine import Engine, engine_of
 
 
 def bundle_engine(bundle: Bundle, count: int) -> Engine:
