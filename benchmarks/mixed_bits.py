@@ -18,13 +18,14 @@ from time import perf_counter
 import numpy as np
 from photographs import folder
 
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Item
 from nestling.embedding.cache import Engine, Features, embed
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.of_integers import integer_engine
 from nestling.graph.bits import IMAGES, LayerBits, chosen, layer_bits, sensitivities
+from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.quantize import images_of, quantize
 from nestling.models.float_graph import float_graph
@@ -35,7 +36,7 @@ Rows = tuple[tuple[LayerBits, ...], ...]
 
 def top1(head: Head | None, features: Features) -> float:
     assert head is not None
-    logits = features.x[0] @ head.weight.T + head.bias
+    logits = head.logits(features.x[0])
     return 100 * float((logits.argmax(1) == np.array([item.label for item in features.items])).mean())
 
 

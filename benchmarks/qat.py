@@ -113,7 +113,7 @@ def tops(bundle: Bundle, engine: Engine, parts: list[tuple[Item, ...]]) -> tuple
     found = []
     for items in parts:
         features = embed(items, bundle.preprocess, engine)
-        right = (features.x[0] @ bundle.head.weight.T + bundle.head.bias).argmax(1) == [item.label for item in features.items]
+        right = bundle.head.logits(features.x[0]).argmax(1) == [item.label for item in features.items]
         found.append(100 * float(right.mean()))
     return tuple(found)
 

@@ -20,7 +20,7 @@ from time import perf_counter
 import numpy as np
 from photographs import folder
 
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.embedding.cache import Features, embed
 from nestling.embedding.engine import engine_of
@@ -28,6 +28,7 @@ from nestling.embedding.of_integers import integer_engine
 from nestling.graph.bias_correction import bias_corrected
 from nestling.graph.calibrate import choose_ranges, observe
 from nestling.graph.equalize import equalized, groups, scaled
+from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
 from nestling.graph.quantize import images_of, quantized
@@ -39,7 +40,7 @@ from nestling.training.fit import FitConfig, fit
 
 
 def top1(head: Head, features: Features) -> float:
-    logits = features.x[0] @ head.weight.T + head.bias
+    logits = head.logits(features.x[0])
     return 100 * float((logits.argmax(1) == np.array([item.label for item in features.items])).mean())
 
 

@@ -19,9 +19,10 @@ from time import perf_counter
 
 import numpy as np
 
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.graph.calibrate import choose_ranges, observe
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
+from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph

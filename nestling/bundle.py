@@ -27,6 +27,7 @@ from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
 from nestling.graph import file as graph_file
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.preprocess import Preprocess
 from nestling.preprocess import from_plain as preprocess_from_plain
@@ -64,14 +65,6 @@ class Timm:
 
     name: str
     weights: str
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """logits = weight @ embedding + bias. weight: float32 [classes, D]; bias: float32 [classes]."""
-
-    weight: FloatArray
-    bias: FloatArray
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from fuzz.seeds import small_bundles
 from safetensors.numpy import load, save
 
 from nestling import bundle as bundles
-from nestling.bundle import Head, Step
+from nestling.bundle import Step
 from nestling.errors import NestlingError, UnusableFile
+from nestling.graph.head import Head
 from nestling.models import backbones
 from nestling.outside import unzipped
 

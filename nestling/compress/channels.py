@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from nestling.bundle import Head
 from nestling.compress.layers import Layer, Layers
 from nestling.errors import NestlingError
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.graph.macs import macs
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own habit
 from torch import nn
 
-from nestling.bundle import Head
 from nestling.compress.layers import Layers
+from nestling.graph.head import Head
 from nestling.graph.ir import (
     Add,
     AveragePool,

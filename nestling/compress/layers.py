@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from nestling.bundle import Head
 from nestling.errors import UnsupportedOp
 from nestling.graph.edit import free_name, tidy
+from nestling.graph.head import Head
 from nestling.graph.ir import BatchNorm, Concat, Conv2d, DepthwiseConv2d, Graph, Node, Tensor
 from nestling.graph.spec import check
 from nestling.models.graph_module import CLAMPED, RUN

@@ -223,7 +223,7 @@ def measured(
     val, test = (embed(part(dataset, bundle, which), bundle.preprocess, engine, progress=progress) for which in ("val", "test"))
     judged = [
         judge(
-            some.x[0] @ bundle.head.weight.T + bundle.head.bias,
+            bundle.head.logits(some.x[0]),
             np.array([item.label for item in some.items], np.int64),
             [item.path for item in some.items],
             bundle.labels,

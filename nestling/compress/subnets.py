@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from nestling.bundle import Head
 from nestling.compress.images import Images
 from nestling.compress.layers import Layer, Layers
 from nestling.errors import NestlingError
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 
 NARROWEST: Final = 0.25  # of a layer's channels: fewer cost most of the accuracy, and trying them would waste a candidate

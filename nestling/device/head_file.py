@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.bundle import Head
 from nestling.device.head_format import (
     MOST_BYTES,
     HeadFile,
@@ -31,6 +30,7 @@ from nestling.device.head_format import (
 )
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import flush, make_folder, read_at_most, require_file_or_nothing
+from nestling.graph.head import Head
 from nestling.preprocess import Preprocess
 
 __all__ = [

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from nestling import bundle as bundles
-from nestling.bundle import PARTS, Bundle, Head
+from nestling.bundle import PARTS, Bundle
 from nestling.data.choose import part, training_data
 from nestling.device import head_file, manifest
 from nestling.device.build import TARGETS, Target, built, built_with_executorch, runtime_file
@@ -36,6 +36,7 @@ from nestling.embedding.refit import fit_settings
 from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile
 from nestling.files import digest_of, not_made, replace_folder
 from nestling.graph.file import digest
+from nestling.graph.head import Head
 from nestling.preprocess import to_plain
 from nestling.printable import shown
 from nestling.progress import Progress, silent

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from nestling.bundle import Head
+from nestling.graph.head import Head
 
 # From nearly none to nearly all: each a third of a decade, so that the best one is never far from a member.
 WEIGHT_DECAYS: tuple[float, ...] = tuple(float(d) for d in np.geomspace(1e-6, 1e-1, 16))

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.calibrate import batches
 from nestling.graph.edit import constant, swapped, with_nodes
 from nestling.graph.float_twin import real
+from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, bits_of, quantized_weight, weighted
 from nestling.graph.ir import OUT_AXIS, Graph, Node
 from nestling.graph.packed import FEW, FULL, packed_size
@@ -189,7 +190,7 @@ def _with_weights(graph: Graph, node: Node, data: NDArray[np.float32]) -> Graph:
 
 def _log_chances(embeddings: T, head: Head) -> Floats:
     """float64 [N, classes]."""
-    logits = embeddings.numpy().astype(np.float64) @ head.weight.T + head.bias
+    logits = head.logits(embeddings.numpy().astype(np.float64))
     logits -= logits.max(axis=1, keepdims=True)
     chances: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return chances

@@ -12,11 +12,11 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nestling.bundle import Head
 from nestling.data.choose import part, training_data
 from nestling.errors import NestlingError
 from nestling.files import write_atomically
 from nestling.graph.calibrate import batches, sqnr
+from nestling.graph.head import Head
 from nestling.graph.integers import SHARING
 from nestling.graph.ir import Graph, Node
 from nestling.graph.quantize import Quantized, read_images
@@ -154,7 +154,7 @@ def _run(module: GraphModule, images: Sequence[Image], head: Head) -> NDArray[np
 
 
 def _logits(embeddings: T, head: Head) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = embeddings.numpy() @ head.weight.T + head.bias
+    logits: NDArray[np.float32] = head.logits(embeddings.numpy())
     return logits
 
 

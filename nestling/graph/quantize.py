@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.bundle import Bundle, Head, Step, Yardstick
+from nestling.bundle import Bundle, Step, Yardstick
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, Item, LeftOut, fingerprint
 from nestling.data.stream import stream
@@ -28,6 +28,7 @@ from nestling.graph import reference
 from nestling.graph.bias_correction import bias_corrected
 from nestling.graph.calibrate import Statistics, choose_ranges, observe
 from nestling.graph.equalize import equalized
+from nestling.graph.head import Head
 from nestling.graph.integers import Choice, QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
 from nestling.models.float_graph import float_graph
@@ -238,7 +239,7 @@ def read_images(items: Sequence[Item], preprocess: Preprocess) -> Iterator[tuple
 
 
 def _logits(head: Head, x: Floats) -> Floats:
-    logits: Floats = x @ head.weight.T + head.bias
+    logits: Floats = head.logits(x)
     return logits
 
 

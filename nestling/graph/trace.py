@@ -20,7 +20,7 @@ from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnusableData
 from nestling.files import replace_folder
 from nestling.graph import reference
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
 from nestling.graph.ir import Array, Graph, Tensor
 from nestling.graph.tflite_file import FileTensor, parse
 from nestling.preprocess import load as load_image

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nestling.bundle import Bundle, Head, Timm
+from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError
+from nestling.graph.head import Head
 from nestling.models import weights as weights_of
 from nestling.models.graph_module import GraphModule
 from nestling.models.plain import plain

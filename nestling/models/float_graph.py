@@ -21,7 +21,7 @@ def float_graph(bundle: Bundle) -> Graph:
     """uint8 image [1, H, W, C] -> table -> ... -> embedding float32 [1, D]; prepared (no batch_norm, clamps fused), and with
     zeros for the weights that never matter (constant_channels.py).
 
-    The head is not in it: see graph/heads.py. Raises UnsupportedOp where the backbone holds what the Graph does not, NestlingError
+    The head is not in it: see graph/ends.py. Raises UnsupportedOp where the backbone holds what the Graph does not, NestlingError
     for a bundle whose network is an integer one already.
     """
     if isinstance(bundle.architecture, Timm):

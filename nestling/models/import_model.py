@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nestling.bundle import Bundle, Step
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.edit import tidy
-from nestling.graph.endings import ending, ending_in, without_last_layer
+from nestling.graph.ends import ending, ending_in, without_last_layer
 from nestling.graph.fixed_point import round_half_away
 from nestling.graph.ir import Array, Graph, Tensor
 from nestling.graph.read_tflite import read_tflite

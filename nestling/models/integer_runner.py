@@ -16,7 +16,7 @@ from nestling.bundle import Bundle
 from nestling.errors import NestlingError
 from nestling.graph import reference
 from nestling.graph.edit import tidy
-from nestling.graph.endings import Ending, ending
+from nestling.graph.ends import Ending, ending
 from nestling.graph.ir import Array, Graph, Tensor
 from nestling.preprocess import Preprocess
 
@@ -46,7 +46,7 @@ class IntegerRunner:
         """uint8 [N, H, W, C] -> logits float32 [N, classes]."""
         if self.bundle.head is None:
             return self._values(images, self.end.logits)
-        return self.features(images) @ self.bundle.head.weight.T + self.bundle.head.bias
+        return self.bundle.head.logits(self.features(images))
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [N, H, W, C] -> the real numbers of the embedding, float32 [N, D].

@@ -34,7 +34,7 @@ class FloatRunner:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [N, H, W, C] -> logits float32 [N, classes]."""
         if self.bundle.head is not None:
-            return self.features(images) @ self.bundle.head.weight.T + self.bundle.head.bias
+            return self.bundle.head.logits(self.features(images))
         if not self.bundle.labels:
             raise NestlingError("this bundle has no head yet.", "teach it:  nestling fit PHOTOS --backbone THIS.nest -o my.nest")
         return self.features(images)  # an imported network that keeps its own end

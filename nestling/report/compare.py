@@ -168,7 +168,7 @@ def _right(
         used = features.items
         if not used:
             raise UnusableData("none of the images can be read.")
-        logits = features.x[0] @ bundle.head.weight.T + bundle.head.bias
+        logits = bundle.head.logits(features.x[0])
     return used, logits.argmax(1) == np.array([item.label for item in used])
 
 

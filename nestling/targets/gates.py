@@ -151,7 +151,7 @@ def _logits(answers: NDArray[np.float32], form: str, bundle: Bundle) -> Logits:
     """Of what a file gives: a backbone alone gives the embedding."""
     if form != FEATURES or bundle.head is None:
         return answers
-    logits: Logits = answers @ bundle.head.weight.T + bundle.head.bias
+    logits: Logits = bundle.head.logits(answers)
     return logits
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnsupportedOp
-from nestling.graph.heads import with_head, with_int8_head, with_own_end
+from nestling.graph.ends import with_head, with_int8_head, with_own_end
 from nestling.graph.integers import Range
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build

@@ -14,8 +14,8 @@ from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, Item, scan
 from nestling.errors import UnusableData
+from nestling.graph.ends import with_own_end
 from nestling.graph.float_twin import float_twin
-from nestling.graph.heads import with_own_end
 from nestling.graph.ir import Graph
 from nestling.graph.quantize import YARDSTICK, images_of, read_images
 from nestling.models.float_graph import float_graph

@@ -12,7 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.bundle import PARTS, Bundle, Head, Split, Step, Timm
+from nestling.bundle import PARTS, Bundle, Split, Step, Timm
 from nestling.bundle import load as load_bundle
 from nestling.data.folders import LeftOut, copies, fingerprint, require_enough, scan, without
 from nestling.data.split import split
@@ -22,6 +22,7 @@ from nestling.embedding.head import Embeddings, fit_head
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.refit import VIEW_SETS, embeddings_of
 from nestling.errors import NestlingError, UnusableData
+from nestling.graph.head import Head
 from nestling.levels import SIXTEEN_BITS
 from nestling.models.backbones import DEFAULT, create
 from nestling.models.lacking import Lacking, lacking
@@ -156,7 +157,7 @@ def _doubts(test: Evaluation, alone: str | None, train: Mapping[str, int], balan
 
 
 def _logits(head: Head, part: Embeddings) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = part.x @ head.weight.T + head.bias
+    logits: NDArray[np.float32] = head.logits(part.x)
     return logits
 
 

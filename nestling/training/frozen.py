@@ -21,7 +21,7 @@ from nestling.bundle import Bundle
 from nestling.embedding.engine import Engine, engine_of
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.graph.edit import free_name, tidy
-from nestling.graph.endings import ending_in
+from nestling.graph.ends import ending_in
 from nestling.graph.ir import Node, Reshape
 from nestling.graph.ir import Tensor as GraphTensor
 from nestling.graph.spec import check

@@ -12,8 +12,9 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.errors import NestlingError
+from nestling.graph.head import Head
 from nestling.models.backbones import Network, to_arrays
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.progress import Progress

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from nestling.bundle import Bundle, Head, Step
+from nestling.bundle import Bundle, Step
 from nestling.compress.sparse import keeping
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
@@ -26,6 +26,7 @@ from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.calibrate import batches, observe
+from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 from nestling.graph.quantize import YARDSTICK, Quantized, images_of, measured, quantized
@@ -276,7 +277,7 @@ def _noise(made: Bundle, network: FakeQuantised, dataset: Dataset) -> float:
     images = images_of(part(dataset, made, "val", YARDSTICK), made.preprocess)
     with torch.inference_mode():
         rounded = np.concatenate([network.features(torch.from_numpy(batch)).numpy() for batch in batches(images)])
-    logits = rounded @ made.head.weight.T + made.head.bias
+    logits = made.head.logits(rounded)
     return rms(made.yardstick.logits, logits) / max(rms(logits, made.yardstick.float_logits), 1e-12)
 
 
@@ -289,7 +290,7 @@ def _val_top1(bundle: Bundle, dataset: Dataset, progress: Progress) -> float:
 
 def _top1(head: Head, features: Features) -> float:
     truth = np.array([item.label for item in features.items], np.int64)
-    return _share(features.x[0] @ head.weight.T + head.bias, truth)
+    return _share(head.logits(features.x[0]), truth)
 
 
 def _share(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:

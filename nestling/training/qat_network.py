@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nestling.bundle import Head
 from nestling.graph.calibrate import Statistics, choose_ranges
 from nestling.graph.float_twin import real
+from nestling.graph.head import Head
 from nestling.graph.integers import (
     FIXED,
     SHARING,

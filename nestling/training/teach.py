@@ -283,7 +283,7 @@ def _tested(bundle: Bundle, dataset: Dataset, progress: Progress) -> tuple[Evalu
     test: Part = "test"
     features = embed(part(dataset, bundle, test), bundle.preprocess, _engine(bundle, dataset), progress=progress)
     truth = np.array([item.label for item in features.items], np.int64)
-    logits = features.x[0] @ bundle.head.weight.T + bundle.head.bias
+    logits = bundle.head.logits(features.x[0])
     return judge(logits, truth, [item.path for item in features.items], bundle.labels), features.left_out
 
 

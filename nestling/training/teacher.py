@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as to_safetensors
 
 from nestling import outside
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.bundle import load as load_bundle
 from nestling.data.choose import part
 from nestling.data.folders import Dataset
@@ -30,7 +30,8 @@ from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.files import write_atomically
-from nestling.graph.endings import ending, ending_in
+from nestling.graph.ends import ending, ending_in
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import create
 from nestling.models.integer_runner import integer_runner
@@ -66,7 +67,7 @@ class Teacher:
 
     def logits(self, embeddings: Floats) -> Floats:
         """Of embeddings float32 [N, D]: float32 [N, classes], in the student's order."""
-        scores = embeddings @ self.head.weight.T + self.head.bias if self.head else embeddings
+        scores = self.head.logits(embeddings) if self.head else embeddings
         return np.ascontiguousarray(scores[:, self.order], np.float32)
 
 

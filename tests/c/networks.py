@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.bundle import Head
 from nestling.graph import ir
-from nestling.graph.heads import with_head, with_own_end
+from nestling.graph.ends import with_head, with_own_end
+from nestling.graph.head import Head
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
 from nestling.models.import_model import import_model

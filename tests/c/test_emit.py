@@ -15,10 +15,10 @@ import pytest
 from c.networks import Net, about_of, headed, imported, noise, printed, quant, small
 from graph.quantization_cases import Everything, calibrated, captured, pictures, seeded
 
-from nestling.bundle import Head
 from nestling.errors import NestlingError, UnsupportedOp, UnusableData
 from nestling.graph import ir, reference
-from nestling.graph.heads import with_head, with_own_end
+from nestling.graph.ends import with_head, with_own_end
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.graph.macs import macs
 from nestling.targets.c import host, machines
@@ -84,7 +84,7 @@ def test_printing_needs_no_torch(shared_data: Shared, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from nestling.models.import_model import import_model\n"
-        "from nestling.graph.heads import with_own_end\n"
+        "from nestling.graph.ends import with_own_end\n"
         "from nestling.targets.about import about\n"
         "from nestling.targets.c.folder import print_network, write\n"
         "from nestling.targets.c.machines import machine\n"

@@ -13,10 +13,10 @@ from c.networks import Net, about_of, concats, headed, imported, noise, printed,
 from graph.quantization_cases import Everything, Inverted, calibrated, captured, pictures, seeded, small_timm
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nestling.bundle import Head
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph import ir, reference
-from nestling.graph.heads import with_int8_head
+from nestling.graph.ends import with_int8_head
+from nestling.graph.head import Head
 from nestling.graph.integers import Range
 from nestling.graph.ir import Graph
 from nestling.targets.c import host

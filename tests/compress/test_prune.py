@@ -11,12 +11,13 @@ from timm.models.efficientnet import _gen_mobilenet_v1
 from torch import nn
 from torch_networks import difference, image, network, randomised, torch_answer
 
-from nestling.bundle import Bundle, Head, Timm
+from nestling.bundle import Bundle, Timm
 from nestling.compress.channels import Batch, Thinned, thinned, total_macs
 from nestling.compress.layers import Layers
 from nestling.compress.prune import PruneConfig, prune, unfolded_graph
 from nestling.errors import NestlingError, UnsupportedOp
 from nestling.graph.capture import capture
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Quantize, same
 from nestling.graph.ir import Tensor as GraphTensor
 from nestling.graph.passes import prepare

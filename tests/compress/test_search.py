@@ -14,13 +14,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch_networks import difference, image, network, randomised, torch_answer
 
-from nestling.bundle import Head
 from nestling.compress.channels import total_macs
 from nestling.compress.images import Images
 from nestling.compress.search import Photographs, SearchConfig, search, settled, top1
 from nestling.compress.subnets import Found, Limit, Subnet, captured, find
 from nestling.errors import NestlingError
 from nestling.graph.capture import capture
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Quantize, same
 from nestling.graph.ir import Tensor as GraphTensor
 from nestling.models.graph_module import GraphModule

@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_networks import image, network
 
-from nestling.bundle import Bundle, Head, load, save
+from nestling.bundle import Bundle, load, save
 from nestling.compress.measure import ENCODINGS, packed, unfolded_graph
 from nestling.compress.prune import PruneConfig, SparseConfig, prune, renormed, sparsify
 from nestling.compress.sparse import growing, is_sparse, keeping, masks, prunable, ramp_of, sparsity_at, zeros_kept
 from nestling.data.folders import scan
 from nestling.errors import NestlingError
 from nestling.graph.capture import capture
+from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 from nestling.graph.passes import prepare

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nestling.bundle import Head
 from nestling.device import head_file
 from nestling.device.head_file import HeadFile, Replay, Training, from_bytes, made, newest, plain_head, save, to_bytes, with_class
 from nestling.errors import NestlingError, UnusableFile
+from nestling.graph.head import Head
 
 TRAININGS = {
     "sgd": Training(rate=0.25, momentum=0.75, decay=0.125, seed=2**63 + 5, balanced=True, batch=17),

@@ -15,13 +15,13 @@ import pytest
 from device import ssh_server
 from device.ssh_server import Proxy, Server
 
-from nestling.bundle import Head
 from nestling.device import head_file, manifest
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.device.places import Adb, Ssh
 from nestling.device.push import PushConfig, place_of, push, quoted
 from nestling.device.whose import signed
 from nestling.errors import NestlingError, NotTrusted, UnusableData, UnusableFile
+from nestling.graph.head import Head
 from nestling.preprocess import ImagePreprocess, to_plain
 
 PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)

@@ -17,11 +17,12 @@ from safetensors.torch import save
 from torch import nn
 
 from nestling import bundle as bundles
-from nestling.bundle import Bundle, Head, Split, Step, Timm, Yardstick
+from nestling.bundle import Bundle, Split, Step, Timm, Yardstick
 from nestling.device import manifest as packages
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.graph import ir
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
+from nestling.graph.head import Head
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
 from nestling.preprocess import ImagePreprocess, to_plain

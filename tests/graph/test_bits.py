@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from quantization_cases import Inverted, calibrated, captured, pictures, seeded
 from torch import nn
 
-from nestling.bundle import Head
 from nestling.errors import NestlingError
 from nestling.graph import bits as mixed
 from nestling.graph.bits import chosen, chosen_bits, layer_bits, least_cost, options, sensitivities
 from nestling.graph.float_twin import real
+from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from quantization_cases import Inverted, calibrated, captured, litert, pictures, seeded, torch_float
 
-from nestling.bundle import Head
 from nestling.errors import NestlingError
-from nestling.graph.heads import with_head, with_int8_head
+from nestling.graph.ends import with_head, with_int8_head
+from nestling.graph.head import Head
 from nestling.graph.integers import Range
 from nestling.targets import tflite
 
@@ -53,5 +53,5 @@ def test_heads_that_do_not_fit_are_refused() -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    code = "import sys, nestling.graph.heads, nestling.graph.integers, nestling.graph.equalize; sys.exit('torch' in sys.modules)"
+    code = "import sys, nestling.graph.ends, nestling.graph.integers, nestling.graph.equalize; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
-from nestling.bundle import Bundle, Head, Timm
+from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError, UnusableFile
+from nestling.graph.head import Head
 from nestling.models import backbones, weights
 from nestling.models.backbones import RECOMMENDED, build, build_backbone, create, describe, to_arrays
 from nestling.preprocess import ImagePreprocess, table

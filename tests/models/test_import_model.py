@@ -20,10 +20,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from nestling import bundle as bundles
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph import reference
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
+from nestling.graph.head import Head
 from nestling.models.backbones import build
 from nestling.models.import_model import import_model, read_labels
 from nestling.models.integer_runner import integer_runner
@@ -325,7 +326,7 @@ def test_printing_from_a_quantised_bundle_imports_no_torch(tmp_path: Path) -> No
 import sys
 from pathlib import Path
 from nestling import bundle as bundles
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
 from nestling.targets import load
 from nestling.targets.tflite import print_graph
 bundle = bundles.load(Path(sys.argv[1]))

@@ -10,9 +10,9 @@ import pytest
 import torch
 from graph.quantization_cases import Everything, Inverted, calibrated, captured, litert, pictures, seeded, torch_float
 
-from nestling.bundle import Head
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
+from nestling.graph.head import Head
 from nestling.graph.integers import Range, quant_of
 from nestling.graph.ir import Graph, Node, Table, Tensor
 from nestling.pictures import Reading

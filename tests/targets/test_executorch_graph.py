@@ -9,10 +9,10 @@ import torch
 from graph.quantization_cases import TABLE, Everything, Inverted, calibrated, captured, litert, pictures, seeded, torch_float
 from torch import nn
 
-from nestling.bundle import Head
 from nestling.errors import UnsupportedOp
 from nestling.graph import ir
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
 from nestling.preprocess import ImagePreprocess

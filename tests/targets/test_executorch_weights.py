@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from nestling.graph import ir
 from nestling.graph.edit import tidy
-from nestling.graph.endings import ending
-from nestling.graph.heads import with_own_end
+from nestling.graph.ends import ending, with_own_end
 from nestling.graph.ir import Graph, Node, Quant, Tensor, same
 from nestling.graph.spec import check
 from nestling.models.import_model import import_model

@@ -11,8 +11,9 @@ import pytest
 from graph.quantization_cases import Inverted, calibrated, captured, pictures, seeded
 from torch import nn
 
-from nestling.bundle import Bundle, Head, Step, save
+from nestling.bundle import Bundle, Step, save
 from nestling.errors import GateFailed
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Tensor
 from nestling.preprocess import ImagePreprocess
 from nestling.targets import gates, manifest

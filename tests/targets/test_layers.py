@@ -12,9 +12,9 @@ import pytest
 from graph.quantization_cases import Inverted, calibrated, captured, pictures, seeded
 from torch import Tensor, nn
 
-from nestling.bundle import Head
 from nestling.errors import NestlingError, UnusableFile
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.preprocess import ImagePreprocess
 from nestling.targets import executorch, executorch_layers, tflite, tflite_layers

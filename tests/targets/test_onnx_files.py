@@ -15,9 +15,9 @@ from graph.quantization_cases import Everything, calibrated, captured, pictures,
 from onnx import TensorProto, helper, numpy_helper
 from targets.onnx_cases import RUNTIMES, SIXTEEN
 
-from nestling.bundle import Head
 from nestling.errors import NestlingError, UnusableFile
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.targets.about import About
 from nestling.targets.onnx import layer_times, load, load_bytes, print_graph

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from torch import nn
 from torch_networks import difference, network
 
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.compress.channels import thinned, total_macs
 from nestling.embedding import engine as engine_module
 from nestling.embedding import of_bundle as bundle_engine_module
 from nestling.embedding.engine import FEW, engine_for
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.graph.capture import capture
-from nestling.graph.heads import with_head
+from nestling.graph.ends import with_head
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build, build_backbone, create, preprocess_of
 from nestling.models.import_model import import_model

@@ -11,10 +11,11 @@ import torch
 from colour_photos import colour_photos
 from torch import nn
 
-from nestling.bundle import Bundle, Head
+from nestling.bundle import Bundle
 from nestling.data.folders import Item
 from nestling.errors import NestlingError
 from nestling.graph.capture import capture
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import Network, build, build_backbone, create
 from nestling.preprocess import table as normalisation

@@ -12,7 +12,7 @@ from colour_photos import colour_photos
 from graph.quantization_cases import Everything, Inverted, captured, pictures, seeded
 from training.small import SIDE, WIDTH, save_backbone
 
-from nestling.bundle import Bundle, Head, Step, load, save
+from nestling.bundle import Bundle, Step, load, save
 from nestling.compress.sparse import is_sparse
 from nestling.data.choose import part, training_data
 from nestling.errors import NestlingError
@@ -20,6 +20,7 @@ from nestling.graph import reference
 from nestling.graph.calibrate import choose_ranges, observe
 from nestling.graph.equalize import equalized
 from nestling.graph.float_twin import real
+from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph, same
 from nestling.graph.quantize import images_of

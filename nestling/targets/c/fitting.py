@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError
-from nestling.graph.heads import with_head, with_own_end
+from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.ir import Graph
 from nestling.targets.c import emit
 from nestling.targets.c.lower import lower

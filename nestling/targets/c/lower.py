@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nestling.graph.endings import ending
+from nestling.graph.ends import ending
 from nestling.graph.ir import Graph
 from nestling.graph.passes import merge_pads
 from nestling.graph.spec import check
