@@ -22,12 +22,13 @@ from photographs import folder
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
 from nestling.data.folders import scan
+from nestling.data.images import images_of
 from nestling.data.prepare import PrepareConfig, prepare
 from nestling.device.head_file import newest
 from nestling.device.manifest import SCRIPTS
 from nestling.device.package import PackConfig, pack
-from nestling.graph.quantize import images_of, quantize, reference_embeddings
 from nestling.processor import processor
+from nestling.quantization.quantize import quantize, reference_embeddings
 from nestling.targets import executorch
 from nestling.training.fit import FitConfig, fit
 

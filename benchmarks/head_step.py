@@ -49,9 +49,9 @@ from nestling.embedding.head import Embeddings, fit_head
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import fit_settings
 from nestling.graph.file import digest
-from nestling.graph.quantize import quantize
 from nestling.preprocess import ImagePreprocess, to_plain
 from nestling.processor import processor
+from nestling.quantization.quantize import quantize
 from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, ExportConfig, Job
 from nestling.training.fit import FitConfig, fit
 

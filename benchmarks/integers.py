@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from nestling.bundle import Bundle
 from nestling.data.demo_set import elpv
 from nestling.data.folders import scan
+from nestling.data.images import images_of
 from nestling.embedding.cache import default_cache
 from nestling.graph import reference
-from nestling.graph.calibrate import choose_ranges, observe
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
-from nestling.graph.quantize import images_of
 from nestling.graph.read_tflite import read_tflite
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
 from nestling.preprocess import ImagePreprocess
 from nestling.processor import processor
+from nestling.quantization.calibrate import choose_ranges, observe
 from nestling.targets import tflite
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv4_conv_small")

@@ -21,15 +21,16 @@ from photographs import folder
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Item
+from nestling.data.images import images_of
 from nestling.embedding.cache import Engine, Features, embed
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.of_integers import integer_engine
-from nestling.graph.bits import IMAGES, LayerBits, chosen, layer_bits, sensitivities
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
-from nestling.graph.quantize import images_of, quantize
 from nestling.models.float_graph import float_graph
 from nestling.processor import processor
+from nestling.quantization.bits import IMAGES, LayerBits, chosen, layer_bits, sensitivities
+from nestling.quantization.quantize import quantize
 
 Rows = tuple[tuple[LayerBits, ...], ...]
 

@@ -30,13 +30,14 @@ from torch import nn
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
+from nestling.data.images import images_of
 from nestling.graph.edit import with_nodes
 from nestling.graph.ir import Graph, Node, Quantize, Tensor
-from nestling.graph.quantize import images_of, quantize
 from nestling.graph.spec import check
 from nestling.models.backbones import Network, build
 from nestling.preprocess import table
 from nestling.processor import processor, versions
+from nestling.quantization.quantize import quantize
 from nestling.scores.agree import rms
 from nestling.targets import onnx, tflite
 from nestling.targets.about import about

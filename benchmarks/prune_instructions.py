@@ -19,8 +19,8 @@ from nestling import bundle as bundles
 from nestling.bundle import Bundle
 from nestling.cli import show
 from nestling.compress.prune import PruneConfig, prune
-from nestling.graph.quantize import quantize
 from nestling.models.import_model import import_model
+from nestling.quantization.quantize import quantize
 from nestling.targets.about import about
 from nestling.targets.c import folder as c_folder
 from nestling.targets.c import machines, virtual

@@ -27,8 +27,8 @@ from nestling.embedding.engine import Engine
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.of_integers import integer_engine
 from nestling.graph.integers import QuantizeConfig
-from nestling.graph.quantize import quantized
 from nestling.processor import processor
+from nestling.quantization.quantize import quantized
 from nestling.training.qat import QatConfig, qat, usual
 
 HEADER = (

@@ -22,20 +22,21 @@ from photographs import folder
 
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
+from nestling.data.images import images_of
 from nestling.embedding.cache import Features, embed
 from nestling.embedding.engine import engine_of
 from nestling.embedding.of_integers import integer_engine
-from nestling.graph.bias_correction import bias_corrected
-from nestling.graph.calibrate import choose_ranges, observe
-from nestling.graph.equalize import equalized, groups, scaled
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
-from nestling.graph.quantize import images_of, quantized
 from nestling.models.backbones import DEFAULT
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.processor import processor
+from nestling.quantization.bias_correction import bias_corrected
+from nestling.quantization.calibrate import choose_ranges, observe
+from nestling.quantization.equalize import equalized, groups, scaled
+from nestling.quantization.quantize import quantized
 from nestling.training.fit import FitConfig, fit
 
 

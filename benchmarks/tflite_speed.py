@@ -20,13 +20,13 @@ from time import perf_counter
 import numpy as np
 
 from nestling.bundle import Bundle
-from nestling.graph.calibrate import choose_ranges, observe
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
 from nestling.processor import processor
+from nestling.quantization.calibrate import choose_ranges, observe
 from nestling.targets import tflite
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv2_100")

@@ -17,7 +17,7 @@ from photographs import folder, named
 
 from nestling.bundle import load, save
 from nestling.data.choose import part, training_data
-from nestling.graph.quantize import images_of
+from nestling.data.images import images_of
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.training.norms import with_norms

@@ -23,8 +23,9 @@ from photographs import folder
 
 from nestling import bundle as bundles
 from nestling.data.choose import part, training_data
-from nestling.graph.quantize import images_of, quantize
+from nestling.data.images import images_of
 from nestling.processor import versions
+from nestling.quantization.quantize import quantize
 from nestling.scores.agree import rms
 from nestling.targets.printers import PRINTERS, ExportConfig, Job
 from nestling.targets.yardstick import expected

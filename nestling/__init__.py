@@ -16,7 +16,7 @@ _VERBS = {
     "distill": "nestling.training.distill",
     "prune": "nestling.compress.prune",
     "search": "nestling.compress.search",
-    "quantize": "nestling.graph.quantize",
+    "quantize": "nestling.quantization.quantize",
     "qat": "nestling.training.qat",  # `quantize --qat` on the command line
     "trace": "nestling.graph.trace",
     "export": "nestling.targets.export",

@@ -11,7 +11,7 @@ from nestling.cli import options, show, training
 from nestling.scores import doubts
 
 if TYPE_CHECKING:
-    from nestling.graph.bits import LayerBits
+    from nestling.quantization.bits import LayerBits
     from nestling.training.qat import Qat, QatConfig
 
 LISTED = 15  # layers in the table of --explain; the picture and --json have more
@@ -54,7 +54,7 @@ def command(
 
     from nestling import bundle as bundles
     from nestling.graph.integers import Mode, QuantizeConfig
-    from nestling.graph.quantize import quantized
+    from nestling.quantization.quantize import quantized
 
     wanted = [mode.strip() for mode in modes.split(",") if mode.strip()]
     if unknown := [mode for mode in wanted if mode not in get_args(Mode)]:
@@ -71,7 +71,7 @@ def command(
     start = perf_counter()
     plan: tuple[LayerBits, ...] = ()
     if most is not None:
-        from nestling.graph.bits import bits_for, layer_bits
+        from nestling.quantization.bits import bits_for, layer_bits
 
         plan = bits_for(bundles.load(bundle), data, most, config, show.bars)
         config = replace(config, layer_bits=layer_bits(plan))
@@ -98,7 +98,7 @@ def command(
     if found:
         plain |= _about_training(found)
     if explain:
-        from nestling.graph.explain import draw, explained
+        from nestling.quantization.explain import draw, explained
 
         costs = explained(made, data, show.bars)
         picture = output.with_name(f"{output.stem}-layers.svg")

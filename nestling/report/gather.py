@@ -16,13 +16,14 @@ from nestling.apart.runner import load
 from nestling.bundle import Bundle
 from nestling.data.choose import for_evaluation, part, scan_for, training_data
 from nestling.data.folders import Dataset, Item
+from nestling.data.images import read_images
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
-from nestling.graph.explain import LayerCost, explain
-from nestling.graph.quantize import float_network, read_images
 from nestling.pictures import Reading, read_image
 from nestling.processor import processor, versions
 from nestling.progress import Progress, silent
+from nestling.quantization.explain import LayerCost, explain
+from nestling.quantization.quantize import float_network
 from nestling.report.answers import answers
 from nestling.report.bench import Timing, bench
 from nestling.report.counted import counted, machine_of

@@ -29,7 +29,7 @@ from nestling.report.pictures import Bars, Point
 from nestling.scores.evaluate import LEAST_TOLD, Evaluation
 
 if TYPE_CHECKING:
-    from nestling.graph.explain import LayerCost  # which needs torch; only its fields are read here
+    from nestling.quantization.explain import LayerCost
 
 MOST_CELLS = 20  # classes of a confusion matrix that is a table; more are a picture
 MOST_BARS = 20  # layers in a picture

@@ -19,8 +19,8 @@ from nestling import bundle as bundles
 from nestling.bundle import Bundle, save
 from nestling.errors import GateFailed, NestlingError
 from nestling.files import write_atomically
-from nestling.graph.quantize import quantize
 from nestling.progress import Progress, silent
+from nestling.quantization.quantize import quantize
 from nestling.scores import doubts
 from nestling.targets import manifest
 from nestling.targets.c import folder, machines

@@ -27,8 +27,8 @@ from nestling.graph.compare import first_difference, layer
 from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Array, Graph
 from nestling.graph.read_tflite import read_tflite
-from nestling.graph.simulate import simulated
 from nestling.processor import processor
+from nestling.quantization.simulate import simulated
 from nestling.scores.agree import compare, rms
 from nestling.targets import executorch, onnx, tflite
 from nestling.targets.c import host

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, Item, scan
+from nestling.data.images import images_of, read_images
 from nestling.errors import UnusableData
 from nestling.graph.ends import with_own_end
 from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Graph
-from nestling.graph.quantize import YARDSTICK, images_of, read_images
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.models.integer_runner import integer_runner
 from nestling.models.runner import float_runner
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
+from nestling.quantization.quantize import YARDSTICK
 
 Image = NDArray[np.uint8]
 Logits = NDArray[np.float32]

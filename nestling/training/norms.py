@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nestling.graph.calibrate import batches
 from nestling.graph.edit import free_name, tidy
 from nestling.graph.ir import Array, BatchNorm, Conv2d, DepthwiseConv2d, Graph, MaxPool, Node, Tensor
 from nestling.graph.spec import check
 from nestling.models.graph_module import GraphModule
+from nestling.quantization.calibrate import batches
 
 EPSILON: Final = 1e-5
 

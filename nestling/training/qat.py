@@ -21,17 +21,18 @@ from nestling.bundle import Bundle, Step
 from nestling.compress.sparse import keeping
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
+from nestling.data.images import images_of
 from nestling.embedding.cache import Features, embed
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
-from nestling.graph.calibrate import batches, observe
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
-from nestling.graph.quantize import YARDSTICK, Quantized, images_of, measured, quantized
 from nestling.models.backbones import build
 from nestling.progress import Progress, silent
+from nestling.quantization.calibrate import batches, observe
+from nestling.quantization.quantize import YARDSTICK, Quantized, measured, quantized
 from nestling.scores.agree import rms
 from nestling.training.fake_quant import LearnedGrid, Method
 from nestling.training.loop import AfterStep, Batch, Changing, Checkpoint, LoopConfig, Loss, classification, judged, rate_at, train

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nestling.graph.calibrate import Statistics, choose_ranges
 from nestling.graph.float_twin import real
 from nestling.graph.head import Head
 from nestling.graph.integers import (
@@ -29,6 +28,7 @@ from nestling.graph.integers import (
 from nestling.graph.ir import OUT_AXIS, BatchNorm, Graph, Mean, Node, Quant
 from nestling.graph.passes import prepare
 from nestling.models.graph_module import GraphModule, to_graph
+from nestling.quantization.calibrate import Statistics, choose_ranges
 from nestling.training.fake_quant import HIGH, LOW, FixedGrid, Grid, LearnedGrid, Method, MovingGrid, Steps
 
 LEAST: Final = 0.25  # share of its variance that a channel is taken to have at least, see FakeQuantised.keep_up

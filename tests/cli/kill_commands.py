@@ -42,7 +42,7 @@ from training.small import save_backbone
 
 import nestling.device.learn
 import nestling.device.learner
-import nestling.graph.quantize
+import nestling.quantization.quantize
 import nestling.targets.export
 import nestling.training.fit
 import nestling.training.teach  # noqa: F401  # once, not in each child

@@ -9,9 +9,9 @@ from cli.conftest import Nestling
 
 from nestling import bundle as bundles
 from nestling.data.choose import part, training_data
+from nestling.data.images import images_of
 from nestling.graph import spec
 from nestling.graph.ends import with_head
-from nestling.graph.quantize import images_of
 from nestling.models.runner import float_runner
 from nestling.targets import tflite
 

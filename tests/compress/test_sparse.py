@@ -26,11 +26,11 @@ from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 from nestling.graph.passes import prepare
-from nestling.graph.quantize import quantize
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
 from nestling.models.plain import plain
 from nestling.preprocess import load as load_image
+from nestling.quantization.quantize import quantize
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.teach import Taught, TrainingConfig

@@ -27,6 +27,7 @@ from nestling import trust
 from nestling.bundle import Bundle
 from nestling.cli import pack as command
 from nestling.data.choose import part, training_data
+from nestling.data.images import images_of
 from nestling.data.prepare import PrepareConfig, prepare
 from nestling.device import build, manifest, package
 from nestling.device.head_file import HeadFile, from_bytes, newest, to_bytes
@@ -34,8 +35,8 @@ from nestling.device.package import PackConfig, pack
 from nestling.device.places import Ssh
 from nestling.device.push import PushConfig, push
 from nestling.errors import GateFailed, NestlingError, UnusableData
-from nestling.graph.quantize import images_of, quantize, reference_embeddings
 from nestling.models.import_model import import_model
+from nestling.quantization.quantize import quantize, reference_embeddings
 from nestling.targets import executorch
 from nestling.targets.c import machines, virtual
 from nestling.targets.printers import Job, Printed

@@ -4,8 +4,8 @@ import numpy as np
 from quantization_cases import Inverted, calibrated, captured, litert, noise, pictures, seeded, torch_float
 from torch import nn
 
-from nestling.graph.bias_correction import bias_corrected
 from nestling.graph.integers import QuantizeConfig
+from nestling.quantization.bias_correction import bias_corrected
 
 CALIBRATION, UNSEEN = pictures(48), pictures(40, seed=1)
 COARSE = QuantizeConfig(bits_weights=4)

@@ -14,12 +14,12 @@ from quantization_cases import Inverted, calibrated, captured, pictures, seeded
 from torch import nn
 
 from nestling.errors import NestlingError
-from nestling.graph import bits as mixed
-from nestling.graph.bits import chosen, chosen_bits, layer_bits, least_cost, options, sensitivities
 from nestling.graph.float_twin import real
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
+from nestling.quantization import bits as mixed
+from nestling.quantization.bits import chosen, chosen_bits, layer_bits, least_cost, options, sensitivities
 
 IMAGES = pictures(12)
 HEAD = Head(np.random.default_rng(0).normal(0, 1, (5, 40)).astype(np.float32), np.linspace(-1, 1, 5).astype(np.float32))

@@ -7,8 +7,8 @@ from quantization_cases import Inverted, captured, pictures, seeded, torch_float
 from torch import nn
 
 from nestling.errors import NestlingError
-from nestling.graph.calibrate import Statistics, choose_range, observe
 from nestling.graph.integers import Range, integer_range, quant_of
+from nestling.quantization.calibrate import Statistics, choose_range, observe
 
 
 def test_what_is_observed_is_what_torch_computes() -> None:

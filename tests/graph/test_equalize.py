@@ -6,11 +6,11 @@ import torch
 from quantization_cases import Everything, Inverted, calibrated, captured, litert, noise, pictures, seeded, torch_float
 from torch import nn
 
-from nestling.graph.bias_correction import bias_corrected
-from nestling.graph.calibrate import observe
-from nestling.graph.equalize import equalized, groups
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
+from nestling.quantization.bias_correction import bias_corrected
+from nestling.quantization.calibrate import observe
+from nestling.quantization.equalize import equalized, groups
 
 CALIBRATION, UNSEEN = pictures(48), pictures(40, seed=1)
 PER_TENSOR = QuantizeConfig(per_layer=True)

@@ -20,9 +20,9 @@ from torch import nn
 
 from nestling.errors import NestlingError
 from nestling.graph import float_twin, reference, spec
-from nestling.graph.calibrate import choose_ranges
 from nestling.graph.integers import QuantizeConfig, Range, quantized_bias, quantized_weight, with_integers
 from nestling.graph.ir import Graph, Node, Quant, Tensor, same
+from nestling.quantization.calibrate import choose_ranges
 
 CALIBRATION, UNSEEN = pictures(48), pictures(24, seed=1)
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from nestling.bundle import Step
-from nestling.graph.explain import LayerCost
+from nestling.quantization.explain import LayerCost
 from nestling.report.page import Example, Layer, LayerTable, Page, Row
 from nestling.scores.evaluate import Evaluation, PerClass, wilson
 

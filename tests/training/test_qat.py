@@ -15,19 +15,19 @@ from training.small import SIDE, WIDTH, save_backbone
 from nestling.bundle import Bundle, Step, load, save
 from nestling.compress.sparse import is_sparse
 from nestling.data.choose import part, training_data
+from nestling.data.images import images_of
 from nestling.errors import NestlingError
 from nestling.graph import reference
-from nestling.graph.calibrate import choose_ranges, observe
-from nestling.graph.equalize import equalized
 from nestling.graph.float_twin import real
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph, same
-from nestling.graph.quantize import images_of
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.models.integer_runner import integer_runner
+from nestling.quantization.calibrate import choose_ranges, observe
+from nestling.quantization.equalize import equalized
 from nestling.training import qat as module
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import Batch, LoopConfig

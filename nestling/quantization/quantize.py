@@ -8,7 +8,7 @@ integers.py             float Graph + ranges -> int8 Graph
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,23 +17,21 @@ from numpy.typing import NDArray
 
 from nestling.bundle import Bundle, Step, Yardstick
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, Item, LeftOut, fingerprint
-from nestling.data.stream import stream
+from nestling.data.folders import Dataset, fingerprint
+from nestling.data.images import images_of, read_images
 from nestling.embedding.cache import Features, embed
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph import reference
-from nestling.graph.bias_correction import bias_corrected
-from nestling.graph.calibrate import Statistics, choose_ranges, observe
-from nestling.graph.equalize import equalized
-from nestling.graph.head import Head
 from nestling.graph.integers import Choice, QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
 from nestling.models.float_graph import float_graph
-from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
+from nestling.quantization.bias_correction import bias_corrected
+from nestling.quantization.calibrate import Statistics, choose_ranges, observe
+from nestling.quantization.equalize import equalized
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -108,7 +106,7 @@ def quantized(
     truth = {item.fingerprint: item.label for item in dataset.items}
     labels = np.array([truth[print_] for print_ in made.yardstick.fingerprints])
     metrics = {
-        "val_top1": _top1(_logits(made.head, val.x[0]), _labels(val)),
+        "val_top1": _top1(made.head.logits(val.x[0]), _labels(val)),
         "yardstick_top1": _top1(made.yardstick.logits, labels),
         "yardstick_float_top1": _top1(made.yardstick.float_logits, labels),
     }
@@ -168,7 +166,7 @@ def _trial(bundle: Bundle, integers: Graph, dataset: Dataset, progress: Progress
     val = embed(part(dataset, bundle, "val", TRIAL_VAL), bundle.preprocess, engine, progress=progress)
     head = refitted(bundle, (train, val)).head
     assert head is not None
-    logits = _logits(head, val.x[0]).astype(np.float64)
+    logits = head.logits(val.x[0]).astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     chances = logits[np.arange(len(logits)), _labels(val)] - np.log(np.exp(logits).sum(axis=1))
     return -float(chances.mean())
@@ -195,7 +193,7 @@ def measured(bundle: Bundle, dataset: Dataset, progress: Progress = silent) -> Y
     count = len(dataset.items) * len(training_views(bundle))  # as fit counted, so that the cache knows the same engine's
     real = embed(items, bundle.preprocess, bundle_engine(bundle, count), progress=progress).x[0]
     prints = tuple(item.fingerprint for item in items)
-    return Yardstick(prints, _logits(bundle.head, embeddings), _logits(bundle.head, real))
+    return Yardstick(prints, bundle.head.logits(embeddings), bundle.head.logits(real))
 
 
 def reference_embeddings(graph: Graph, images: Sequence[Image], progress: Progress = silent) -> Floats:
@@ -224,23 +222,6 @@ def _reference(graph: Graph, image: Image) -> Floats:
 
 
 # ---- small things --------------------------------------------------------------------------------------------------------------
-
-
-def images_of(items: Sequence[Item], preprocess: Preprocess) -> list[Image]:
-    """The photographs that can be read, as the network takes them."""
-    return [image for _, image in read_images(items, preprocess)]
-
-
-def read_images(items: Sequence[Item], preprocess: Preprocess) -> Iterator[tuple[Item, Image]]:
-    """Those photographs that can be read, each with its image as the network takes it."""
-    for index, image in stream(items, preprocess, workers=2):
-        if not isinstance(image, LeftOut):
-            yield items[index], image
-
-
-def _logits(head: Head, x: Floats) -> Floats:
-    logits: Floats = head.logits(x)
-    return logits
 
 
 def _labels(features: Features) -> NDArray[np.int64]:

@@ -13,17 +13,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nestling.data.choose import part, training_data
+from nestling.data.images import read_images
 from nestling.errors import NestlingError
 from nestling.files import write_atomically
-from nestling.graph.calibrate import batches, sqnr
 from nestling.graph.head import Head
 from nestling.graph.integers import SHARING
 from nestling.graph.ir import Graph, Node
-from nestling.graph.quantize import Quantized, read_images
-from nestling.graph.simulate import rest_from, simulated
 from nestling.models.graph_module import GraphModule
 from nestling.printable import shown
 from nestling.progress import Progress, silent
+from nestling.quantization.calibrate import batches, sqnr
+from nestling.quantization.quantize import Quantized
+from nestling.quantization.simulate import rest_from, simulated
 from nestling.targets import tflite
 
 T = torch.Tensor

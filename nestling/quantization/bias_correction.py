@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nestling.graph.calibrate import batches
 from nestling.graph.edit import constant, with_nodes
 from nestling.graph.ir import OUT_AXIS, Conv2d, DepthwiseConv2d, FullyConnected, Graph, Node
-from nestling.graph.simulate import carrying, with_carried_constants
 from nestling.models.graph_module import CLAMPED, GraphModule
+from nestling.quantization.calibrate import batches
+from nestling.quantization.simulate import carrying, with_carried_constants
 
 T = torch.Tensor
 IMAGES = 32  # all of them go through at once, so that a layer's correction is seen by the layers behind it

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
+from nestling.data.images import images_of
 from nestling.errors import NestlingError, UnusableData
-from nestling.graph.calibrate import batches
 from nestling.graph.edit import constant, swapped, with_nodes
 from nestling.graph.float_twin import real
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, bits_of, quantized_weight, weighted
 from nestling.graph.ir import OUT_AXIS, Graph, Node
 from nestling.graph.packed import FEW, FULL, packed_size
-from nestling.graph.quantize import images_of
-from nestling.graph.simulate import rest_from
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
+from nestling.quantization.calibrate import batches
+from nestling.quantization.simulate import rest_from
 
 T = torch.Tensor
 Image = NDArray[np.uint8]
