@@ -18,8 +18,8 @@ import numpy as np
 from photographs import folder
 
 from nestling.bundle import save
+from nestling.measure.answers import agree, evaluate
 from nestling.processor import processor
-from nestling.report.answers import agree, evaluate
 from nestling.targets.export import export
 from nestling.training.fit import FitConfig, fit
 

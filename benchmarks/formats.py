@@ -26,11 +26,11 @@ from nestling.data.choose import for_evaluation, scan_for
 from nestling.data.folders import Item, scan
 from nestling.data.images import images_of
 from nestling.files import write_atomically
+from nestling.measure.answers import answers
 from nestling.models.backbones import Normalise, preprocess_of
 from nestling.models.import_model import import_model
 from nestling.processor import processor, versions
 from nestling.quantization.quantize import quantize
-from nestling.report.answers import answers
 from nestling.scores.agree import rms
 from nestling.targets import load, runtimes
 from nestling.targets.export import exported

@@ -16,9 +16,9 @@ from photographs import folder
 
 from nestling import bundle as bundles
 from nestling.graph.integers import QuantizeConfig
+from nestling.measure.bench import bench
 from nestling.processor import processor, versions
 from nestling.quantization.quantize import quantize
-from nestling.report.bench import bench
 from nestling.targets.export import export
 from nestling.targets.printers import ExportConfig, Weights
 from nestling.training.fit import FitConfig, fit

@@ -21,9 +21,9 @@ from photographs import folder
 
 from nestling import bundle as bundles
 from nestling.compress.prune import Measured, PruneConfig, prune
+from nestling.measure.bench import bench
 from nestling.models.backbones import DEFAULT
 from nestling.processor import processor
-from nestling.report.bench import bench
 from nestling.targets.export import exported
 from nestling.targets.printers import ExportConfig
 from nestling.training.finetune import finetune

@@ -18,12 +18,12 @@ _VERBS = {
     "search": "nestling.compress.search",
     "quantize": "nestling.quantization.quantize",
     "qat": "nestling.training.qat",  # `quantize --qat` on the command line
-    "trace": "nestling.graph.trace",
+    "trace": "nestling.measure.trace",
     "export": "nestling.targets.export",
-    "evaluate": "nestling.report.answers",  # `eval` on the command line; the name is Python's own
-    "agree": "nestling.report.answers",
-    "predict": "nestling.report.answers",
-    "bench": "nestling.report.bench",
+    "evaluate": "nestling.measure.answers",  # `eval` on the command line; the name is Python's own
+    "agree": "nestling.measure.answers",
+    "predict": "nestling.measure.answers",
+    "bench": "nestling.measure.bench",
     "report": "nestling.report.gather",
     "compare": "nestling.report.compare",  # `report` on the command line, with bundles
     "prepare": "nestling.data.prepare",  # `data prepare` on the command line

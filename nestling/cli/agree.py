@@ -21,7 +21,7 @@ def command(
 
     Example:  nestling agree parts.nest out/parts-int8.pte photos
     """
-    from nestling.report.answers import agree
+    from nestling.measure.answers import agree
 
     result, chosen = agree(a, b, data, show.bars, trust)
     show.say(f"compared on {chosen.said}")

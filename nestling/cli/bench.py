@@ -10,7 +10,7 @@ from nestling.cli import show
 from nestling.cli.options import Trust
 
 if TYPE_CHECKING:
-    from nestling.report.counted import Counted
+    from nestling.measure.counted import Counted
     from nestling.report.page import LayerTable
 
 LONGEST = 40  # letters of a layer's name in a table
@@ -35,9 +35,9 @@ def command(
     """
     from dataclasses import asdict
 
-    from nestling.report.bench import bench, listed, to_plain
-    from nestling.report.counted import counted, machine_of
-    from nestling.report.layers import draw, layer_tables
+    from nestling.measure.bench import bench, listed, to_plain
+    from nestling.measure.counted import counted, machine_of
+    from nestling.measure.layers import draw, layer_tables
     from nestling.targets import manifest
     from nestling.targets.c.trusted import ABOUT, require_trusted
     from nestling.temporary import restored

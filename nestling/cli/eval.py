@@ -19,7 +19,7 @@ def command(
 
     On the folder that it learned from, the test part alone is used. Example:  nestling eval out/parts-int8.pte photos
     """
-    from nestling.report.answers import evaluate
+    from nestling.measure.answers import evaluate
 
     result = evaluate(model, data, show.bars, trust)
     show.left_out(result.left_out)

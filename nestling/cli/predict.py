@@ -19,7 +19,7 @@ def command(
 
     Example:  nestling predict out/parts-int8.pte photo.jpg
     """
-    from nestling.report.answers import predict
+    from nestling.measure.answers import predict
 
     found = predict(model, images, trust=trust, told=show.say)
     if json:

@@ -25,7 +25,7 @@ def command(
     """
     from nestling import bundle as bundles
     from nestling.errors import UnusableFile
-    from nestling.graph import trace as tracing
+    from nestling.measure import trace as tracing
 
     if output is None and against is None:
         raise typer.BadParameter("name a folder to write to (-o trace/), a file to compare with (--against FILE.tflite), or both")

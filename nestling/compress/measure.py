@@ -24,12 +24,12 @@ from nestling.embedding.engine import Engine
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
-from nestling.graph.capture import capture
 from nestling.graph.integers import quantized_weight
 from nestling.graph.ir import OUT_AXIS, Graph
 from nestling.graph.macs import macs
 from nestling.graph.passes import prepare
 from nestling.models.backbones import build_backbone
+from nestling.models.capture.capture import capture
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.preprocess import Preprocess

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError
-from nestling.graph.capture import capture
 from nestling.graph.constant_channels import without_constant_channels
 from nestling.graph.edit import free_name
 from nestling.graph.ir import Graph, Node, Table, Tensor
 from nestling.graph.passes import prepare
 from nestling.graph.spec import check
 from nestling.models.backbones import build_backbone
+from nestling.models.capture.capture import capture
 from nestling.preprocess import Preprocess
 from nestling.preprocess import table as normalisation
 

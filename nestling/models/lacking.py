@@ -11,9 +11,9 @@ from torch.export import ExportedProgram
 
 from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError, UnsupportedOp
-from nestling.graph.aten import ATEN
-from nestling.graph.capture import capture, exported, layer_of
 from nestling.models.backbones import RECOMMENDED, build_backbone
+from nestling.models.capture.aten import ATEN
+from nestling.models.capture.capture import capture, exported, layer_of
 
 CHECKS = ("aten::_assert_tensor_metadata", "aten::sym_constrain_range_for_size")  # torch's own, which compute nothing
 MOST_NAMED = 3  # operations

@@ -26,16 +26,16 @@ from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import training_views
 from nestling.errors import NestlingError, UnusableData
+from nestling.measure.answers import answers
+from nestling.measure.counted import HOST
+from nestling.measure.weighed import weighed
 from nestling.models.integer_runner import integer_runner
 from nestling.models.runner import float_runner
 from nestling.processor import processor, versions
 from nestling.progress import Advance, Progress, silent
-from nestling.report.answers import answers
 from nestling.report.comparable import judges, learned_here
 from nestling.report.compare_files import Made, asked, begun, on_board, timed, with_files, with_integers
 from nestling.report.compared import Board, Compared, Comparison, File, Score
-from nestling.report.counted import HOST
-from nestling.report.weighed import weighed
 from nestling.scores.evaluate import wilson
 from nestling.targets.c import machines
 from nestling.targets.gates import chance_of

@@ -15,11 +15,11 @@ from nestling.apart.runner import load
 from nestling.bundle import Bundle
 from nestling.data.folders import Item
 from nestling.errors import NestlingError, UnusableFile
+from nestling.measure.answers import answers
+from nestling.measure.bench import bench
+from nestling.measure.counted import counted
 from nestling.progress import Progress
-from nestling.report.answers import answers
-from nestling.report.bench import bench
 from nestling.report.compared import Board, File
-from nestling.report.counted import counted
 from nestling.scores.evaluate import judge
 from nestling.targets import manifest, runtimes
 from nestling.targets.c import machines, trusted

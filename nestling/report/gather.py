@@ -19,15 +19,15 @@ from nestling.data.folders import Dataset, Item
 from nestling.data.images import read_images
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
+from nestling.measure.answers import answers
+from nestling.measure.bench import Timing, bench
+from nestling.measure.counted import counted, machine_of
+from nestling.measure.layers import layer_tables
 from nestling.pictures import Reading, read_image
 from nestling.processor import processor, versions
 from nestling.progress import Progress, silent
 from nestling.quantization.explain import LayerCost, explain
 from nestling.quantization.quantize import float_network
-from nestling.report.answers import answers
-from nestling.report.bench import Timing, bench
-from nestling.report.counted import counted, machine_of
-from nestling.report.layers import layer_tables
 from nestling.report.page import Example, Layer, LayerTable, Page, Row, render
 from nestling.report.words import fewer
 from nestling.scores.agree import compare

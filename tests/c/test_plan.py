@@ -315,7 +315,7 @@ def small_timm(name: str, side: int) -> Graph:
     import timm
     from timm.models.efficientnet import _gen_mobilenet_v1
 
-    from nestling.graph.capture import capture
+    from nestling.models.capture.capture import capture
     from nestling.models.plain import plain
 
     quarter = name == "mobilenetv1_025"

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 import seeds
 
 import nestling.cli.main
-import nestling.report.answers
+import nestling.measure.answers
 import nestling.scores.agree
 import nestling.targets.c.fitting
 import nestling.training.fit  # noqa: F401  # all imported once, before the forks

@@ -46,7 +46,7 @@ def test_any_error_is_a_line(nestling: Nestling, monkeypatch: pytest.MonkeyPatch
     def raising(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("nestling.report.answers.predict", raising)
+    monkeypatch.setattr("nestling.measure.answers.predict", raising)
     done = nestling("predict", "a.nest", "x.jpg", status=1)
     assert said in done.stderr and not done.stdout
     lines = done.stderr.rstrip("\n").split("\n")
@@ -59,7 +59,7 @@ def test_any_error_is_a_line(nestling: Nestling, monkeypatch: pytest.MonkeyPatch
 
 
 def test_recursion(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nestling.report.answers.predict", lambda *_, **__: deep(_))
+    monkeypatch.setattr("nestling.measure.answers.predict", lambda *_, **__: deep(_))
     assert "did not expect: RecursionError" in nestling("predict", "a.nest", "x.jpg", status=1).stderr
 
 
@@ -70,7 +70,7 @@ def test_debug_shows_the_traceback(
     def raising(*_: object, **__: object) -> None:
         raise TypeError("a \x1b[31mred thing")
 
-    monkeypatch.setattr("nestling.report.answers.predict", raising)
+    monkeypatch.setattr("nestling.measure.answers.predict", raising)
     with pytest.raises(SystemExit) as left:
         command_line.main([*words])
     said = capsys.readouterr().err
@@ -86,7 +86,7 @@ def test_ctrl_c(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
     def raising(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nestling.report.answers.predict", raising)
+    monkeypatch.setattr("nestling.measure.answers.predict", raising)
     assert nestling("predict", "a.nest", "x.jpg", status=130).stderr.startswith("interrupted; ")
 
 
@@ -95,7 +95,7 @@ def test_warnings_are_shown_escaped(nestling: Nestling, monkeypatch: pytest.Monk
         warnings.warn("of \x1b[31m[red]x\n", stacklevel=1)
         return []
 
-    monkeypatch.setattr("nestling.report.answers.predict", warning)
+    monkeypatch.setattr("nestling.measure.answers.predict", warning)
     assert "warning: of \\x1b[31m[red]x\\n\n" in nestling("predict", "a.nest", "x.jpg").stderr
 
 

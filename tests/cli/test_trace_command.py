@@ -10,7 +10,7 @@ from cli.conftest import Nestling
 from fuzz.seeds import small_bundles, small_graph
 
 from nestling import bundle as bundles
-from nestling.graph.trace import network
+from nestling.measure.trace import network
 from nestling.targets.tflite import print_graph
 
 

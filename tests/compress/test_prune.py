@@ -16,13 +16,13 @@ from nestling.compress.channels import Batch, Thinned, thinned, total_macs
 from nestling.compress.layers import Layers
 from nestling.compress.prune import PruneConfig, prune, unfolded_graph
 from nestling.errors import NestlingError, UnsupportedOp
-from nestling.graph.capture import capture
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Quantize, same
 from nestling.graph.ir import Tensor as GraphTensor
 from nestling.graph.passes import prepare
 from nestling.graph.reference import run
 from nestling.graph.spec import check
+from nestling.models.capture.capture import capture
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.models.plain import plain
 from nestling.preprocess import ImagePreprocess

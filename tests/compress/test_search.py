@@ -19,10 +19,10 @@ from nestling.compress.images import Images
 from nestling.compress.search import Photographs, SearchConfig, search, settled, top1
 from nestling.compress.subnets import Found, Limit, Subnet, captured, find
 from nestling.errors import NestlingError
-from nestling.graph.capture import capture
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Quantize, same
 from nestling.graph.ir import Tensor as GraphTensor
+from nestling.models.capture.capture import capture
 from nestling.models.graph_module import GraphModule
 from nestling.models.plain import plain
 

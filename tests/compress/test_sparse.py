@@ -21,12 +21,12 @@ from nestling.compress.prune import PruneConfig, SparseConfig, prune, renormed, 
 from nestling.compress.sparse import growing, is_sparse, keeping, masks, prunable, ramp_of, sparsity_at, zeros_kept
 from nestling.data.folders import scan
 from nestling.errors import NestlingError
-from nestling.graph.capture import capture
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 from nestling.graph.passes import prepare
 from nestling.models.backbones import build
+from nestling.models.capture.capture import capture
 from nestling.models.float_graph import float_graph
 from nestling.models.plain import plain
 from nestling.preprocess import load as load_image

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch_networks import randomised
 
-from nestling.graph.capture import capture
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
 from nestling.graph.passes import prepare
+from nestling.models.capture.capture import capture
 from nestling.models.plain import plain
 from nestling.quantization.calibrate import Statistics, choose_ranges, observe
 from nestling.targets import tflite

@@ -15,10 +15,10 @@ from torch_networks import NINE, SMALL, difference, image, network, randomised, 
 
 from nestling.errors import NestlingError, UnsupportedOp
 from nestling.graph import reference
-from nestling.graph.capture import capture
 from nestling.graph.edit import canonical
 from nestling.graph.ir import Graph, same
 from nestling.graph.passes import prepare
+from nestling.models.capture.capture import capture
 from nestling.models.plain import plain
 
 

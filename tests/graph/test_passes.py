@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch_networks import NINE, SMALL, difference, image, network, randomised, torch_answer
 
 from nestling.graph import reference
-from nestling.graph.capture import capture
 from nestling.graph.ir import Graph, Node, same
 from nestling.graph.passes import (
     PREPARE,
@@ -24,6 +23,7 @@ from nestling.graph.passes import (
     standing_clamp,
 )
 from nestling.graph.spec import check
+from nestling.models.capture.capture import capture
 
 
 def ops(graph: Graph) -> list[str]:

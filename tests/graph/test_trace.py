@@ -18,7 +18,7 @@ from nestling.errors import NestlingError, UnusableData
 from nestling.graph import reference
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
-from nestling.graph.trace import against, against_c, network, traced, write
+from nestling.measure.trace import against, against_c, network, traced, write
 from nestling.targets.tflite import _file_tensor, as_uint8, print_graph
 from nestling.targets.tflite_flatbuffer import Listing
 from nestling.targets.tflite_flatbuffer import write as as_file

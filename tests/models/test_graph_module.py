@@ -10,12 +10,12 @@ from torch_networks import NINE, difference, image, network, randomised, torch_a
 
 from nestling.errors import UnsupportedOp
 from nestling.graph import reference
-from nestling.graph.capture import capture
 from nestling.graph.edit import canonical
 from nestling.graph.ir import Attrs, AveragePool, Graph, MaxPool, Node, Quantize, Softmax, same
 from nestling.graph.ir import Tensor as GraphTensor
 from nestling.graph.passes import prepare
 from nestling.graph.spec import check, output_shape
+from nestling.models.capture.capture import capture
 from nestling.models.graph_module import GraphModule, to_graph
 
 

@@ -26,10 +26,10 @@ from nestling.bundle import Bundle, Split, Step
 from nestling.data.folders import scan
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.integers import QuantizeConfig
+from nestling.measure.answers import evaluate, predict
 from nestling.models.backbones import build_backbone
 from nestling.models.float_graph import float_graph
 from nestling.quantization.quantize import quantize
-from nestling.report.answers import evaluate, predict
 from nestling.report.comparable import judges
 from nestling.report.compare import CompareConfig, compare, mcnemar
 from nestling.report.compare_page import picture, render

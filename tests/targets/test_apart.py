@@ -19,7 +19,7 @@ from nestling import targets
 from nestling.apart import messages, runner
 from nestling.apart.process import Limits
 from nestling.errors import NestlingError, UnusableFile
-from nestling.report.bench import bench
+from nestling.measure.bench import bench
 from nestling.targets.about import About, to_json
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)

@@ -9,7 +9,7 @@ from torch import nn
 from torch_networks import randomised
 
 from nestling.bundle import Bundle, save
-from nestling.graph.capture import capture
+from nestling.models.capture.capture import capture
 from nestling.preprocess import ImagePreprocess
 
 SIDE, WIDTH = 24, 20

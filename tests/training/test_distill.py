@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from nestling.bundle import Bundle, Split, load, save
 from nestling.data.folders import Item
 from nestling.errors import NestlingError
+from nestling.measure.answers import evaluate
 from nestling.models import weights
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
@@ -25,7 +26,6 @@ from nestling.models.integer_runner import integer_runner
 from nestling.models.runner import float_runner
 from nestling.preprocess import ImagePreprocess, Preprocess
 from nestling.quantization.quantize import quantize
-from nestling.report.answers import evaluate
 from nestling.training import distill as module
 from nestling.training.augment import AUGMENTATIONS, Augmentation
 from nestling.training.distill import Lessons, distill, distilling, similarities, usual

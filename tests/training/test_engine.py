@@ -24,11 +24,11 @@ from nestling.embedding import engine as engine_module
 from nestling.embedding import of_bundle as bundle_engine_module
 from nestling.embedding.engine import FEW, engine_for
 from nestling.embedding.of_bundle import bundle_engine
-from nestling.graph.capture import capture
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build, build_backbone, create, preprocess_of
+from nestling.models.capture.capture import capture
 from nestling.models.import_model import import_model
 from nestling.models.plain import plain
 from nestling.preprocess import ImagePreprocess, Preprocess, table
@@ -294,7 +294,7 @@ socket.socket.connect = refuse
 socket.getaddrinfo = refuse
 import numpy as np
 from nestling.bundle import Bundle
-from nestling.graph.capture import capture
+from nestling.models.capture.capture import capture
 from nestling.models.backbones import build_backbone, create
 from nestling.embedding.of_bundle import bundle_engine
 architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 64)

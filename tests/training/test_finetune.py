@@ -12,12 +12,12 @@ from nestling.data.choose import part, scan_for
 from nestling.data.folders import scan
 from nestling.errors import NestlingError
 from nestling.graph.ir import Graph
+from nestling.measure.answers import evaluate
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
 from nestling.models.runner import float_runner
 from nestling.preprocess import load as load_image
 from nestling.quantization.quantize import quantize
-from nestling.report.answers import evaluate
 from nestling.targets.export import export
 from nestling.training import teach as module
 from nestling.training.finetune import finetune

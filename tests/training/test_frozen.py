@@ -14,10 +14,10 @@ from torch import nn
 from nestling.bundle import Bundle
 from nestling.data.folders import Item
 from nestling.errors import NestlingError
-from nestling.graph.capture import capture
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import Network, build, build_backbone, create
+from nestling.models.capture.capture import capture
 from nestling.preprocess import table as normalisation
 from nestling.training import teach as module
 from nestling.training.augment import AUGMENTATIONS

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nestling import bundle as bundles
 from nestling.errors import NestlingError
+from nestling.measure.bench import listed
 from nestling.progress import Progress, silent
-from nestling.report.bench import listed
 from nestling.targets.c import machines, virtual
 from nestling.targets.c.trusted import copied, require_trusted
 from nestling.targets.printers import C

@@ -10,8 +10,8 @@ from nestling.apart.runner import layer_times
 from nestling.files import write_atomically
 from nestling.graph.ir import Graph
 from nestling.graph.macs import macs
+from nestling.measure.bench import listed
 from nestling.progress import Progress, silent
-from nestling.report.bench import listed
 from nestling.report.page import Layer, LayerTable, layer_picture, standalone
 from nestling.targets import LAYERS, runtimes
 from nestling.targets.layer_time import LayerTime, with_names

@@ -14,10 +14,10 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind
 
 from nestling.errors import NestlingError
-from nestling.graph.aten import ATEN, getitem
 from nestling.graph.builder import NHWC, Builder, Constant, Value
 from nestling.graph.ir import Dtype, Graph, Table
 from nestling.graph.spec import check
+from nestling.models.capture.aten import ATEN, getitem
 
 Takes = Literal["nchw float32", "nhwc float32", "nhwc uint8"]
 # where the axes of torch's image are in the Graph's, and its type in both worlds
