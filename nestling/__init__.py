@@ -24,8 +24,8 @@ _VERBS = {
     "agree": "nestling.measure.answers",
     "predict": "nestling.measure.answers",
     "bench": "nestling.measure.bench",
-    "report": "nestling.report.gather",
-    "compare": "nestling.report.compare",  # `report` on the command line, with bundles
+    "report": "nestling.pages.gather",
+    "compare": "nestling.pages.compare.compare",  # `report` on the command line, with bundles
     "prepare": "nestling.data.prepare",  # `data prepare` on the command line
     "pack": "nestling.device.package",
     "push": "nestling.device.push",

@@ -17,10 +17,10 @@ from nestling.embedding.cache import default_cache
 from nestling.errors import UnusableFile
 from nestling.files import write_atomically
 from nestling.outside import Record, content, parsed
+from nestling.pages.gather import report
+from nestling.pages.page import Row
 from nestling.printable import json_text
 from nestling.progress import Progress, silent
-from nestling.report.gather import report
-from nestling.report.page import Row
 from nestling.targets.c.host import COMPILERS
 from nestling.targets.export import export
 from nestling.targets.printers import INTEGERS

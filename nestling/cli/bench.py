@@ -11,7 +11,7 @@ from nestling.cli.options import Trust
 
 if TYPE_CHECKING:
     from nestling.measure.counted import Counted
-    from nestling.report.page import LayerTable
+    from nestling.measure.layers import LayerTable
 
 LONGEST = 40  # letters of a layer's name in a table
 LISTED = 12  # layers of a file in the table; the picture and --json have more
@@ -37,7 +37,8 @@ def command(
 
     from nestling.measure.bench import bench, listed, to_plain
     from nestling.measure.counted import counted, machine_of
-    from nestling.measure.layers import draw, layer_tables
+    from nestling.measure.layers import layer_tables
+    from nestling.pages.layer_pictures import draw
     from nestling.targets import manifest
     from nestling.targets.c.trusted import ABOUT, require_trusted
     from nestling.temporary import restored
@@ -102,7 +103,7 @@ def _print_counted(ran: "Sequence[Counted]", layers: bool) -> None:
             for one in ran
         ]
         show.table(["folder", "machine", "instructions", "MACs", "arena, bytes", "flash, bytes", "stack, bytes"], rows, ran[0].note)
-    from nestling.report.pictures import shorten  # brings matplotlib
+    from nestling.pages.pictures import shorten
 
     for one in ran if layers else ():
         if one.calibration is not None:
@@ -123,7 +124,7 @@ def _print_counted(ran: "Sequence[Counted]", layers: bool) -> None:
 
 
 def _print(tables: "Sequence[LayerTable]") -> None:
-    from nestling.report.pictures import shorten
+    from nestling.pages.pictures import shorten
 
     for table in tables:
         costliest = sorted(table.layers, key=lambda layer: -(layer.ms or 0.0))[:LISTED]

@@ -8,7 +8,7 @@ import typer
 from nestling.cli import options, show
 
 if TYPE_CHECKING:
-    from nestling.report.compared import Comparison
+    from nestling.pages.compare.found import Comparison
 
 BUNDLE = ".nest"
 
@@ -54,7 +54,7 @@ def command(
 def _report(folder: Path, output: Path, data: Path | None, trust: bool, json: bool) -> None:
     from dataclasses import asdict
 
-    from nestling.report.gather import report
+    from nestling.pages.gather import report
 
     page = report(folder, output, data, show.bars, trust=trust)
     if json:
@@ -77,9 +77,10 @@ def _compare(
     json: bool,
 ) -> None:
     from nestling.files import write_atomically
-    from nestling.report import compare_page, compare_words
-    from nestling.report.compare import DEFAULTS, CompareConfig, compare
-    from nestling.report.compared import to_plain
+    from nestling.pages.compare import page as compare_page
+    from nestling.pages.compare import words as compare_words
+    from nestling.pages.compare.compare import DEFAULTS, CompareConfig, compare
+    from nestling.pages.compare.found import to_plain
 
     config = CompareConfig(wanted or DEFAULTS, not no_int8, machine or None, keep=keep)
     found = compare(paths, data, config, show.bars)
@@ -98,7 +99,8 @@ def _compare(
 
 
 def _print(found: "Comparison") -> None:
-    from nestling.report import compare_words, words
+    from nestling.pages import words
+    from nestling.pages.compare import words as compare_words
 
     verdict = compare_words.verdict(found)
     show.tell(words.unisolated(verdict.sentence))

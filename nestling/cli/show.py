@@ -24,14 +24,14 @@ from rich.text import Text
 from nestling.cli import tables
 from nestling.data.folders import LeftOut
 from nestling.errors import NestlingError
+from nestling.pages.words import fewer
 from nestling.printable import json_text, shown
 from nestling.progress import Advance
-from nestling.report.words import fewer
 from nestling.scores import doubts
 from nestling.scores.evaluate import Evaluation, PerClass
 
 if TYPE_CHECKING:
-    from nestling.report.page import Row
+    from nestling.pages.page import Row
 
 WIDE = 132  # columns of a file, or of a pipe
 MOST_LEFT_OUT = 20  # files named one by one

@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nestling import bundle as bundles
 from nestling.apart.runner import layer_times
-from nestling.files import write_atomically
 from nestling.graph.ir import Graph
 from nestling.graph.macs import macs
 from nestling.measure.bench import listed
 from nestling.progress import Progress, silent
-from nestling.report.page import Layer, LayerTable, layer_picture, standalone
 from nestling.targets import LAYERS, runtimes
 from nestling.targets.layer_time import LayerTime, with_names
 from nestling.targets.manifest import Artifact
 from nestling.targets.printers import ExportConfig, Job
 
 NAMELESS = ".pte"  # nothing in it says which layer an operation is; the other formats' files do
+
+
+@dataclass(frozen=True)
+class Layer:
+    """shape: of its output. macs: 0 where it multiplies nothing. ms, instructions: None where the runtime does not tell."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    macs: int
+    ms: float | None = None
+    instructions: int | None = None
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The layers of one file, in running order. note: what was counted or timed, where that needs saying."""
+
+    file: str
+    runtime: str
+    layers: tuple[Layer, ...]
+    note: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether instructions were counted rather than time measured."""
+        return any(layer.instructions is not None for layer in self.layers)
 
 
 def layer_tables(files: Sequence[Path], threads: int = 1, progress: Progress = silent) -> tuple[LayerTable, ...]:
@@ -56,14 +82,3 @@ def _layer(time: LayerTime, graph: Graph) -> Layer:
     if node is None:
         return Layer(time.name, time.kind, (), 0, time.ms)
     return Layer(node.source or node.name, time.kind, graph.tensors[node.name].shape, macs(node, graph), time.ms)
-
-
-def draw(tables: Sequence[LayerTable], files: Sequence[Path]) -> tuple[Path, ...]:
-    """A picture of every table, beside its file: NAME.FORMAT-layers.svg."""
-    places = {file.name: file for file in files}
-    drawn = []
-    for table in tables:
-        picture = places[table.file].with_name(f"{table.file}-layers.svg")
-        write_atomically(picture, standalone(layer_picture(table, "layers")).encode())
-        drawn.append(picture)
-    return tuple(drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError
@@ -12,9 +12,26 @@ from nestling.graph.ir import Array, Graph, Quant
 from nestling.graph.macs import PRODUCTS, macs
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
-from nestling.report.compared import Weights
 
 LEVEL = 9  # of zlib
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a network weighs before anything is run. What is None could not be told.
+
+    macs: multiply-accumulates of the backbone for one image. parameters: learned numbers of backbone and head. float_bytes: of the
+    float32 numbers that a device holds (batch norms folded, with the head). int8_bytes: of the int8 weights; compressed_bytes: of
+    the same, one layer after the other, by zlib at level 9. zeros, int8_zeros: share of the weights that are zero.
+    """
+
+    macs: int | None
+    parameters: int | None
+    float_bytes: int | None
+    zeros: float | None
+    int8_bytes: int | None = None
+    compressed_bytes: int | None = None
+    int8_zeros: float | None = None
 
 
 def weighed(bundle: Bundle, integers: Graph | None) -> tuple[Weights, tuple[str, ...]]:

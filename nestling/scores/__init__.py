@@ -1,0 +1,1 @@
+"""Scores: pure numbers from logits and labels, and what they leave open."""

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from nestling.bundle import Step
+from nestling.measure.layers import Layer, LayerTable
+from nestling.pages.page import Example, Page, Row
 from nestling.quantization.explain import LayerCost
-from nestling.report.page import Example, Layer, LayerTable, Page, Row
 from nestling.scores.evaluate import Evaluation, PerClass, wilson
 
 FP32 = Row(

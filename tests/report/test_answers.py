@@ -11,8 +11,8 @@ from nestling.cli import show
 from nestling.data.folders import scan
 from nestling.measure import answers as module
 from nestling.measure.answers import answers
+from nestling.pages.page import Row
 from nestling.preprocess import ImagePreprocess
-from nestling.report.page import Row
 
 PREPROCESS = ImagePreprocess((8, 8), 3, 1.0, "bilinear", (0.0,) * 3, (1.0,) * 3)
 

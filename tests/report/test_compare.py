@@ -27,15 +27,16 @@ from nestling.data.folders import scan
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.integers import QuantizeConfig
 from nestling.measure.answers import evaluate, predict
+from nestling.measure.weighed import Weights
 from nestling.models.backbones import build_backbone
 from nestling.models.float_graph import float_graph
+from nestling.pages.compare.comparable import judges
+from nestling.pages.compare.compare import CompareConfig, compare, mcnemar
+from nestling.pages.compare.found import Board, Compared, Comparison, File, Score, to_plain
+from nestling.pages.compare.page import picture, render
+from nestling.pages.compare.words import headings, lines, markdown, points, probability, verdict
+from nestling.pages.pictures import Point, front
 from nestling.quantization.quantize import quantize
-from nestling.report.comparable import judges
-from nestling.report.compare import CompareConfig, compare, mcnemar
-from nestling.report.compare_page import picture, render
-from nestling.report.compare_words import headings, lines, markdown, points, probability, verdict
-from nestling.report.compared import Board, Compared, Comparison, File, Score, Weights, to_plain
-from nestling.report.pictures import Point, front
 from nestling.scores.evaluate import wilson
 from nestling.targets import manifest
 from nestling.training.fit import FitConfig, fit
@@ -200,15 +201,15 @@ def test_kept_files_are_found_again(
 ) -> None:
     """Nothing is quantised or printed, save a file that was damaged since."""
     printed: list[str] = []
-    exported = __import__("nestling.report.compare_files", fromlist=["exported"]).exported
+    exported = __import__("nestling.pages.compare.files", fromlist=["exported"]).exported
 
     def spy(path: Path, out: Path, wanted: list[tuple[str, str]], *rest: object) -> object:
         printed.extend(f"{precision}.{form}" for form, precision in wanted)
         return exported(path, out, wanted, *rest)
 
-    monkeypatch.setattr("nestling.report.compare_files.exported", spy)
-    monkeypatch.setattr("nestling.report.compare_files.quantized_first", lambda *_: pytest.fail("quantised again"))
-    monkeypatch.setattr("nestling.report.compare_files.bench", lambda *_, **__: (_ for _ in ()).throw(NestlingError("no clock")))
+    monkeypatch.setattr("nestling.pages.compare.files.exported", spy)
+    monkeypatch.setattr("nestling.pages.compare.files.quantized_first", lambda *_: pytest.fail("quantised again"))
+    monkeypatch.setattr("nestling.pages.compare.files.bench", lambda *_, **__: (_ for _ in ()).throw(NestlingError("no clock")))
     (damaged,) = kept.glob("base-*/base-int8.tflite")
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-1])
@@ -228,9 +229,7 @@ def test_a_file_that_failed_its_gate_is_shown(
     text = (place / manifest.NAME).read_text()
     try:
         manifest.note(place, [replace(a, failed=("its answers differ",)) for a in listed if a.precision == "int8"])
-        monkeypatch.setattr(
-            "nestling.report.compare_files.bench", lambda *_, **__: (_ for _ in ()).throw(NestlingError("no clock"))
-        )
+        monkeypatch.setattr("nestling.pages.compare.files.bench", lambda *_, **__: (_ for _ in ()).throw(NestlingError("no clock")))
         again = compare(paths[:1], None, replace(QUICK, keep=kept))
     finally:
         (place / manifest.NAME).write_text(text)

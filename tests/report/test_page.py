@@ -18,10 +18,10 @@ from example_pages import BUNDLE, FP32, HALF, INT8, LONG, ODD, PTE, PTE8, evalua
 
 from nestling.bundle import Step
 from nestling.errors import NestlingError
-from nestling.report import words
-from nestling.report.page import Example, Page, Row, render
-from nestling.report.pictures import Point, front, shorten
-from nestling.report.words import verdict
+from nestling.pages import words
+from nestling.pages.page import Example, Page, Row, render
+from nestling.pages.pictures import Point, front, shorten
+from nestling.pages.words import verdict
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 PAGES = (usual, nasty, single, twenty)
@@ -143,7 +143,7 @@ def test_a_sentence_keeps_the_isolates_that_it_was_given_and_no_others() -> None
 
 def test_the_same_page_is_the_same_bytes_in_another_process_and_under_other_settings(tmp_path: Path) -> None:
     here = Path(__file__).parent
-    script = f"import sys; sys.path.insert(0, {str(here)!r}); import example_pages as e; from nestling.report.page import render; "
+    script = f"import sys; sys.path.insert(0, {str(here)!r}); import example_pages as e; from nestling.pages.page import render; "
     script += "sys.stdout.buffer.write(render(e.usual()).encode())"
     again = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, env=os.environ | {"PYTHONHASHSEED": "7"}

@@ -11,7 +11,7 @@ from example_pages import nasty, single, twenty, usual
 from headless import Tab, browser, executable
 from PIL import Image
 
-from nestling.report.page import render
+from nestling.pages.page import render
 
 PAGES = {make.__name__: make for make in (usual, nasty, single, twenty)}
 WIDTHS = (390, 1280)

@@ -1,0 +1,1 @@
+"""Capture: from torch's export of a network to a Graph; ATen's names are known here alone."""

@@ -23,9 +23,10 @@ from markupsafe import Markup, escape
 
 from nestling.bundle import Step
 from nestling.errors import NestlingError
+from nestling.measure.layers import LayerTable
+from nestling.pages import curves, pictures, words
+from nestling.pages.pictures import Bars, Point
 from nestling.printable import shown
-from nestling.report import curves, pictures, words
-from nestling.report.pictures import Bars, Point
 from nestling.scores.evaluate import LEAST_TOLD, Evaluation
 
 if TYPE_CHECKING:
@@ -62,33 +63,6 @@ class Row:
     ms_p95: float | None = None
     peak_memory_bytes: int | None = None
     forced: bool = False
-
-
-@dataclass(frozen=True)
-class Layer:
-    """shape: of its output. macs: 0 where it multiplies nothing. ms, instructions: None where the runtime does not tell."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    macs: int
-    ms: float | None = None
-    instructions: int | None = None
-
-
-@dataclass(frozen=True)
-class LayerTable:
-    """The layers of one file, in running order. note: what was counted or timed, where that needs saying."""
-
-    file: str
-    runtime: str
-    layers: tuple[Layer, ...]
-    note: str = ""
-
-    @property
-    def counted(self) -> bool:
-        """Whether instructions were counted rather than time measured."""
-        return any(layer.instructions is not None for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -156,7 +130,7 @@ def render(page: Page) -> str:
 def filled(template: str, **values: Any) -> str:
     """A template of this package with its values, as HTML5 text."""
     environment = Environment(
-        loader=PackageLoader("nestling.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("nestling.pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=lambda value: shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )  # fmt: skip
     environment.filters |= {
@@ -267,7 +241,7 @@ def layer_picture(table: LayerTable, name: str) -> Markup:
 
 def standalone(picture: str) -> str:
     """A picture of the page as an SVG file of its own, in the page's colours."""
-    css = (resources.files("nestling.report") / "templates" / "report.css.j2").read_text(encoding="utf-8")
+    css = (resources.files("nestling.pages") / "templates" / "report.css.j2").read_text(encoding="utf-8")
     palette = css[: css.index("}") + 1]
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     opened = str.replace(picture, "<svg ", f"<svg {spaces} ", 1)  # not Markup's own, which would escape

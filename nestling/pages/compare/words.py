@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from nestling.pages.compare.found import Compared, Comparison, File, Score
+from nestling.pages.words import Verdict, interval, isolated, megabytes, milliseconds, share
 from nestling.printable import shown
-from nestling.report.compared import Compared, Comparison, File, Score
-from nestling.report.words import Verdict, interval, isolated, megabytes, milliseconds, share
 
 LIKELY = 0.05  # a difference that chance brings about more often than this is said to be one that it may have
 Key = tuple[str, str, str]  # format, precision, runtime

@@ -10,10 +10,11 @@ from typing import Any
 from markupsafe import Markup
 
 from nestling.errors import NestlingError
-from nestling.report import compare_words, pictures, words
-from nestling.report.compared import Compared, Comparison, File
-from nestling.report.page import MOST_LABELS, filled, legend, mark, story
-from nestling.report.pictures import Point, shorten
+from nestling.pages import pictures, words
+from nestling.pages.compare import words as compare_words
+from nestling.pages.compare.found import Compared, Comparison, File
+from nestling.pages.page import MOST_LABELS, filled, legend, mark, story
+from nestling.pages.pictures import Point, shorten
 
 LONGEST = 18  # letters of a bundle's name in a picture
 HEIGHT = 4.6  # inches of a picture
@@ -53,7 +54,7 @@ def picture(comparison: Comparison) -> str:
     drawn = _pictures(comparison)
     if not drawn:
         raise NestlingError("there is nothing to draw: no file of these bundles could be printed.")
-    css = (resources.files("nestling.report") / "templates" / "report.css.j2").read_text(encoding="utf-8")
+    css = (resources.files("nestling.pages") / "templates" / "report.css.j2").read_text(encoding="utf-8")
     return filled(
         "compare.svg.j2",
         palette=Markup(css[: css.index("}") + 1]),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nestling.bundle import Step
-from nestling.report.pictures import ACCENT, INT8, inline, style
+from nestling.pages.pictures import ACCENT, INT8, inline, style
 
 SIZE = (4.2, 2.3)  # inches: narrower than the page's other pictures, for two of them stand side by side
 Line = tuple[str, str, str]  # what a curve is called, its colour, matplotlib's word for its line

@@ -18,8 +18,8 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.measure.answers import answers
 from nestling.measure.bench import bench
 from nestling.measure.counted import counted
+from nestling.pages.compare.found import Board, File
 from nestling.progress import Progress
-from nestling.report.compared import Board, File
 from nestling.scores.evaluate import judge
 from nestling.targets import manifest, runtimes
 from nestling.targets.c import machines, trusted

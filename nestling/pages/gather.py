@@ -22,14 +22,14 @@ from nestling.files import write_atomically
 from nestling.measure.answers import answers
 from nestling.measure.bench import Timing, bench
 from nestling.measure.counted import counted, machine_of
-from nestling.measure.layers import layer_tables
+from nestling.measure.layers import Layer, LayerTable, layer_tables
+from nestling.pages.page import Example, Page, Row, render
+from nestling.pages.words import fewer
 from nestling.pictures import Reading, read_image
 from nestling.processor import processor, versions
 from nestling.progress import Progress, silent
 from nestling.quantization.explain import LayerCost, explain
 from nestling.quantization.quantize import float_network
-from nestling.report.page import Example, Layer, LayerTable, Page, Row, render
-from nestling.report.words import fewer
 from nestling.scores.agree import compare
 from nestling.scores.evaluate import judge, softmax
 from nestling.targets import manifest, runtimes

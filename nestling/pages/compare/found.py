@@ -1,4 +1,4 @@
-"""What a comparison of bundles found, as plain values: compare.py fills them, compare_words.py and compare_page.py show them."""
+"""What a comparison of bundles found, as plain values: compare.py fills them, words.py and page.py show them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nestling.bundle import Step
+from nestling.measure.weighed import Weights
 
 
 @dataclass(frozen=True)
@@ -20,24 +21,6 @@ class Score:
     interval: tuple[float, float]
     images: int
     p: float | None = None
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What a network weighs before anything is run. What is None could not be told.
-
-    macs: multiply-accumulates of the backbone for one image. parameters: learned numbers of backbone and head. float_bytes: of the
-    float32 numbers that a device holds (batch norms folded, with the head). int8_bytes: of the int8 weights; compressed_bytes: of
-    the same, one layer after the other, by zlib at level 9. zeros, int8_zeros: share of the weights that are zero.
-    """
-
-    macs: int | None
-    parameters: int | None
-    float_bytes: int | None
-    zeros: float | None
-    int8_bytes: int | None = None
-    compressed_bytes: int | None = None
-    int8_zeros: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 comparable.py      which photographs
 weighed.py         MACs, parameters, bytes
-compare_files.py   the files: printed, asked, timed; the C on its machine
-compared.py        what was found; compare_words.py and compare_page.py show it
+files.py           the files: printed, asked, timed; the C on its machine
+found.py            what was found; words.py and page.py show it
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from nestling.measure.counted import HOST
 from nestling.measure.weighed import weighed
 from nestling.models.integer_runner import integer_runner
 from nestling.models.runner import float_runner
+from nestling.pages.compare.comparable import judges, learned_here
+from nestling.pages.compare.files import Made, asked, begun, on_board, timed, with_files, with_integers
+from nestling.pages.compare.found import Board, Compared, Comparison, File, Score
 from nestling.processor import processor, versions
 from nestling.progress import Advance, Progress, silent
-from nestling.report.comparable import judges, learned_here
-from nestling.report.compare_files import Made, asked, begun, on_board, timed, with_files, with_integers
-from nestling.report.compared import Board, Compared, Comparison, File, Score
 from nestling.scores.evaluate import wilson
 from nestling.targets.c import machines
 from nestling.targets.gates import chance_of

@@ -13,7 +13,7 @@ from nestling.bundle import Step
 from nestling.printable import json_text, shown
 
 if TYPE_CHECKING:
-    from nestling.report.page import Row
+    from nestling.pages.page import Row
 
 FLOAT = ("float", "fp32")  # precisions that others are compared with
 NAMES: Mapping[str, str] = {"int8": "8-bit", "fp16": "half-precision", "dynamic": "dynamic-range 8-bit"}

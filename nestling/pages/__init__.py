@@ -1,0 +1,1 @@
+"""Pages: what was measured, as HTML that asks nobody for anything, and as pictures."""

@@ -1,0 +1,1 @@
+"""Several bundles beside each other."""
