@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from photographs import folder
 
+from nestling.artifacts.export import export
 from nestling.bundle import save
 from nestling.measure.answers import agree, evaluate
 from nestling.processor import processor
-from nestling.targets.export import export
 from nestling.training.fit import FitConfig, fit
 
 SETTINGS = {

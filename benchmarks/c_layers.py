@@ -13,13 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nestling import bundle as bundles
+from nestling.artifacts.import_model import import_model
+from nestling.artifacts.yardstick import made_up
 from nestling.bundle import Bundle
-from nestling.models.import_model import import_model
+from nestling.formats.about import about
+from nestling.formats.c import folder, machines, virtual
+from nestling.formats.c.fitting import needs, whole
 from nestling.preprocess import load as load_image
-from nestling.targets.about import about
-from nestling.targets.c import folder, machines, virtual
-from nestling.targets.c.fitting import needs, whole
-from nestling.targets.yardstick import made_up
 
 
 def main() -> None:

@@ -27,9 +27,9 @@ from nestling.data.prepare import PrepareConfig, prepare
 from nestling.device.head_file import newest
 from nestling.device.manifest import SCRIPTS
 from nestling.device.package import PackConfig, pack
+from nestling.formats.executorch import run as executorch_run
 from nestling.processor import processor
 from nestling.quantization.quantize import quantize, reference_embeddings
-from nestling.targets import executorch
 from nestling.training.fit import FitConfig, fit
 
 PROBES = 100  # photographs
@@ -77,7 +77,7 @@ def _apart(package: Path, bundle: Bundle, photographs: Path) -> str:
     head, _, _ = newest(package / "head.nst")
     items = sorted(scan(photographs).items, key=lambda item: item.fingerprint)[:PROBES]
     images = np.stack(images_of(items, bundle.preprocess))
-    real = executorch.load(package / "features.pte", threads=1).features(images)
+    real = executorch_run.load(package / "features.pte", threads=1).features(images)
     steps = np.rint((real - reference_embeddings(bundle.graph, list(images))) / np.float32(head.embedding_scale)).astype(int)
     same = f"{(steps == 0).mean():.1%} of the embeddings' bytes are the C's, none is more than {abs(steps).max()} off"
     return f"features.pte on {len(items)} of them: {same}"

@@ -22,20 +22,20 @@ from photographs import folder
 from safetensors.torch import save_file
 
 from nestling import bundle as bundles
+from nestling.artifacts.export import exported
+from nestling.artifacts.import_model import import_model
+from nestling.artifacts.yardstick import expected_on
 from nestling.data.choose import for_evaluation, scan_for
 from nestling.data.folders import Item, scan
 from nestling.data.images import images_of
 from nestling.files import write_atomically
+from nestling.formats import load, runtimes
+from nestling.formats.printers import INTEGERS, PRINTERS, ExportConfig
 from nestling.measure.answers import answers
 from nestling.models.backbones import Normalise, preprocess_of
-from nestling.models.import_model import import_model
 from nestling.processor import processor, versions
 from nestling.quantization.quantize import quantize
 from nestling.scores.agree import rms
-from nestling.targets import load, runtimes
-from nestling.targets.export import exported
-from nestling.targets.printers import INTEGERS, PRINTERS, ExportConfig
-from nestling.targets.yardstick import expected_on
 from nestling.training.fit import FitConfig, fit
 
 NETWORKS = (

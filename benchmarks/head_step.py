@@ -48,11 +48,11 @@ from nestling.embedding.cache import embed
 from nestling.embedding.head import Embeddings, fit_head
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import fit_settings
+from nestling.formats.printers import FEATURES, INTEGERS, PRINTERS, ExportConfig, Job
 from nestling.graph.file import digest
 from nestling.preprocess import ImagePreprocess, to_plain
 from nestling.processor import processor
 from nestling.quantization.quantize import quantize
-from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, ExportConfig, Job
 from nestling.training.fit import FitConfig, fit
 
 BATCH, INPUTS, CLASSES = 32, 1280, 10

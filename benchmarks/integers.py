@@ -21,16 +21,17 @@ from nestling.data.demo_set import elpv
 from nestling.data.folders import scan
 from nestling.data.images import images_of
 from nestling.embedding.cache import default_cache
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
+from nestling.formats.tflite.read import read_tflite
 from nestling.graph import reference
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
-from nestling.graph.read_tflite import read_tflite
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
 from nestling.preprocess import ImagePreprocess
 from nestling.processor import processor
 from nestling.quantization.calibrate import choose_ranges, observe
-from nestling.targets import tflite
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv4_conv_small")
 EACH = 20
@@ -81,10 +82,10 @@ def row(name: str, graph: Graph, photographs: list[NDArray[np.uint8]], content: 
     return f"| {name} | {total} | {different} | {equal / total:.1%} | {largest} | {'' if content else f'{seconds:.2f}'} |"
 
 
-def answer(model: bytes, image: NDArray[np.uint8], kernels: tflite.Kernels) -> NDArray[np.generic]:
-    detail = tflite.open_interpreter(model, "the file", kernels).get_input_details()[0]
+def answer(model: bytes, image: NDArray[np.uint8], kernels: tflite_run.Kernels) -> NDArray[np.generic]:
+    detail = tflite_run.open_interpreter(model, "the file", kernels).get_input_details()[0]
     value = image[None] if detail["dtype"] is np.uint8 else (image[None] ^ np.uint8(128)).view(np.int8)
-    return tflite.run(model, [value], kernels)[0]
+    return tflite_run.run(model, [value], kernels)[0]
 
 
 def shifted(values: NDArray[np.generic]) -> NDArray[np.generic]:

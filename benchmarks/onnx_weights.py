@@ -15,12 +15,12 @@ from pathlib import Path
 from photographs import folder
 
 from nestling import bundle as bundles
+from nestling.artifacts.export import export
+from nestling.formats.printers import ExportConfig, Weights
 from nestling.graph.integers import QuantizeConfig
 from nestling.measure.bench import bench
 from nestling.processor import processor, versions
 from nestling.quantization.quantize import quantize
-from nestling.targets.export import export
-from nestling.targets.printers import ExportConfig, Weights
 from nestling.training.fit import FitConfig, fit
 
 FORMS: tuple[tuple[str, int, Weights], ...] = (

@@ -28,9 +28,16 @@ from photographs import folder
 from torch import nn
 
 from nestling import bundle as bundles
+from nestling.artifacts.yardstick import expected
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
+from nestling.formats.about import about
+from nestling.formats.executorch.graph_program import GraphProgram
+from nestling.formats.onnx import printing as onnx
+from nestling.formats.printers import PRINTERS, ExportConfig, Job
+from nestling.formats.quiet import quiet
+from nestling.formats.tflite import printing as tflite
 from nestling.graph.edit import with_nodes
 from nestling.graph.ir import Graph, Node, Quantize, Tensor
 from nestling.graph.spec import check
@@ -39,12 +46,6 @@ from nestling.preprocess import table
 from nestling.processor import processor, versions
 from nestling.quantization.quantize import quantize
 from nestling.scores.agree import rms
-from nestling.targets import onnx, tflite
-from nestling.targets.about import about
-from nestling.targets.executorch_graph import GraphProgram
-from nestling.targets.printers import PRINTERS, ExportConfig, Job
-from nestling.targets.quiet import quiet
-from nestling.targets.yardstick import expected
 from nestling.training.fit import FitConfig, fit
 
 RUNS, CALIBRATION = 10, 100

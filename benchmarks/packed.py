@@ -17,15 +17,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nestling import bundle as bundles
+from nestling.artifacts.export import export
+from nestling.artifacts.import_model import import_model
+from nestling.artifacts.yardstick import made_up
 from nestling.bundle import Bundle
+from nestling.formats.c import machines
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.measure.counted import Counted, counted
 from nestling.models.float_graph import float_graph
-from nestling.models.import_model import import_model
 from nestling.quantization.calibrate import choose_ranges, observe
-from nestling.targets.c import machines
-from nestling.targets.export import export
-from nestling.targets.yardstick import made_up
 
 CALIBRATION = 8  # images
 

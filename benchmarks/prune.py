@@ -20,12 +20,12 @@ from tempfile import TemporaryDirectory
 from photographs import folder
 
 from nestling import bundle as bundles
+from nestling.artifacts.export import exported
 from nestling.compress.prune import Measured, PruneConfig, prune
+from nestling.formats.printers import ExportConfig
 from nestling.measure.bench import bench
 from nestling.models.backbones import DEFAULT
 from nestling.processor import processor
-from nestling.targets.export import exported
-from nestling.targets.printers import ExportConfig
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.teach import TrainingConfig

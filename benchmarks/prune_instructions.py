@@ -16,16 +16,16 @@ from tempfile import TemporaryDirectory
 from photographs import folder
 
 from nestling import bundle as bundles
+from nestling.artifacts.import_model import import_model
+from nestling.artifacts.yardstick import made_up
 from nestling.bundle import Bundle
 from nestling.cli import show
 from nestling.compress.prune import PruneConfig, prune
-from nestling.models.import_model import import_model
+from nestling.formats.about import about
+from nestling.formats.c import folder as c_folder
+from nestling.formats.c import machines, virtual
+from nestling.formats.c.fitting import needs, whole
 from nestling.quantization.quantize import quantize
-from nestling.targets.about import about
-from nestling.targets.c import folder as c_folder
-from nestling.targets.c import machines, virtual
-from nestling.targets.c.fitting import needs, whole
-from nestling.targets.yardstick import made_up
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.teach import TrainingConfig

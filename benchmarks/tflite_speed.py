@@ -20,6 +20,8 @@ from time import perf_counter
 import numpy as np
 
 from nestling.bundle import Bundle
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
@@ -27,7 +29,6 @@ from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
 from nestling.processor import processor
 from nestling.quantization.calibrate import choose_ranges, observe
-from nestling.targets import tflite
 
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv2_100")
 CLASSES, RUNS = 10, 150
@@ -69,7 +70,7 @@ def theirs(name: str, python: str) -> bytes:
 
 def interleaved(models: list[bytes], threads: int) -> list[float]:
     """Median milliseconds of each, in turns."""
-    interpreters = [tflite.open_interpreter(model, "a benchmark's file", "default", threads) for model in models]
+    interpreters = [tflite_run.open_interpreter(model, "a benchmark's file", "default", threads) for model in models]
     for interpreter in interpreters:
         detail = interpreter.get_input_details()[0]
         value = np.random.default_rng(0).integers(0, 256, detail["shape"]).astype(detail["dtype"])

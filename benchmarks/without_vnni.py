@@ -22,13 +22,13 @@ from others import CALIBRATION, normalised, stock_int8_onnx
 from photographs import folder
 
 from nestling import bundle as bundles
+from nestling.artifacts.yardstick import expected
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
+from nestling.formats.printers import PRINTERS, ExportConfig, Job
 from nestling.processor import versions
 from nestling.quantization.quantize import quantize
 from nestling.scores.agree import rms
-from nestling.targets.printers import PRINTERS, ExportConfig, Job
-from nestling.targets.yardstick import expected
 from nestling.training.fit import FitConfig, fit
 
 FEW, MORE = 2, 7  # images

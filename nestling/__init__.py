@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "fit": "nestling.training.fit",
-    "import_model": "nestling.models.import_model",  # `import` on the command line
+    "import_model": "nestling.artifacts.import_model",  # `import` on the command line
     "finetune": "nestling.training.finetune",
     "distill": "nestling.training.distill",
     "prune": "nestling.compress.prune",
@@ -19,7 +19,7 @@ _VERBS = {
     "quantize": "nestling.quantization.quantize",
     "qat": "nestling.training.qat",  # `quantize --qat` on the command line
     "trace": "nestling.measure.trace",
-    "export": "nestling.targets.export",
+    "export": "nestling.artifacts.export",
     "evaluate": "nestling.measure.answers",  # `eval` on the command line; the name is Python's own
     "agree": "nestling.measure.answers",
     "predict": "nestling.measure.answers",

@@ -11,19 +11,19 @@ from typing import Any
 
 import nestling
 from nestling import bundle as bundles
+from nestling.artifacts.export import export
 from nestling.data.demo_set import elpv
 from nestling.data.folders import fingerprint, scan
 from nestling.embedding.cache import default_cache
 from nestling.errors import UnusableFile
 from nestling.files import write_atomically
+from nestling.formats.c.host import COMPILERS
+from nestling.formats.printers import INTEGERS
 from nestling.outside import Record, content, parsed
 from nestling.pages.gather import report
 from nestling.pages.page import Row
 from nestling.printable import json_text
 from nestling.progress import Progress, silent
-from nestling.targets.c.host import COMPILERS
-from nestling.targets.export import export
-from nestling.targets.printers import INTEGERS
 from nestling.temporary import sweep
 from nestling.training.fit import FitConfig, fit
 

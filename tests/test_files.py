@@ -20,11 +20,12 @@ import pytest
 from killing import child
 
 from nestling import files
+from nestling.artifacts import manifest
 from nestling.data.folders import scan
 from nestling.device import manifest as packages
 from nestling.errors import NestlingError
 from nestling.files import folder_beside, not_made, replace_folder, write_atomically
-from nestling.targets import load, manifest
+from nestling.formats import load
 from nestling.temporary import restored, scratch, sweep, temporary
 
 OLD, NEW = {"a": b"old", "sub/b": b"older"}, {"a": b"new", "c": b"newer"}

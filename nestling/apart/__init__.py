@@ -5,6 +5,6 @@ worker.py     what runs in it
 messages.py   what goes between the two: JSON and arrays of numbers
 runner.py     a Runner whose file is run there
 
-A runtime is native code, and few are made for files that somebody changed. Within the library, targets.load runs a file in the
+A runtime is native code, and few are made for files that somebody changed. Within the library, formats.load runs a file in the
 process that asks, and so do the gates of an export, whose files have just been printed.
 """

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling import targets
+from nestling import formats
 from nestling.apart.process import Limits, Process
+from nestling.formats.about import About, from_json
+from nestling.formats.layer_time import LayerTime
+from nestling.formats.runner import Runner
 from nestling.graph.ir import Array
 from nestling.preprocess import Preprocess
-from nestling.targets.about import About, from_json
-from nestling.targets.layer_time import LayerTime
-from nestling.targets.runner import Runner
 
 BUNDLE = ".nest"
 Floats = NDArray[np.float32]
@@ -81,9 +81,9 @@ class ApartRunner:
 def load(
     path: Path, threads: int | None = None, runtime: str | None = None, trust: bool = False, within: Limits | None = None
 ) -> Runner:
-    """As targets.load; a bundle, which nothing but NumPy and torch computes, in this process, all else in one of its own."""
+    """As formats.load; a bundle, which nothing but NumPy and torch computes, in this process, all else in one of its own."""
     if path.suffix == BUNDLE and not path.is_dir():
-        return targets.load(path, threads, runtime)
+        return formats.load(path, threads, runtime)
     return start(path, threads, runtime, trust, within=within)
 
 
@@ -96,7 +96,7 @@ def start(
     within: Limits | None = None,
 ) -> ApartRunner:
     """As load, bundles too. measured: for `peak`, what runtimes bring in general does not count."""
-    runtime = targets.runtime_of(path, runtime)
+    runtime = formats.runtime_of(path, runtime)
     process = _started(path, runtime, measured, within)
     said, _ = process.ask("load", {"file": str(path), "runtime": runtime, "threads": threads, "trust": trust})
     return ApartRunner(process, from_json(said, str(path)))
@@ -104,7 +104,7 @@ def start(
 
 def activations(path: Path, inputs: Sequence[Array], within: Limits | None = None) -> dict[str, Array]:
     """What every operator of a .tflite file writes under LiteRT's reference kernels, by name: see tflite.activations."""
-    process = _started(path, targets.runtime_of(path), False, within)
+    process = _started(path, formats.runtime_of(path), False, within)
     names, values = process.ask("activations", {"file": str(path)}, inputs)
     process.close()
     return dict(zip(names, values, strict=True))
@@ -112,7 +112,7 @@ def activations(path: Path, inputs: Sequence[Array], within: Limits | None = Non
 
 def layer_times(path: Path, threads: int, within: Limits | None = None) -> tuple[LayerTime, ...]:
     """How long each operation of a file takes: see report.layers."""
-    process = _started(path, targets.runtime_of(path), False, within)
+    process = _started(path, formats.runtime_of(path), False, within)
     found, _ = process.ask("layers", {"file": str(path), "threads": threads}, images=OWN_RUNS)
     process.close()
     return tuple(LayerTime(str(name), str(kind), float(ms)) for name, kind, ms in found)
@@ -120,7 +120,7 @@ def layer_times(path: Path, threads: int, within: Limits | None = None) -> tuple
 
 def gradients(path: Path, rows: int, inputs: int, within: Limits | None = None) -> Callable[..., tuple[float, Floats, Floats]]:
     """As device.learner.gradients_of, of a file on disk."""
-    process = _started(path, targets.runtime_of(path), False, within)
+    process = _started(path, formats.runtime_of(path), False, within)
     process.ask("gradients", {"file": str(path), "rows": rows, "inputs": inputs})
 
     def ask(*arrays: Array) -> tuple[float, Floats, Floats]:

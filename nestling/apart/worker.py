@@ -92,23 +92,23 @@ def _taking(source: BinaryIO) -> Callable[[int], bytes]:
 
 def _start(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     """runtime: is imported. measured: only torch is, where the runtime brings it; a device has none of it."""
-    from nestling import targets
+    from nestling import formats
 
     if not arguments["measured"]:
-        targets.prepare(arguments["runtime"])
-    elif arguments["runtime"] in targets.WITH_TORCH:
+        formats.prepare(arguments["runtime"])
+    elif arguments["runtime"] in formats.WITH_TORCH:
         import torch  # noqa: F401
     return None, ()
 
 
 def _load(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     """file, runtime, threads, trust -> what the file says of itself, as about.to_json."""
-    from nestling import targets
-    from nestling.targets.about import About, to_json
+    from nestling import formats
+    from nestling.formats.about import About, to_json
 
     _forget_peak()
     held.before = _peak()
-    runner = targets.load(Path(arguments["file"]), arguments["threads"], arguments["runtime"], arguments["trust"])
+    runner = formats.load(Path(arguments["file"]), arguments["threads"], arguments["runtime"], arguments["trust"])
     about = getattr(runner, "about", None) or About(runner.labels, runner.preprocess)
     shape = (1, *about.preprocess.size, about.preprocess.channels)
     held.runner, held.image = runner, np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
@@ -141,18 +141,18 @@ def _activations(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> A
     if held.runner is not None:
         found = held.runner.activations(arrays[0])
     else:
-        from nestling.targets import tflite
+        from nestling.formats.tflite import run as tflite_run
 
-        found = tflite.activations(Path(arguments["file"]).read_bytes(), arrays, file=arguments["file"])
+        found = tflite_run.activations(Path(arguments["file"]).read_bytes(), arrays, file=arguments["file"])
     numbers = {name: values for name, values in found.items() if values.dtype.kind in "biuf"}
     return list(numbers), list(numbers.values())
 
 
 def _layers(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     """[name, kind, milliseconds] of each operation."""
-    from nestling import targets
+    from nestling import formats
 
-    return [[time.name, time.kind, time.ms] for time in targets.layer_times(Path(arguments["file"]), arguments["threads"])], ()
+    return [[time.name, time.kind, time.ms] for time in formats.layer_times(Path(arguments["file"]), arguments["threads"])], ()
 
 
 def _gradients(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:

@@ -35,12 +35,12 @@ def command(
     """
     from dataclasses import asdict
 
+    from nestling.artifacts import manifest
+    from nestling.formats.c.trusted import ABOUT, require_trusted
     from nestling.measure.bench import bench, listed, to_plain
     from nestling.measure.counted import counted, machine_of
     from nestling.measure.layers import layer_tables
     from nestling.pages.layer_pictures import draw
-    from nestling.targets import manifest
-    from nestling.targets.c.trusted import ABOUT, require_trusted
     from nestling.temporary import restored
 
     try:

@@ -37,9 +37,9 @@ def command(
 
     Example:  nestling export parts.nest --to pte,tflite,onnx --precision int8 -o out/
     """
-    from nestling.targets.c.plan_report import parse_size
-    from nestling.targets.export import exported, require_passed
-    from nestling.targets.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, C, ExportConfig, Weights
+    from nestling.artifacts.export import exported, require_passed
+    from nestling.formats.c.plan.report import parse_size
+    from nestling.formats.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, C, ExportConfig, Weights
 
     machines = [form.removeprefix(C) for form in FORMATS if form.startswith(C)]
     formats = ["c", *(form for form in FORMATS if not form.startswith(C))]

@@ -24,8 +24,8 @@ def command(
 
     Example:  nestling import mobilenet.tflite --labels labels.txt -o mobilenet.nest
     """
+    from nestling.artifacts.import_model import import_model, read_labels
     from nestling.bundle import save
-    from nestling.models.import_model import import_model, read_labels
 
     names = read_labels(labels) if labels else None
     bundle = import_model(file, names, _numbers("--mean", mean), _numbers("--std", std))

@@ -24,9 +24,9 @@ def command(
     """
     from nestling import bundle as bundles
     from nestling.files import write_atomically
-    from nestling.targets.c import machines
-    from nestling.targets.c.fitting import CODE, advice, needs, verdict, whole
-    from nestling.targets.c.plan_report import draw, parse_size, picture
+    from nestling.formats.c import machines
+    from nestling.formats.c.fitting import CODE, advice, needs, verdict, whole
+    from nestling.formats.c.plan.report import draw, parse_size, picture
 
     target, sizes = machines.machine(machine), (parse_size(ram), parse_size(flash))
     loaded = bundles.load(bundle)

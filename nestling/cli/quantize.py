@@ -167,7 +167,7 @@ def _show_training(found: "Qat") -> None:
 
 def _budget(bits: str, budget: str, bits_weights: int) -> int | None:
     """Bytes; None without --bits auto."""
-    from nestling.targets.c.plan_report import parse_size
+    from nestling.formats.c.plan.report import parse_size
 
     if bits not in ("", "auto"):
         raise typer.BadParameter(f"--bits is auto, found {bits!r}; one number for all layers is --bits-weights")

@@ -116,7 +116,7 @@ def _print(found: "Comparison") -> None:
 
 def _wanted(to: str, precision: str) -> tuple[tuple[str, str], ...]:
     """(format, precision) of the files; () where --to was not given."""
-    from nestling.targets.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, C
+    from nestling.formats.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, C
 
     if not to:
         return ()

@@ -24,6 +24,8 @@ from nestling.embedding.engine import Engine
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
+from nestling.formats.tflite.printing import print_graph
+from nestling.formats.tflite.run import open_interpreter
 from nestling.graph.integers import quantized_weight
 from nestling.graph.ir import OUT_AXIS, Graph
 from nestling.graph.macs import macs
@@ -35,7 +37,6 @@ from nestling.models.graph_module import GraphModule
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation, judge
-from nestling.targets.tflite import open_interpreter, print_graph
 
 RUNTIME = f"float32 .tflite in LiteRT {litert}"  # of every `ms` here
 ROUNDS, RUNS = 7, 15  # of timing: so many turns of so many images

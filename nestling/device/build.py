@@ -19,7 +19,7 @@ import executorch
 
 from nestling.device.manifest import RUNNER, System
 from nestling.errors import NestlingError
-from nestling.targets.c import machines
+from nestling.formats.c import machines
 
 RUNTIME = Path(__file__).with_name("runtime")
 LEAST_CMAKE = (3, 28)  # earlier ones write "$ORIGIN" wrongly
@@ -30,7 +30,7 @@ LIBRARIES = tuple(  # of ExecuTorch, that net_runner is linked with
 
 @dataclass(frozen=True)
 class Target:
-    """system, machine: as --for and --machine name it. c_machine: as targets.c.machines calls it.
+    """system, machine: as --for and --machine name it. c_machine: as formats.c.machines calls it.
 
     processor: as the operating system calls it, "" where there is none; prefix: of a compiler for it on other computers; install:
     Debian packages of that compiler.

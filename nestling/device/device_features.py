@@ -19,10 +19,10 @@ from nestling.device.parts import Parts
 from nestling.embedding.cache import embed
 from nestling.embedding.engine import Engine, Image, Vector
 from nestling.errors import UnusableFile
+from nestling.formats.executorch import run as executorch_run
+from nestling.formats.executorch.run import Program
 from nestling.outside import content
 from nestling.progress import Progress
-from nestling.targets import executorch
-from nestling.targets.executorch import Program
 
 FILE = "features.pte"
 AGAIN = "pack the package again:  nestling pack my8.nest --for linux -o pkg/"
@@ -62,7 +62,7 @@ def checked_features(package: Path, head: HeadFile, apart: bool = False) -> Chec
         raise UnusableFile(f"{package} has no {FILE}: it is not for a computer with Python.", AGAIN)
     expected, found = listed[FILE].sha256, content(path, AGAIN)
     require_sum(path, found, expected)
-    program = start(path) if apart else executorch.load_bytes(found, str(path))
+    program = start(path) if apart else executorch_run.load_bytes(found, str(path))
     if program.about.gives != "embedding":
         raise UnusableFile(f"{path} gives logits, not the embedding.", AGAIN)
     if program.about.graph != head.graph:

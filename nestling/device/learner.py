@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from nestling.device.head_format import HeadFile, MomentType, Training
 from nestling.device.training_program import BIAS, MASKED, METHOD, MOST, WEIGHT
 from nestling.errors import NestlingError, UnusableFile
-from nestling.targets.executorch import import_runtime
-from nestling.targets.quiet import quiet
+from nestling.formats.executorch.run import import_runtime
+from nestling.formats.quiet import quiet
 
 Floats = NDArray[np.float32]
 

@@ -20,6 +20,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from nestling import bundle as bundles
+from nestling.artifacts.gates import judge
+from nestling.artifacts.yardstick import expected, made_up
 from nestling.bundle import PARTS, Bundle
 from nestling.data.choose import part, training_data
 from nestling.device import head_file, manifest
@@ -35,16 +37,14 @@ from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import fit_settings
 from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile
 from nestling.files import digest_of, not_made, replace_folder
+from nestling.formats.c import machines
+from nestling.formats.printers import FEATURES, INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
 from nestling.graph.file import digest
 from nestling.graph.head import Head
 from nestling.preprocess import to_plain
 from nestling.printable import shown
 from nestling.progress import Progress, silent
 from nestling.scores import doubts
-from nestling.targets.c import machines
-from nestling.targets.gates import judge
-from nestling.targets.printers import FEATURES, INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
-from nestling.targets.yardstick import expected, made_up
 from nestling.temporary import restored
 from nestling.trust import MAC
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, mm, nn
 from torch.nn.functional import log_softmax
 
-from nestling.targets.quiet import quiet
+from nestling.formats.quiet import quiet
 
 METHOD = "forward"
 WEIGHT, BIAS = "weight", "bias"  # what the program calls its parameters

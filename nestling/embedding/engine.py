@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nestling.formats.onnx.openvino import import_openvino, openvino_core
 from nestling.models.backbones import Network, Normalise
 from nestling.preprocess import Preprocess
-from nestling.targets.openvino import import_openvino, openvino_core
 
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]

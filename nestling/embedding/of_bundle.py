@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from nestling.bundle import Bundle
 from nestling.embedding.engine import Engine, engine_of
+from nestling.formats.about import about
+from nestling.formats.onnx.printing import print_graph
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
-from nestling.targets.about import about
-from nestling.targets.onnx import print_graph
 
 
 def bundle_engine(bundle: Bundle, count: int) -> Engine:

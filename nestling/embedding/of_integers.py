@@ -19,8 +19,9 @@ import numpy as np
 from ai_edge_litert import __version__ as version
 
 from nestling.embedding.engine import Engine, Image, Vector
+from nestling.formats.tflite.printing import print_graph
+from nestling.formats.tflite.run import Kernels, open_interpreter
 from nestling.graph.ir import Graph
-from nestling.targets.tflite import Kernels, open_interpreter, print_graph
 
 
 def integer_engine(graph: Graph, kernels: Kernels = "default") -> Engine:

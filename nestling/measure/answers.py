@@ -19,12 +19,12 @@ from nestling.data.stream import stream
 from nestling.data.survey import said_of_asked, survey
 from nestling.embedding.cache import default_cache
 from nestling.errors import NestlingError, UnusableData
+from nestling.formats import known_split
+from nestling.formats.runner import Runner
 from nestling.preprocess import load as load_image
 from nestling.progress import Progress, silent
 from nestling.scores.agree import Agreement, compare
 from nestling.scores.evaluate import Evaluation, judge, softmax
-from nestling.targets import known_split
-from nestling.targets.runner import Runner
 
 CHUNK = 64  # images held at once
 

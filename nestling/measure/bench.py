@@ -15,14 +15,15 @@ import numpy as np
 
 from nestling import bundle as bundles
 from nestling.apart.runner import ApartRunner, start
+from nestling.artifacts import manifest
+from nestling.artifacts.manifest import Artifact
+from nestling.artifacts.yardstick import Expected, expected
 from nestling.errors import UnusableFile
+from nestling.formats import runtimes
+from nestling.formats.c.trusted import require_trusted
+from nestling.formats.printers import FEATURES, INTEGERS
 from nestling.progress import Progress, silent
 from nestling.scores.agree import rms
-from nestling.targets import manifest, runtimes
-from nestling.targets.c.trusted import require_trusted
-from nestling.targets.manifest import Artifact
-from nestling.targets.printers import FEATURES, INTEGERS
-from nestling.targets.yardstick import Expected, expected
 from nestling.temporary import restored
 
 ROUNDS, RUNS = 7, 15

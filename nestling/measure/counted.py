@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nestling import bundle as bundles
+from nestling.artifacts.yardstick import expected
 from nestling.errors import NestlingError
+from nestling.formats.c import machines, virtual
+from nestling.formats.c.trusted import copied, require_trusted
+from nestling.formats.printers import C
 from nestling.measure.bench import listed
 from nestling.progress import Progress, silent
-from nestling.targets.c import machines, virtual
-from nestling.targets.c.trusted import copied, require_trusted
-from nestling.targets.printers import C
-from nestling.targets.yardstick import expected
 
 HOST = "host"  # is timed like every other file
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from nestling import bundle as bundles
 from nestling.apart.runner import layer_times
+from nestling.artifacts.manifest import Artifact
+from nestling.formats import LAYERS, runtimes
+from nestling.formats.layer_time import LayerTime, with_names
+from nestling.formats.printers import ExportConfig, Job
 from nestling.graph.ir import Graph
 from nestling.graph.macs import macs
 from nestling.measure.bench import listed
 from nestling.progress import Progress, silent
-from nestling.targets import LAYERS, runtimes
-from nestling.targets.layer_time import LayerTime, with_names
-from nestling.targets.manifest import Artifact
-from nestling.targets.printers import ExportConfig, Job
 
 NAMELESS = ".pte"  # nothing in it says which layer an operation is; the other formats' files do
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnusableData
 from nestling.files import replace_folder
+from nestling.formats.tflite.file import FileTensor, parse
 from nestling.graph import reference
 from nestling.graph.ends import with_head
 from nestling.graph.ir import Array, Graph, Tensor
-from nestling.graph.tflite_file import FileTensor, parse
 from nestling.preprocess import load as load_image
 from nestling.printable import json_text
 from nestling.temporary import restored
@@ -148,14 +148,14 @@ def against(layers: Sequence[Layer], model: bytes, file: str, ask: Ask | None = 
     Integer values must be equal; float ones within SAME_INTEGERS or SAME_FLOATS of the layer's largest.
     Raises NestlingError where the two have no tensor in common, or the file takes something else.
     """
-    from nestling.targets import tflite
+    from nestling.formats.tflite import run as tflite_run
 
     described = parse(model, file)
     counts = Counter(tensor.name for tensor in described.tensors)
     if len(described.inputs) != 1:
         raise NestlingError(f"{file} takes {len(described.inputs)} inputs, not one image.")
     feed = _feed(layers, described.tensors[described.inputs[0]], file)
-    found = ask([feed]) if ask is not None else tflite.activations(model, [feed], file=file)
+    found = ask([feed]) if ask is not None else tflite_run.activations(model, [feed], file=file)
     once = {name: values for name, values in found.items() if counts[name] == 1}
     return _compared(layers, once, {tensor.name for tensor in described.tensors if _is_old(tensor)}, file)
 

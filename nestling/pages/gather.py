@@ -13,12 +13,17 @@ from PIL import Image
 
 from nestling import bundle as bundles
 from nestling.apart.runner import load
+from nestling.artifacts import manifest
+from nestling.artifacts.manifest import Artifact
 from nestling.bundle import Bundle
 from nestling.data.choose import for_evaluation, part, scan_for, training_data
 from nestling.data.folders import Dataset, Item
 from nestling.data.images import read_images
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
+from nestling.formats import runtimes
+from nestling.formats.c.trusted import require_trusted
+from nestling.formats.printers import FEATURES, INTEGERS
 from nestling.measure.answers import answers
 from nestling.measure.bench import Timing, bench
 from nestling.measure.counted import counted, machine_of
@@ -32,10 +37,6 @@ from nestling.quantization.explain import LayerCost, explain
 from nestling.quantization.quantize import float_network
 from nestling.scores.agree import compare
 from nestling.scores.evaluate import judge, softmax
-from nestling.targets import manifest, runtimes
-from nestling.targets.c.trusted import require_trusted
-from nestling.targets.manifest import Artifact
-from nestling.targets.printers import FEATURES, INTEGERS
 
 EXPLAINED = 16  # images; the answer is which layers matter, not how much to a decimal
 EXAMPLES = 6  # of each kind

@@ -16,6 +16,8 @@ from nestling.data.choose import part, training_data
 from nestling.data.images import read_images
 from nestling.errors import NestlingError
 from nestling.files import write_atomically
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph.head import Head
 from nestling.graph.integers import SHARING
 from nestling.graph.ir import Graph, Node
@@ -25,7 +27,6 @@ from nestling.progress import Progress, silent
 from nestling.quantization.calibrate import batches, sqnr
 from nestling.quantization.quantize import Quantized
 from nestling.quantization.simulate import rest_from, simulated
-from nestling.targets import tflite
 
 T = torch.Tensor
 Image = NDArray[np.uint8]
@@ -104,7 +105,7 @@ def _sqnr(graph: Graph, integers: Graph, images: Sequence[Image], progress: Prog
     module = GraphModule(graph).eval()
     with progress("comparing layers", len(images)) as advance:
         for image in images:
-            steps = tflite.activations(model, (image[None],))
+            steps = tflite_run.activations(model, (image[None],))
 
             def compare(name: str, value: T, steps: Mapping[str, NDArray[np.generic]] = steps) -> T:
                 quant = integers.tensors[name].quant if name in integers.tensors else None

@@ -30,11 +30,11 @@ from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.files import write_atomically
+from nestling.formats.nest.integers import integer_runner
 from nestling.graph.ends import ending, ending_in
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import create
-from nestling.models.integer_runner import integer_runner
 from nestling.models.weights import package_of
 from nestling.preprocess import Preprocess
 from nestling.progress import Progress, silent

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.targets.c.layers import Constant, Layer, Parts, Pointers, Program, Read, Scratch, Struct, Written, bytes_of
+from nestling.formats.c.kernels.layers import Constant, Layer, Parts, Pointers, Program, Read, Scratch, Struct, Written, bytes_of
 
-RUNTIME = Path(str(files("nestling.targets.c") / "runtime"))
+RUNTIME = Path(str(files("nestling.formats.c") / "runtime"))
 GUARD = 64  # bytes around every buffer
 BYTE = 0xA5  # what they, and buffers that nothing has written, hold
 SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float}

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.artifacts.import_model import import_model
+from nestling.formats.about import About
+from nestling.formats.c.folder import print_network, write
+from nestling.formats.c.machines import machine
 from nestling.graph import ir
 from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.head import Head
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
-from nestling.models.import_model import import_model
 from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess
-from nestling.targets.about import About
-from nestling.targets.c.folder import print_network, write
-from nestling.targets.c.machines import machine
 
 
 def quant(scale: float, zero: int = 0) -> Quant:

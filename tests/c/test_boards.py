@@ -11,10 +11,10 @@ from c.networks import headed, imported, noise, printed
 from graph.quantization_cases import Everything, calibrated, captured, pictures, seeded, small_timm
 from numpy.testing import assert_allclose
 
+from nestling.formats.c import virtual
+from nestling.formats.c.machines import Machine, machine
 from nestling.graph import reference
 from nestling.graph.ir import Graph
-from nestling.targets.c import virtual
-from nestling.targets.c.machines import Machine, machine
 
 Shared = Callable[[str], Path]
 BOARDS = ("linux-arm64", "cortex-m4", "cortex-m7", "cortex-m55", "rv32imc")

@@ -16,14 +16,14 @@ from c.networks import Net, about_of, headed, imported, noise, printed, quant, s
 from graph.quantization_cases import Everything, calibrated, captured, pictures, seeded
 
 from nestling.errors import NestlingError, UnsupportedOp, UnusableData
+from nestling.formats.c import host, machines
+from nestling.formats.c.folder import print_network, write
+from nestling.formats.c.lower import lower
 from nestling.graph import ir, reference
 from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.graph.macs import macs
-from nestling.targets.c import host, machines
-from nestling.targets.c.folder import print_network, write
-from nestling.targets.c.lower import lower
 
 Shared = Callable[[str], Path]
 MODEL = {"nestling_model.h", "nestling_model.c", "nestling_weights.h", "nestling_weights.c"}
@@ -83,11 +83,11 @@ def test_the_same_network_gives_the_same_bytes() -> None:
 def test_printing_needs_no_torch(shared_data: Shared, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from nestling.models.import_model import import_model\n"
+        "from nestling.artifacts.import_model import import_model\n"
         "from nestling.graph.ends import with_own_end\n"
-        "from nestling.targets.about import about\n"
-        "from nestling.targets.c.folder import print_network, write\n"
-        "from nestling.targets.c.machines import machine\n"
+        "from nestling.formats.about import about\n"
+        "from nestling.formats.c.folder import print_network, write\n"
+        "from nestling.formats.c.machines import machine\n"
         "bundle = import_model(Path(sys.argv[1]))\n"
         "write(print_network(with_own_end(bundle.graph), about(bundle), machine('cortex-m4')), Path(sys.argv[2]))\n"
         "print('torch' in sys.modules)"

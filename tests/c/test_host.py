@@ -14,13 +14,13 @@ from graph.quantization_cases import Everything, Inverted, calibrated, captured,
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats.c import host
+from nestling.formats.c.host import CRunner
 from nestling.graph import ir, reference
 from nestling.graph.ends import with_int8_head
 from nestling.graph.head import Head
 from nestling.graph.integers import Range
 from nestling.graph.ir import Graph
-from nestling.targets.c import host
-from nestling.targets.c.host import CRunner
 
 Shared = Callable[[str], Path]
 SHARED = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "mobilenet_v2_1_0_224_quant.tflite")

@@ -17,11 +17,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
+from nestling.formats.c.lower import lower
 from nestling.graph import ir, reference
 from nestling.graph.edit import tidy
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.graph.spec import check
-from nestling.targets.c.lower import lower
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONGER = settings(QUICK, max_examples=300)

@@ -23,15 +23,15 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
+from nestling.formats.c import host, virtual
+from nestling.formats.c.kernels.few_bits import with_packed_weights
+from nestling.formats.c.kernels.layers import Layer, Program, Room
+from nestling.formats.c.lower import lower
+from nestling.formats.c.plan.plan import Step, plan
 from nestling.graph import ir, reference
 from nestling.graph.ir import Graph, Tensor
 from nestling.graph.packed import bits_for, pack, unpack
 from nestling.graph.spec import check
-from nestling.targets.c import host, virtual
-from nestling.targets.c.layers import Layer, Program, Room
-from nestling.targets.c.lower import lower
-from nestling.targets.c.packing import with_packed_weights
-from nestling.targets.c.plan import Step, plan
 
 Shared = Callable[[str], Path]
 Case = tuple[Graph, NDArray[Any]]

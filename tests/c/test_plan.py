@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from nestling.formats.c.plan.plan import Plan, Step, plan
+from nestling.formats.tflite.read import read_tflite
 from nestling.graph.ir import DepthwiseConv2d, Graph, Node
 from nestling.graph.passes import prepare
-from nestling.graph.read_tflite import read_tflite
-from nestling.targets.c.plan import Plan, Step, plan
 
 
 @dataclass(frozen=True)

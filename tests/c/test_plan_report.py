@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from nestling.errors import NestlingError
-from nestling.targets.c.plan import Plan, Step, plan
-from nestling.targets.c.plan_report import draw, fits, parse_size, picture
+from nestling.formats.c.plan.plan import Plan, Step, plan
+from nestling.formats.c.plan.report import draw, fits, parse_size, picture
 
 STEPS = (Step("stem", ("in",), "a", scratch=1000), Step("deep & wide", ("a",), "b", over="a"), Step("head", ("b",), "out"))
 

@@ -10,10 +10,10 @@ import pytest
 from c.networks import Net, about_of, headed
 
 from nestling.errors import NotTrusted, UnusableFile
+from nestling.formats.c.folder import print_network, write
+from nestling.formats.c.machines import machine
+from nestling.formats.c.trusted import copied, is_known, require_trusted
 from nestling.graph import ir
-from nestling.targets.c.folder import print_network, write
-from nestling.targets.c.machines import machine
-from nestling.targets.c.trusted import copied, is_known, require_trusted
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from nestling.errors import NestlingError
-from nestling.targets.c import machines, virtual
-from nestling.targets.c.machines import Machine, machine
+from nestling.formats.c import machines, virtual
+from nestling.formats.c.machines import Machine, machine
 
 TOY = Path(__file__).parent / "toy"
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)

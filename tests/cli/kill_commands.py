@@ -40,10 +40,10 @@ from PIL import Image
 from safetensors import safe_open
 from training.small import save_backbone
 
+import nestling.artifacts.export
 import nestling.device.learn
 import nestling.device.learner
 import nestling.quantization.quantize
-import nestling.targets.export
 import nestling.training.fit
 import nestling.training.teach  # noqa: F401  # once, not in each child
 from nestling import files
@@ -51,9 +51,9 @@ from nestling.cli.main import main
 from nestling.device import package
 from nestling.device.head_file import newest
 from nestling.device.head_format import to_bytes
-from nestling.targets import executorch
-from nestling.targets.openvino import import_openvino
-from nestling.targets.quiet import quiet
+from nestling.formats.executorch import printing as executorch
+from nestling.formats.onnx.openvino import import_openvino
+from nestling.formats.quiet import quiet
 from nestling.temporary import restored
 
 COLOURS = {"apple": (200, 40, 40), "lime": (60, 190, 60), "plum": (90, 40, 160)}

@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 import seeds
 
 import nestling.cli.main
+import nestling.formats.c.fitting
 import nestling.measure.answers
 import nestling.scores.agree
-import nestling.targets.c.fitting
 import nestling.training.fit  # noqa: F401  # all imported once, before the forks
 from nestling import bundle as bundles
 from nestling.__main__ import main
-from nestling.targets import tflite
+from nestling.formats.tflite import printing as tflite
 
 HOSTILE = (
     "red\x1b[31m\x07", "a\x9b2J\x7f", "\u202egnp.x\u2066\u200f\u061c", "n\u200be\u2028w\x85l\rx", "\udc80\ud800", "[red]:smile:*/",

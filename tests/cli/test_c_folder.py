@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cli.conftest import Nestling
 
-from nestling.targets.c import machines, virtual
+from nestling.formats.c import machines, virtual
 
 if shutil.which("cc") is None:
     pytest.skip("needs a C compiler: apt-get install gcc libc6-dev", allow_module_level=True)

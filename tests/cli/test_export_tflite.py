@@ -10,9 +10,9 @@ from cli.conftest import Nestling
 
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
+from nestling.formats import load, printers
 from nestling.graph.ir import Graph
 from nestling.models.float_graph import float_graph
-from nestling.targets import load, printers
 
 
 @pytest.fixture(scope="module")

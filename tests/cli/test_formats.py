@@ -12,8 +12,8 @@ from cli.conftest import Nestling
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
 from nestling.errors import UnsupportedOp
+from nestling.formats import load, printers
 from nestling.graph.ir import Graph
-from nestling.targets import load, printers
 
 FILES = [
     *(f"fruit-{precision}.{form}" for form in ("pte", "features.pte", "onnx") for precision in ("fp32", "int8")),

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from nestling import bundle as bundles
 from nestling.apart.runner import load
+from nestling.artifacts import manifest
 from nestling.device import head_file
 from nestling.device import manifest as packed
-from nestling.graph.read_tflite import read_tflite
+from nestling.formats.tflite.read import read_tflite
 from nestling.preprocess import load as load_image
-from nestling.targets import manifest
 
 GOLDEN = [path for path in sorted((Path(__file__).parents[1] / "golden").iterdir()) if (path / "answers.json").is_file()]
 ANSWERS = [(folder, name) for folder in GOLDEN for name in json.loads((folder / "answers.json").read_text())]

@@ -10,10 +10,11 @@ from cli.conftest import Nestling
 from nestling import bundle as bundles
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
+from nestling.formats.nest.floats import float_runner
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph import spec
 from nestling.graph.ends import with_head
-from nestling.models.runner import float_runner
-from nestling.targets import tflite
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_the_yardstick_is_what_litert_and_torch_answer(quantized: tuple[Path, di
     made = bundles.load(quantized[0])
     images = images_of(part(training_data(made, None), made, "val"), made.preprocess)
     model = tflite.print_graph(with_head(made.graph, made.head))
-    judged = np.concatenate([tflite.run(model, [image[None]])[0] for image in images])
+    judged = np.concatenate([tflite_run.run(model, [image[None]])[0] for image in images])
     np.testing.assert_allclose(made.yardstick.logits, judged, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(made.yardstick.float_logits, float_runner(made)(np.stack(images)), rtol=1e-3, atol=1e-3)
 

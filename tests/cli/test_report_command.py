@@ -8,8 +8,8 @@ import pytest
 from cli.conftest import Nestling, rounded
 
 from nestling import bundle as bundles
-from nestling.targets.c import machines
-from nestling.targets.c.virtual import toolchain_missing
+from nestling.formats.c import machines
+from nestling.formats.c.virtual import toolchain_missing
 
 
 @pytest.mark.slow  # it quantises, compiles for two machines and runs one in QEMU

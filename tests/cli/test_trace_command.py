@@ -10,8 +10,8 @@ from cli.conftest import Nestling
 from fuzz.seeds import small_bundles, small_graph
 
 from nestling import bundle as bundles
+from nestling.formats.tflite.printing import print_graph
 from nestling.measure.trace import network
-from nestling.targets.tflite import print_graph
 
 
 @pytest.fixture(scope="module")

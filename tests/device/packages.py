@@ -18,14 +18,14 @@ from nestling.device.head_format import HeadFile, Training, to_bytes
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.device.training_program import print_training_program
 from nestling.device.whose import signed
+from nestling.formats.about import About
+from nestling.formats.executorch import printing as executorch
+from nestling.formats.executorch.graph_program import GraphProgram
+from nestling.formats.executorch.symmetric import symmetric_weights
 from nestling.graph import ir
 from nestling.graph.file import digest
 from nestling.graph.ir import Graph
 from nestling.preprocess import ImagePreprocess, to_plain
-from nestling.targets import executorch
-from nestling.targets.about import About
-from nestling.targets.executorch_graph import GraphProgram
-from nestling.targets.executorch_weights import symmetric_weights
 
 PREPROCESS = ImagePreprocess((12, 12), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
 COLOURS = {"apple": (200, 40, 40), "lime": (60, 190, 60), "plum": (90, 40, 160), "sky": (90, 160, 230), "coal": (40, 40, 40)}

@@ -19,11 +19,11 @@ from PIL import Image
 
 from nestling.device.head_file import made, save
 from nestling.device.head_format import HeadFile, Training
+from nestling.formats.about import About
 from nestling.graph import ir
 from nestling.graph.file import digest
 from nestling.graph.ir import Graph
 from nestling.preprocess import ImagePreprocess
-from nestling.targets.about import About
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "nestling" / "device" / "runtime"

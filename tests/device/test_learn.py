@@ -29,10 +29,10 @@ from nestling.device.order import order
 from nestling.device.parts import HEADING, parts, read_split
 from nestling.device.replay import room
 from nestling.errors import NestlingError, UnusableData, UnusableFile
+from nestling.formats.executorch import run as executorch_run
 from nestling.graph import reference
 from nestling.preprocess import load as load_image
 from nestling.progress import Advance, Progress, silent
-from nestling.targets import executorch
 
 STEP_OFF = 0.01  # what a step's difference in a few embeddings makes of the weights
 FRUIT = ("apple", "lime", "plum")
@@ -281,7 +281,7 @@ def test_programs_of_somebody_else_learn_the_same_in_processes_of_their_own(
     ours = learn(packed, data, replace(config, output=packed / "ours.nst"))
     monkeypatch.setenv("NESTLING_CONFIG", str(tmp_path / "another"))
     monkeypatch.setenv("NESTLING_CACHE", str(tmp_path / "another cache"))
-    for module, name in ((executorch, "load_bytes"), (learner, "gradients_of")):
+    for module, name in ((executorch_run, "load_bytes"), (learner, "gradients_of")):
         monkeypatch.delattr(module, name)  # neither is run here
     assert trained(learn(packed, data, replace(config, output=packed / "theirs.nst"))) == trained(ours)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from nestling.device.head_file import HeadFile, Training, from_bytes, inputs_of, to_bytes
 from nestling.device.order import order
-from nestling.targets.c import virtual
-from nestling.targets.c.machines import files, machine
+from nestling.formats.c import virtual
+from nestling.formats.c.machines import files, machine
 
 MACHINES = ("linux-arm64", "cortex-m4", "rv32imc")
 SOURCES = ("nestling_head.h", "nestling_head.c")

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from nestling import bundle as bundles
 from nestling import trust
+from nestling.artifacts.import_model import import_model
 from nestling.bundle import Bundle
 from nestling.cli import pack as command
 from nestling.data.choose import part, training_data
@@ -35,11 +36,10 @@ from nestling.device.package import PackConfig, pack
 from nestling.device.places import Ssh
 from nestling.device.push import PushConfig, push
 from nestling.errors import GateFailed, NestlingError, UnusableData
-from nestling.models.import_model import import_model
+from nestling.formats.c import machines, virtual
+from nestling.formats.executorch import run as executorch_run
+from nestling.formats.printers import Job, Printed
 from nestling.quantization.quantize import quantize, reference_embeddings
-from nestling.targets import executorch
-from nestling.targets.c import machines, virtual
-from nestling.targets.printers import Job, Printed
 from nestling.training.fit import FitConfig, fit
 
 CLASSES = {"apple": (190, 60, 50), "lime": (110, 140, 60), "plum": (110, 70, 120)}
@@ -255,7 +255,7 @@ def test_executorch_in_cpp_learns_with_the_same_head(linux: Path, place: Path, b
     listed_rightly(package_, ARM64_FILES | {"features.pte", "head_train.pte", *build.LIBRARIES})
     there, loaded = on(package_, None), bundles.load(bundle)
     assert loaded.head is not None
-    backbone, found = executorch.load(package_ / "features.pte", threads=1), []
+    backbone, found = executorch_run.load(package_ / "features.pte", threads=1), []
     for which in ("val", "test"):
         items = part(training_data(loaded, None), loaded, which)  # type: ignore[arg-type]
         x = backbone.features(np.stack(images_of(items, loaded.preprocess)))

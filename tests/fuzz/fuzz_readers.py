@@ -31,18 +31,20 @@ from damage import Rng, archive, as_text, damaged, damaged_arrays, damaged_json,
 from seeds import bundle_files, json_files, list_files, small_graph, tensor_files, tflite_files, weighted
 
 from nestling import bundle as bundles
-from nestling import outside, targets
+from nestling import formats, outside
+from nestling.artifacts import manifest
+from nestling.artifacts.import_model import import_model, read_labels
 from nestling.data.lists import read_list, read_names
 from nestling.device import manifest as packages
 from nestling.device.parts import read_split
 from nestling.embedding import cache as features
 from nestling.errors import NestlingError
+from nestling.formats import about
+from nestling.formats.onnx import file as onnx_file
+from nestling.formats.tflite.normalization import normalization
+from nestling.formats.tflite.read import read_tflite
 from nestling.graph import file as graph_file
-from nestling.graph.read_tflite import read_tflite
-from nestling.models.import_model import import_model, read_labels
 from nestling.models.weights import fill, read_state
-from nestling.targets import about, manifest, onnx_file
-from nestling.targets.tflite_normalization import normalization
 from nestling.training.loop_state import load_state
 
 MEMORY = 2**30
@@ -128,7 +130,7 @@ class Cases:
         data = damaged_bundle(self.bundles[rng.integers(len(self.bundles))], self.bundles, rng)
         found = bundles.from_bytes(data, "case.nest")
         if found.graph is not None:
-            targets.load(self._written("case.nest", data))
+            formats.load(self._written("case.nest", data))
 
     def _graph(self, rng: Rng) -> None:
         plain, arrays = self.graphs[rng.integers(2)]

@@ -17,19 +17,19 @@ from safetensors.torch import save
 from torch import nn
 
 from nestling import bundle as bundles
+from nestling.artifacts.manifest import Artifact
 from nestling.bundle import Bundle, Split, Step, Timm, Yardstick
 from nestling.device import manifest as packages
 from nestling.device.manifest import Manifest, PackedFile
+from nestling.formats.about import About, to_json
+from nestling.formats.onnx.printing import print_graph as print_onnx
+from nestling.formats.tflite.printing import print_graph
 from nestling.graph import ir
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
 from nestling.preprocess import ImagePreprocess, to_plain
-from nestling.targets.about import About, to_json
-from nestling.targets.manifest import Artifact
-from nestling.targets.onnx import print_graph as print_onnx
-from nestling.targets.tflite import print_graph
 from nestling.training.loop_state import Epoch, State, save_state
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"

@@ -14,9 +14,10 @@ from fuzz.seeds import bundle_files, json_files, tensor_files
 
 from nestling import bundle as bundles
 from nestling import outside
+from nestling.artifacts import manifest
 from nestling.device import manifest as packages
 from nestling.errors import NestlingError
-from nestling.targets import about, manifest
+from nestling.formats import about
 from nestling.training.loop_state import load_state
 
 Read = Callable[[bytes], object]

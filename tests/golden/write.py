@@ -27,9 +27,9 @@ from graph.quantization_cases import Everything, captured, seeded
 from torch_networks import randomised
 
 from nestling.apart.runner import load
+from nestling.formats.tflite import printing as tflite
 from nestling.preprocess import ImagePreprocess, to_plain
 from nestling.preprocess import load as load_image
-from nestling.targets import tflite
 
 SIDE = 16
 COLOURS = {"good": (200, 60, 40), "bad ü": (60, 180, 70)}

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch_networks import randomised
 
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
 from nestling.graph.passes import prepare
 from nestling.models.capture.capture import capture
 from nestling.models.plain import plain
 from nestling.quantization.calibrate import Statistics, choose_ranges, observe
-from nestling.targets import tflite
 
 SIDE = 16
 TABLE = ((np.arange(256, dtype=np.float64)[None] / 255 - [[0.5], [0.4], [0.45]]) / [[0.25], [0.2], [0.3]]).astype(np.float32)
@@ -107,7 +108,7 @@ def calibrated(
 def litert(graph: Graph, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """The real numbers that LiteRT's reference kernels give for the printed graph."""
     model, quant = tflite.print_graph(graph), graph.tensors[graph.outputs[0]].quant
-    rows = np.concatenate([tflite.run(model, [image[None]])[0] for image in images])
+    rows = np.concatenate([tflite_run.run(model, [image[None]])[0] for image in images])
     return rows if quant is None else (rows.astype(np.float32) - quant.zero_point) * quant.scale
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from hypothesis import strategies as st
 
+from nestling.formats.tflite.print_operators import same_padding
 from nestling.graph import ir
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
-from nestling.targets.tflite_operators import same_padding
 
 Draw = Callable[[st.SearchStrategy], object]
 

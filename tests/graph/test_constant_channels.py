@@ -13,10 +13,11 @@ from strategies import graphs
 from test_properties import LONGER, valid
 from torch import nn
 
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph.constant_channels import without_constant_channels
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import OUT_AXIS, Graph, same
-from nestling.targets import tflite
 
 SHUT, OPEN, LIFTED = 3, 5, 7  # channels of the expansion: never above 0; a positive constant; one that opens only at borders
 
@@ -100,6 +101,6 @@ def test_random_graphs_with_empty_rows_answer_as_before(case: tuple, seed: int) 
             rows[rng.random(len(rows)) < 0.5] *= rng.choice([0.0, 1e-9])
             tensors[weight.name] = replace(weight, data=np.ascontiguousarray(np.moveaxis(rows, 0, OUT_AXIS[node.op])))
     sparse = replace(graph, tensors=tensors)
-    found = tflite.run(tflite.print_graph(without_constant_channels(sparse)), [value])
-    for ours, theirs in zip(found, tflite.run(tflite.print_graph(sparse), [value]), strict=True):
+    found = tflite_run.run(tflite.print_graph(without_constant_channels(sparse)), [value])
+    for ours, theirs in zip(found, tflite_run.run(tflite.print_graph(sparse), [value]), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * max(float(np.abs(theirs).max()), 1e-6))

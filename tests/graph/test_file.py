@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats.tflite.read import read_tflite
 from nestling.graph import ir
 from nestling.graph.file import digest, from_plain, to_plain
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor, same
-from nestling.graph.read_tflite import read_tflite
 
 
 def small() -> Graph:

@@ -8,10 +8,11 @@ import pytest
 from quantization_cases import Inverted, calibrated, captured, litert, pictures, seeded, torch_float
 
 from nestling.errors import NestlingError
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph.ends import with_head, with_int8_head
 from nestling.graph.head import Head
 from nestling.graph.integers import Range
-from nestling.targets import tflite
 
 IMAGES = pictures(20)
 
@@ -31,7 +32,7 @@ def test_a_float_head_on_float_and_on_integers() -> None:
 
 def test_features_are_a_second_output() -> None:
     integers, _ = calibrated(captured(seeded(Inverted)), IMAGES)
-    logits, embedding = tflite.run(tflite.print_graph(with_head(integers, head(), features=True)), [IMAGES[0][None]])
+    logits, embedding = tflite_run.run(tflite.print_graph(with_head(integers, head(), features=True)), [IMAGES[0][None]])
     assert logits.shape == (1, 5)
     np.testing.assert_allclose(embedding, litert(integers, IMAGES[:1]), rtol=1e-6)
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from strategies import STEPS, graphs, old_graphs
 
 from nestling.errors import UnusableFile
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
+from nestling.formats.tflite.read import read_tflite
 from nestling.graph import ir, reference, spec
 from nestling.graph.ir import Array, Graph
-from nestling.graph.read_tflite import read_tflite
-from nestling.targets import tflite
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONGER = settings(QUICK, max_examples=200)
@@ -45,7 +46,7 @@ def test_chains_of_ops_equal_litert_reference_kernels(case: Case) -> None:
 @given(case=graphs(integer=False, most=4))
 def test_float_graphs_agree_with_litert(case: Case) -> None:
     graph, value = valid(case)
-    judged = tflite.run(tflite.print_graph(graph), [value])
+    judged = tflite_run.run(tflite.print_graph(graph), [value])
     for ours, theirs in zip(reference.run(graph, value).values(), judged, strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * max(float(np.abs(theirs).max()), 1e-6))
@@ -66,14 +67,14 @@ def test_an_old_uint8_network_is_printed_as_it_was(case: Case) -> None:
     graph, value = valid(case)
     printed = tflite.print_graph(graph)
     assert ir.same(graph, read_tflite(printed)[0])
-    (theirs,) = tflite.run(printed, [value.view(np.uint8) ^ np.uint8(128)])
+    (theirs,) = tflite_run.run(printed, [value.view(np.uint8) ^ np.uint8(128)])
     assert theirs.dtype == np.uint8
     (ours,) = reference.run(graph, value).values()
     np.testing.assert_array_equal(ours.view(np.uint8) ^ np.uint8(128), theirs)
 
 
 def assert_equal_bytes(graph: Graph, value: Array) -> None:
-    judged = tflite.run(tflite.print_graph(graph), [value])
+    judged = tflite_run.run(tflite.print_graph(graph), [value])
     for ours, theirs in zip(reference.run(graph, value).values(), judged, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)

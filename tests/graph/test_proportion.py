@@ -13,12 +13,12 @@ from ai_edge_litert import schema_py_generated as schema
 from fuzz.seeds import small_graph
 
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats.tflite import metadata as tflite_metadata
+from nestling.formats.tflite.flatbuffer import FileTensor, Listing, Operator, write
+from nestling.formats.tflite.read import read_tflite
 from nestling.graph import ir, reference, spec, windows
 from nestling.graph.file import from_plain, to_plain
 from nestling.graph.ir import Array, Graph, Node, Tensor
-from nestling.graph.read_tflite import read_tflite
-from nestling.targets import tflite_metadata
-from nestling.targets.tflite_flatbuffer import FileTensor, Listing, Operator, write
 
 CODE = schema.BuiltinOperator
 MIB = 2**20

@@ -15,11 +15,11 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite.flatbuffer import FileTensor, Listing, Operator, write
+from nestling.formats.tflite.read import read_tflite
 from nestling.graph import reference
 from nestling.graph.ir import Array, Graph, Quant, same
-from nestling.graph.read_tflite import read_tflite
-from nestling.targets import tflite
-from nestling.targets.tflite_flatbuffer import FileTensor, Listing, Operator, write
 
 CODE = schema.BuiltinOperator
 RELU, RELU6 = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6
@@ -96,7 +96,7 @@ def test_shapes_and_names_are_those_of_litert(name: str, shared_data: Callable[[
 def test_reading_imports_no_torch(shared_data: Callable[[str], Path]) -> None:
     path = shared_data("resnet8_cifar10_int8.tflite")
     code = (
-        "import sys; from pathlib import Path; from nestling.graph.read_tflite import read_tflite;"
+        "import sys; from pathlib import Path; from nestling.formats.tflite.read import read_tflite;"
         f"read_tflite(Path({str(path)!r})); assert not any(m.split('.')[0] == 'torch' for m in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nestling.errors import UnusableData
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
+from nestling.formats.tflite.read import read_tflite
 from nestling.graph import ir, reference
 from nestling.graph.ir import Attrs, Graph, Node, Quant, Tensor
-from nestling.graph.read_tflite import read_tflite
 from nestling.graph.spec import check
-from nestling.targets import tflite
 
 INTEGER = ["vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "mobilenet_v2_1_0_224_quant.tflite"]
 Bytes = NDArray[np.uint8]
@@ -120,7 +121,7 @@ def assert_as_litert(graph: Graph, *feeds: NDArray[np.int8], shift: bool = False
     printed = tflite.print_graph(graph)
     if shift:
         feeds_in_file = tuple((feed.view(np.uint8) ^ np.uint8(128)) for feed in feeds)
-    (want,) = tflite.run(printed, feeds_in_file if shift else feeds)
+    (want,) = tflite_run.run(printed, feeds_in_file if shift else feeds)
     assert (want.dtype == np.uint8) == shift
     ours = reference.run(graph, dict(zip(graph.inputs, feeds, strict=True)))
     assert_array_equal(ours[graph.outputs[0]], signed(want))
@@ -230,7 +231,7 @@ def test_old_uint8_kernels(op: str) -> None:
         nodes[1:] = [Node("reshape", ("p",), ("f",), ir.Reshape()), Node(op, ("f", *inputs[1:]), ("y",), attrs)]
     graph = check(Graph({t.name: t for t in tensors}, tuple(nodes), ("x",), ("y",)))
     feed = np.random.default_rng(0).integers(-128, 128, x).astype(np.int8)
-    (want,) = tflite.run(tflite.print_graph(graph), (feed.view(np.uint8) ^ np.uint8(128),))
+    (want,) = tflite_run.run(tflite.print_graph(graph), (feed.view(np.uint8) ^ np.uint8(128),))
     assert_array_equal(reference.run(graph, feed)["y"], signed(want))
 
 
@@ -266,7 +267,7 @@ def test_float_softmax_of_large_numbers() -> None:
     x = np.array([[1000, 999, -1000, 0]], np.float32)
     tensors = {name: Tensor(name, (1, 4), "float32") for name in ("x", "y")}
     graph = check(Graph(tensors, (Node("softmax", ("x",), ("y",), ir.Softmax()),), ("x",), ("y",)))
-    (want,) = tflite.run(tflite.print_graph(graph), (x,))
+    (want,) = tflite_run.run(tflite.print_graph(graph), (x,))
     assert_allclose(reference.run(graph, x)["y"], want, rtol=1e-5)
 
 
@@ -298,7 +299,7 @@ def test_table_answers_every_byte_of_every_channel(dtype: str) -> None:
     ]
     graph = check(Graph({t.name: t for t in tensors}, (Node("table", ("x", "t"), ("y",), ir.Table()),), ("x",), ("y",)))
     image = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 3, axis=3)
-    (want,) = tflite.run(tflite.print_graph(graph), (image,))
+    (want,) = tflite_run.run(tflite.print_graph(graph), (image,))
     assert_array_equal(reference.run(graph, image)["y"], want)
 
 

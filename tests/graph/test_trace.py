@@ -15,14 +15,14 @@ from numpy.testing import assert_array_equal
 from quantization_cases import Inverted, calibrated, captured, pictures, seeded
 
 from nestling.errors import NestlingError, UnusableData
+from nestling.formats.tflite.flatbuffer import Listing
+from nestling.formats.tflite.flatbuffer import write as as_file
+from nestling.formats.tflite.print_operators import PRINTERS
+from nestling.formats.tflite.printing import _file_tensor, as_uint8, print_graph
 from nestling.graph import reference
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 from nestling.measure.trace import against, against_c, network, traced, write
-from nestling.targets.tflite import _file_tensor, as_uint8, print_graph
-from nestling.targets.tflite_flatbuffer import Listing
-from nestling.targets.tflite_flatbuffer import write as as_file
-from nestling.targets.tflite_operators import PRINTERS
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
 

@@ -18,14 +18,14 @@ from models.test_import_model import standard_metadata
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nestling import bundle as bundles
+from nestling.artifacts.import_model import import_model
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
+from nestling.formats.nest.floats import float_runner
+from nestling.formats.nest.integers import integer_runner
+from nestling.formats.tflite.printing import print_graph
 from nestling.graph import reference
 from nestling.graph.ir import Array, Graph, Quant
-from nestling.models.import_model import import_model
-from nestling.models.integer_runner import integer_runner
-from nestling.models.runner import float_runner
-from nestling.targets.tflite import print_graph
 
 SIDE = 9
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

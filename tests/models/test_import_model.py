@@ -20,19 +20,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
 from nestling import bundle as bundles
+from nestling.artifacts.import_model import import_model, read_labels
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats import load
+from nestling.formats.nest.floats import float_runner
+from nestling.formats.nest.integers import integer_runner
+from nestling.formats.tflite.flatbuffer import Listing, write
+from nestling.formats.tflite.printing import print_graph
 from nestling.graph import reference
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.models.backbones import build
-from nestling.models.import_model import import_model, read_labels
-from nestling.models.integer_runner import integer_runner
-from nestling.models.runner import float_runner
 from nestling.preprocess import ImagePreprocess, to_plain
-from nestling.targets import load
-from nestling.targets.tflite import print_graph
-from nestling.targets.tflite_flatbuffer import Listing, write
 
 Shared = Callable[[str], Path]
 
@@ -327,12 +327,12 @@ import sys
 from pathlib import Path
 from nestling import bundle as bundles
 from nestling.graph.ends import with_head
-from nestling.targets import load
-from nestling.targets.tflite import print_graph
+from nestling.formats import load
+from nestling.formats.tflite.printing import print_graph
 bundle = bundles.load(Path(sys.argv[1]))
 Path(sys.argv[2]).write_bytes(print_graph(with_head(bundle.graph, bundle.head), labels=bundle.labels))
 load(Path(sys.argv[1]))
-from nestling.models.import_model import import_model
+from nestling.artifacts.import_model import import_model
 import_model(Path(sys.argv[2]))
 from nestling.graph import trace
 heavy = {"torch", "timm", "openvino", "executorch"} & set(sys.modules)
@@ -391,5 +391,5 @@ def test_a_quick_runner_believes_kernels_only_once_they_agree(monkeypatch: pytes
     images = RNG.integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
     expected = integer_runner(bundle)(images)
     for kernels in (lambda image: np.zeros((1, 8), np.int8), lambda image: np.zeros((1, 8), np.float32), None):
-        monkeypatch.setattr("nestling.models.integer_runner._kernels", lambda graph, kernels=kernels: kernels)
+        monkeypatch.setattr("nestling.formats.nest.integers._kernels", lambda graph, kernels=kernels: kernels)
         assert_array_equal(integer_runner(bundle, quick=True)(images), expected)

@@ -22,6 +22,7 @@ from test_page import Reader
 from test_page_in_browser import STICKS_OUT, TEXTS_OF_PICTURES
 
 from nestling import bundle as bundles
+from nestling.artifacts import manifest
 from nestling.bundle import Bundle, Split, Step
 from nestling.data.folders import scan
 from nestling.errors import NestlingError, UnusableData
@@ -38,7 +39,6 @@ from nestling.pages.compare.words import headings, lines, markdown, points, prob
 from nestling.pages.pictures import Point, front
 from nestling.quantization.quantize import quantize
 from nestling.scores.evaluate import wilson
-from nestling.targets import manifest
 from nestling.training.fit import FitConfig, fit
 
 NETWORK, SIZE = "mobilenetv2_050", 32

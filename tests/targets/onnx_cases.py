@@ -10,14 +10,15 @@ import pytest
 from hypothesis import reject
 
 from nestling.errors import UnusableFile
+from nestling.formats.about import About
+from nestling.formats.onnx.printing import print_graph
+from nestling.formats.onnx.run import activations
+from nestling.formats.onnx.runtimes import OPEN, Runtime, import_onnxruntime
 from nestling.graph import reference
 from nestling.graph.ir import Array, Conv2d, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check
 from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess
-from nestling.targets.about import About
-from nestling.targets.onnx import activations, print_graph
-from nestling.targets.onnx_runtimes import OPEN, Runtime, import_onnxruntime
 
 onnxruntime = import_onnxruntime()
 SIXTEEN = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, Reading(1023, "srgb")))

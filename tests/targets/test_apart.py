@@ -15,12 +15,12 @@ from ai_edge_litert import schema_py_generated as schema
 from fuzz.seeds import PREPROCESS, tflite_files
 from onnx import TensorProto, helper, numpy_helper
 
-from nestling import targets
+from nestling import formats
 from nestling.apart import messages, runner
 from nestling.apart.process import Limits
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats.about import About, to_json
 from nestling.measure.bench import bench
-from nestling.targets.about import About, to_json
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
 ENDLESS = 2**60
@@ -99,7 +99,7 @@ def is_gone(process: int) -> bool:
 def test_a_file_answers_as_it_does_in_this_process(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.tflite"
     path.write_bytes(whole)
-    there, here = runner.load(path), targets.load(path)
+    there, here = runner.load(path), formats.load(path)
     np.testing.assert_array_equal(there(IMAGES), here(IMAGES))
     assert (there.labels, there.preprocess) == (here.labels, here.preprocess)
     with pytest.raises(NestlingError, match=r"x\.tflite.* gives logits only"):

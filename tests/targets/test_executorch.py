@@ -11,15 +11,16 @@ import torch
 from graph.quantization_cases import Everything, Inverted, calibrated, captured, litert, pictures, seeded, torch_float
 
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
+from nestling.formats.about import About, Gives, from_json, to_json
+from nestling.formats.executorch import printing as executorch
+from nestling.formats.executorch import run as executorch_run
+from nestling.formats.executorch.graph_program import GraphProgram
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.integers import Range, quant_of
 from nestling.graph.ir import Graph, Node, Table, Tensor
 from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess
-from nestling.targets import executorch
-from nestling.targets.about import About, Gives, from_json, to_json
-from nestling.targets.executorch_graph import GraphProgram
 
 PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, Reading(16383, "srgb"))
 UNSEEN = pictures(24, seed=1)
@@ -29,8 +30,8 @@ def what(gives: Gives = "logits", preprocess: ImagePreprocess = PREPROCESS) -> A
     return About(("a", "b"), preprocess, 3, "print", gives)
 
 
-def printed(graph: Graph, about: About) -> executorch.Program:
-    return executorch.load_bytes(executorch.print_program(GraphProgram(graph).eval(), about).content, "x.pte")
+def printed(graph: Graph, about: About) -> executorch_run.Program:
+    return executorch_run.load_bytes(executorch.print_program(GraphProgram(graph).eval(), about).content, "x.pte")
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +46,12 @@ def head(backbone: Graph) -> Head:
 
 
 @pytest.fixture(scope="module")
-def features_program(backbone: Graph) -> executorch.Program:
+def features_program(backbone: Graph) -> executorch_run.Program:
     return printed(backbone, what("embedding"))
 
 
 @pytest.fixture(scope="module")
-def logits_program(backbone: Graph, head: Head) -> executorch.Program:
+def logits_program(backbone: Graph, head: Head) -> executorch_run.Program:
     return printed(with_head(backbone, head), what())
 
 
@@ -83,7 +84,7 @@ def test_labels_that_are_not_its_scores_are_refused(backbone: Graph, head: Head)
 # ---- embedding and logits ------------------------------------------------------------------------------------------------------
 
 
-def test_the_backbone_alone_gives_the_embeddings_real_numbers(backbone: Graph, features_program: executorch.Program) -> None:
+def test_the_backbone_alone_gives_the_embeddings_real_numbers(backbone: Graph, features_program: executorch_run.Program) -> None:
     """As LiteRT's reference kernels have them, but for the steps that one rounding instead of two makes."""
     step = backbone.tensors[backbone.outputs[0]].quant.scale[0]
     found, wanted = features_program.features(np.stack(UNSEEN)), litert(backbone, UNSEEN)
@@ -93,7 +94,7 @@ def test_the_backbone_alone_gives_the_embeddings_real_numbers(backbone: Graph, f
 
 
 def test_each_program_gives_what_it_says_and_nothing_else(
-    head: Head, features_program: executorch.Program, logits_program: executorch.Program
+    head: Head, features_program: executorch_run.Program, logits_program: executorch_run.Program
 ) -> None:
     images = np.stack(UNSEEN[:4])
     np.testing.assert_allclose(
@@ -106,7 +107,7 @@ def test_each_program_gives_what_it_says_and_nothing_else(
 
 
 def test_no_images_give_no_rows_of_the_right_width(
-    backbone: Graph, features_program: executorch.Program, logits_program: executorch.Program
+    backbone: Graph, features_program: executorch_run.Program, logits_program: executorch_run.Program
 ) -> None:
     nothing = np.zeros((0, 16, 16, 3), np.uint8)
     assert logits_program(nothing).shape == (0, 2)
@@ -114,7 +115,7 @@ def test_no_images_give_no_rows_of_the_right_width(
 
 
 @pytest.mark.parametrize("images", [np.zeros((1, 15, 16, 3), np.uint8), np.zeros((1, 16, 16, 3), np.float32)])
-def test_other_images_are_refused_with_what_it_takes(logits_program: executorch.Program, images: np.ndarray) -> None:
+def test_other_images_are_refused_with_what_it_takes(logits_program: executorch_run.Program, images: np.ndarray) -> None:
     with pytest.raises(NestlingError, match=r"uint8 images of shape \(16, 16, 3\)"):
         logits_program(images)
 
@@ -123,7 +124,7 @@ def test_a_damaged_program_is_refused_by_name(backbone: Graph) -> None:
     content = executorch.print_program(GraphProgram(backbone).eval(), what("embedding")).content
     for damaged in (b"", b"no program at all", content[: len(content) // 2]):
         with pytest.raises(UnusableFile, match=r"torn\.pte"):
-            executorch.load_bytes(damaged, "torn.pte")
+            executorch_run.load_bytes(damaged, "torn.pte")
 
 
 # ---- normalisation -------------------------------------------------------------------------------------------------------------

@@ -10,15 +10,16 @@ from graph.quantization_cases import TABLE, Everything, Inverted, calibrated, ca
 from torch import nn
 
 from nestling.errors import UnsupportedOp
+from nestling.formats.about import About
+from nestling.formats.executorch import printing as executorch
+from nestling.formats.executorch import run as executorch_run
+from nestling.formats.executorch.graph_program import GraphProgram
 from nestling.graph import ir
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
 from nestling.preprocess import ImagePreprocess
-from nestling.targets import executorch
-from nestling.targets.about import About
-from nestling.targets.executorch_graph import GraphProgram
 
 CALIBRATION, UNSEEN = pictures(32), pictures(40, seed=1)
 WHAT = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))
@@ -35,7 +36,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Graph, bytes]:
 def test_it_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, Graph, bytes]) -> None:
     module, graph, content = case
     reference = litert(graph, UNSEEN)
-    answers = executorch.load_bytes(content, "x.pte").features(np.stack(UNSEEN))
+    answers = executorch_run.load_bytes(content, "x.pte").features(np.stack(UNSEEN))
     quantisation = np.sqrt(np.mean((torch_float(module, UNSEEN) - reference) ** 2))
     assert np.sqrt(np.mean((answers - reference) ** 2)) < 0.75 * quantisation
 
@@ -105,7 +106,9 @@ def test_odd_forms_are_computed_as_the_graph_has_them() -> None:
     """In float to rounding errors, in integers to a step or two of a softmax that ten other roundings lead to."""
     graph, images = forms(), pictures(40, 8)
     integers, _ = calibrated(graph, images[:20])
-    floats, steps = (executorch.load_bytes(program_of(some).content, "x").features(np.stack(images)) for some in (graph, integers))
+    floats, steps = (
+        executorch_run.load_bytes(program_of(some).content, "x").features(np.stack(images)) for some in (graph, integers)
+    )
     wanted, reference = litert(graph, images), litert(integers, images)
     np.testing.assert_allclose(floats, wanted, atol=1e-5)
     assert np.std(wanted, 0).mean() > 9 / 256  # or a constant would do
@@ -125,7 +128,7 @@ def test_a_constant_of_four_dimensions_is_one_a_channel() -> None:
         Node("mean", ("y",), ("out",), ir.Mean()),
     )
     graph, images = check(Graph(tensors, nodes, ("image",), ("out",))), pictures(4, 8)
-    answers = executorch.load_bytes(program_of(graph).content, "x").features(np.stack(images))
+    answers = executorch_run.load_bytes(program_of(graph).content, "x").features(np.stack(images))
     np.testing.assert_allclose(answers, litert(graph, images), atol=1e-5)
 
 

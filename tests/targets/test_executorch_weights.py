@@ -11,16 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nestling.artifacts.import_model import import_model
+from nestling.formats.about import about
+from nestling.formats.executorch import printing as executorch
+from nestling.formats.executorch import run as executorch_run
+from nestling.formats.executorch.graph_program import GraphProgram
+from nestling.formats.executorch.symmetric import Requantised, symmetric_weights
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph import ir
 from nestling.graph.edit import tidy
 from nestling.graph.ends import ending, with_own_end
 from nestling.graph.ir import Graph, Node, Quant, Tensor, same
 from nestling.graph.spec import check
-from nestling.models.import_model import import_model
-from nestling.targets import executorch, tflite
-from nestling.targets.about import about
-from nestling.targets.executorch_graph import GraphProgram
-from nestling.targets.executorch_weights import Requantised, symmetric_weights
 
 Shared = Callable[[str], Path]
 CHANNELS = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}
@@ -154,7 +157,7 @@ def reference_difference(old: Graph, new: Graph) -> np.ndarray:
     off = []
     for seed in range(8):
         image = np.random.default_rng(seed).integers(0, 256, old.tensors["x"].shape).astype(np.uint8)
-        was, now = tflite.run(models[0], [image])[0], tflite.run(models[1], [(image ^ np.uint8(128)).view(np.int8)])[0]
+        was, now = tflite_run.run(models[0], [image])[0], tflite_run.run(models[1], [(image ^ np.uint8(128)).view(np.int8)])[0]
         off.append((was.astype(int) - 128 - now).reshape(-1))
     return np.stack(off)
 
@@ -221,10 +224,10 @@ def blots(count: int, side: int) -> np.ndarray:
     return np.clip(images, 0, 255).astype(np.uint8)
 
 
-def scores(model: bytes, graph: Graph, name: str, images: np.ndarray, kernels: tflite.Kernels) -> np.ndarray:
+def scores(model: bytes, graph: Graph, name: str, images: np.ndarray, kernels: tflite_run.Kernels) -> np.ndarray:
     """What LiteRT computes at a tensor, as real numbers; the graph says how they are stored, 128 lower in old networks."""
     rows, quant = [], graph.tensors[name].quant
-    interpreter = tflite.open_interpreter(model, name, kernels)
+    interpreter = tflite_run.open_interpreter(model, name, kernels)
     source, out = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     for image in images:
         interpreter.set_tensor(source["index"], image[None])
@@ -239,9 +242,9 @@ def scores(model: bytes, graph: Graph, name: str, images: np.ndarray, kernels: t
 def original_scores(path: Path, graph: Graph, name: str, images: np.ndarray) -> np.ndarray:
     """What LiteRT's reference kernels compute in the file as it is, before its softmax."""
     rows, quant, model = [], graph.tensors[name].quant, path.read_bytes()
-    unsigned = tflite.open_interpreter(model, str(path)).get_input_details()[0]["dtype"] == np.uint8
+    unsigned = tflite_run.open_interpreter(model, str(path)).get_input_details()[0]["dtype"] == np.uint8
     for image in images:
-        values = tflite.activations(model, [image[None] if unsigned else (image[None] ^ np.uint8(128)).view(np.int8)])[name]
+        values = tflite_run.activations(model, [image[None] if unsigned else (image[None] ^ np.uint8(128)).view(np.int8)])[name]
         rows.append((values.astype(np.float64).reshape(-1) - (128 if unsigned else 0) - quant.zero_point) * quant.scale)
     return np.stack(rows)
 
@@ -271,7 +274,7 @@ def test_an_imported_network_answers_as_its_file(
     logits = ending(graph).logits
     reference = original_scores(path, graph, logits, images)
     quick = scores(tflite.print_graph(tidy(replace(graph, outputs=(logits,)))), graph, logits, images, "default")
-    found = executorch.load_bytes(printed.content, "x.pte", 1)(images)
+    found = executorch_run.load_bytes(printed.content, "x.pte", 1)(images)
     noise, own = (np.sqrt(np.mean((other - reference) ** 2)) for other in (found, quick))
     assert noise <= most * own, (noise, own)
     assert noise < 0.25 * np.sqrt(np.mean((reference - reference.mean(0)) ** 2))

@@ -11,16 +11,16 @@ import pytest
 from graph.quantization_cases import Inverted, calibrated, captured, pictures, seeded
 from torch import nn
 
+from nestling.artifacts import gates, manifest
+from nestling.artifacts.export import export, exported
+from nestling.artifacts.gates import Judgement, dropped, judge
+from nestling.artifacts.yardstick import Expected, expected
 from nestling.bundle import Bundle, Step, save
 from nestling.errors import GateFailed
+from nestling.formats.printers import PRINTERS, ExportConfig, Job, Printed, Printer
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Tensor
 from nestling.preprocess import ImagePreprocess
-from nestling.targets import gates, manifest
-from nestling.targets.export import export, exported
-from nestling.targets.gates import Judgement, dropped, judge
-from nestling.targets.printers import PRINTERS, ExportConfig, Job, Printed, Printer
-from nestling.targets.yardstick import Expected, expected
 
 LABELS = ("ant", "bee", "cat", "dog")
 MEAN, STD = (0.5, 0.4, 0.45), (0.25, 0.2, 0.3)  # quantization_cases.TABLE's

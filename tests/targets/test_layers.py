@@ -13,14 +13,19 @@ from graph.quantization_cases import Inverted, calibrated, captured, pictures, s
 from torch import Tensor, nn
 
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats.about import About
+from nestling.formats.executorch import layer_times as executorch_layers
+from nestling.formats.executorch import printing as executorch
+from nestling.formats.executorch import run as executorch_run
+from nestling.formats.executorch.graph_program import GraphProgram
+from nestling.formats.layer_time import LayerTime, named, with_names
+from nestling.formats.tflite import layer_times as tflite_layers
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.preprocess import ImagePreprocess
-from nestling.targets import executorch, executorch_layers, tflite, tflite_layers
-from nestling.targets.about import About
-from nestling.targets.executorch_graph import GraphProgram
-from nestling.targets.layer_time import LayerTime, named, with_names
 
 SIDE = 64
 WHAT = About(("a", "b"), ImagePreprocess((SIDE, SIDE), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))
@@ -109,7 +114,7 @@ def test_the_images_cast_is_all_that_runs_outside_the_delegate(inverted: tuple[G
 
 def test_a_programs_layers_make_up_a_run_and_the_heavy_one_is_the_slowest(heavy: tuple[Graph, bytes]) -> None:
     graph, content = heavy
-    program = executorch.load_bytes(content, "x.pte", 1)
+    program = executorch_run.load_bytes(content, "x.pte", 1)
     image = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     require_a_run_of(lambda: with_names(executorch_layers.layer_times(content, 2, 1), graph), lambda: program(image), graph)
 
@@ -148,7 +153,7 @@ OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 def written(model: bytes) -> list[str]:
     """The tensors that the file's convolutions and fully connected layers write, in the file's order, as LiteRT lists them."""
-    interpreter = tflite.open_interpreter(model, "x", "reference")
+    interpreter = tflite_run.open_interpreter(model, "x", "reference")
     names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
     return [names[int(op["outputs"][0])] for op in interpreter._get_ops_details() if op["op_name"] in OPERATORS]
 
@@ -172,7 +177,7 @@ def test_printed_floats_are_timed_in_every_precision(precision: tflite.Precision
 def test_a_tflites_layers_make_up_a_run_and_the_heavy_one_is_the_slowest(heavy: tuple[Graph, bytes]) -> None:
     graph, _ = heavy
     model = tflite.print_graph(graph)
-    interpreter = tflite.open_interpreter(model, "x")
+    interpreter = tflite_run.open_interpreter(model, "x")
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.zeros((1, SIDE, SIDE, 3), np.uint8))
     require_a_run_of(lambda: tflite_layers.layer_times(model, 2, 1), interpreter.invoke, graph)
 

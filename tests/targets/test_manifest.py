@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from nestling.artifacts import manifest
+from nestling.artifacts.manifest import Artifact
 from nestling.device import manifest as packages
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.errors import UnusableFile
-from nestling.targets import manifest
-from nestling.targets.manifest import Artifact
 
 WHOLE = Artifact(
     "a-int8.pte", "pte", "int8", 1000, "ab" * 32, 1.0, 0.5, 0.1, 0.2, 0.3, 200, 1.5, "../a.nest", 0.9, 4000, (1, 8), ("noise",),

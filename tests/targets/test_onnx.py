@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from targets.onnx_cases import EMBEDDING, RUNTIMES, SIXTEEN, WEIGHTS, as_input, judge, one_node, outputs, quant, steps_off
 
 from nestling.errors import UnsupportedOp
+from nestling.formats.onnx.printing import print_graph
+from nestling.formats.onnx.run import activations, load_bytes
 from nestling.graph import ir, reference
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
-from nestling.targets.onnx import activations, load_bytes, print_graph
 
 # ---- node by node ---------------------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 from targets.onnx_cases import RUNTIMES, SIXTEEN
 
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats.about import About
+from nestling.formats.onnx.layer_times import layer_times
+from nestling.formats.onnx.printing import print_graph
+from nestling.formats.onnx.run import load, load_bytes
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
-from nestling.targets.about import About
-from nestling.targets.onnx import layer_times, load, load_bytes, print_graph
 
 IMAGES = np.stack(pictures(3))
 WHAT = About(("good", "bad apple", "süß 果物"), SIXTEEN.preprocess, 3, "ab")
@@ -200,8 +202,8 @@ import numpy as np
 from nestling.graph import ir
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.preprocess import ImagePreprocess
-from nestling.targets import onnx
-from nestling.targets.about import About
+from nestling.formats import onnx
+from nestling.formats.about import About
 table = np.linspace(-1, 1, 256, dtype=np.float32)[None].repeat(3, 0)
 tensors = [Tensor("image", (1, 8, 8, 3), "uint8"), Tensor("t", (3, 256), "float32", table), Tensor("x", (1, 8, 8, 3), "float32")]
 tensors.append(Tensor("y", (1, 3), "float32"))

@@ -13,13 +13,15 @@ from onnx import numpy_helper
 from targets.onnx_cases import EMBEDDING, EXACT, RUNTIMES, SIXTEEN, WEIGHTS, judge, needs_exact_products, outputs, quant, session
 from torch import nn
 
+from nestling.artifacts.import_model import import_model
+from nestling.formats.about import about
+from nestling.formats.onnx.printing import print_graph
+from nestling.formats.onnx.run import activations, load_bytes
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph import ir
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph, Node, Tensor
-from nestling.models.import_model import import_model
-from nestling.targets import tflite
-from nestling.targets.about import about
-from nestling.targets.onnx import activations, load_bytes, print_graph
 
 CALIBRATION, UNSEEN = pictures(32), pictures(40, seed=1)
 
@@ -171,7 +173,7 @@ def test_imported_networks_keep_their_integers_and_their_end(shared_data: Callab
     image = np.random.default_rng(0).integers(0, 256, bundle.graph.tensors[bundle.graph.inputs[0]].shape).astype(np.uint8)
     judge(bundle.graph, image, weights)
     answer = load_bytes(print_graph(bundle.graph, about(bundle), weights), name, 1)(image)
-    (steps,) = tflite.run(tflite.print_graph(bundle.graph), [image])
+    (steps,) = tflite_run.run(tflite.print_graph(bundle.graph), [image])
     grid = bundle.graph.tensors[bundle.graph.outputs[0]].quant
     shift = 128 if steps.dtype == np.uint8 else 0
     wanted = (steps.astype(np.float32) - shift - grid.zero_point) * grid.scale

@@ -15,11 +15,12 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
+from nestling.formats.tflite import printing as tflite
+from nestling.formats.tflite import run as tflite_run
 from nestling.graph import ir
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
 from nestling.pictures import Reading
 from nestling.preprocess import ImagePreprocess, to_plain
-from nestling.targets import tflite
 
 RNG = np.random.default_rng(0)
 KERNELS = ("reference", "builtin", "default")
@@ -66,7 +67,7 @@ def every_byte(channels: int) -> Array:
 def answered(graph: Graph, kernels: str) -> Array:
     """[C, 256]: what LiteRT answers to every byte."""
     channels = graph.tensors["image"].shape[3]
-    (out,) = tflite.run(tflite.print_graph(graph), [every_byte(channels)], kernels)
+    (out,) = tflite_run.run(tflite.print_graph(graph), [every_byte(channels)], kernels)
     return out.reshape(256, channels).T
 
 
@@ -183,7 +184,7 @@ def printed(tmp_path: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(("precision", "tolerance"), [("as-is", 1e-5), ("fp16", 2e-3), ("dynamic", 3e-2)])
 def test_float_precisions_answer_as_torch(printed: Callable[..., Path], precision: str, tolerance: float, kernels: str) -> None:
     graph, pictures = network(size=9), images(5, 9)
-    runner = tflite.load(printed(graph, precision), kernels)
+    runner = tflite_run.load(printed(graph, precision), kernels)
     for ours, judge in zip((runner(pictures), runner.features(pictures)), torch_answer(graph, pictures), strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, judge, rtol=0, atol=tolerance * np.abs(judge).max())
@@ -200,7 +201,9 @@ def test_smaller_precisions_are_smaller() -> None:
 def test_fp16_leaves_what_half_precision_cannot_hold() -> None:
     graph = network()
     huge = replace(graph.tensors["head.bias"], data=np.full(3, 1e5, np.float32))
-    (logits, _) = tflite.run(tflite.print_graph(replace(graph, tensors={**graph.tensors, "head.bias": huge}), "fp16"), [images(1)])
+    (logits, _) = tflite_run.run(
+        tflite.print_graph(replace(graph, tensors={**graph.tensors, "head.bias": huge}), "fp16"), [images(1)]
+    )
     np.testing.assert_allclose(logits, 1e5, rtol=1e-3)
 
 
@@ -219,7 +222,7 @@ def test_constants_are_aligned_to_16_bytes() -> None:
 
 def test_tensor_names_are_kept() -> None:
     graph = network()
-    found = tflite.activations(tflite.print_graph(graph), [images(1)])
+    found = tflite_run.activations(tflite.print_graph(graph), [images(1)])
     assert {"x", "conv", "dw", "pool", "embedding", "logits"} <= found.keys()
     np.testing.assert_allclose(found["embedding"], torch_answer(graph, images(1))[1], rtol=1e-4)
 
@@ -231,7 +234,9 @@ PREPROCESS = ImagePreprocess((8, 8), 3, 0.875, "bicubic", (0.485, 0.456, 0.406),
 
 
 def test_labels_and_preprocessing_come_back(printed: Callable[..., Path]) -> None:
-    runner = tflite.load(printed(network(), labels=LABELS, preprocess=to_plain(PREPROCESS), learned_from={"seed": 3, "data": "ab"}))
+    runner = tflite_run.load(
+        printed(network(), labels=LABELS, preprocess=to_plain(PREPROCESS), learned_from={"seed": 3, "data": "ab"})
+    )
     assert runner.labels == LABELS
     assert runner.preprocess == PREPROCESS
     assert runner.about is not None and (runner.about.seed, runner.about.data) == (3, "ab")
@@ -240,7 +245,7 @@ def test_labels_and_preprocessing_come_back(printed: Callable[..., Path]) -> Non
 @pytest.mark.parametrize("labels", [(), LABELS[:2], (*LABELS, "more")])
 def test_labels_that_are_not_its_scores_are_refused(labels: tuple[str, ...], printed: Callable[..., Path]) -> None:
     with pytest.raises(UnusableFile, match=rf"net\.tflite gives 3 scores and names {len(labels)} classes"):
-        tflite.load(printed(network(), labels=labels, preprocess=to_plain(PREPROCESS)))
+        tflite_run.load(printed(network(), labels=labels, preprocess=to_plain(PREPROCESS)))
 
 
 def test_labels_are_a_file_in_a_zip_behind_the_model(printed: Callable[..., Path]) -> None:
@@ -310,13 +315,13 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     for content in (b"", b"TFL3", b"PK" + whole, whole[:100], whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(UnusableFile, match=r"broken\.tflite"):
-            tflite.load(path)
+            tflite_run.load(path)
     for _ in range(100):
         damaged = bytearray(whole)
         damaged[rng.integers(8, len(whole))] = rng.integers(256)
         path.write_bytes(damaged)
         try:
-            tflite.load(path)
+            tflite_run.load(path)
         except UnusableFile as error:
             assert "broken.tflite" in str(error)
 
@@ -325,23 +330,23 @@ def test_a_damaged_entry_is_named(printed: Callable[..., Path]) -> None:
     path = printed(network(), labels=("first", "second", "third"))
     path.write_bytes(path.read_bytes().replace(b'"labels": [', b'"labels": {'))
     with pytest.raises(UnusableFile, match=r"net\.tflite"):
-        tflite.load(path)
+        tflite_run.load(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnusableFile, match=r"none\.tflite"):
-        tflite.load(tmp_path / "none.tflite")
+        tflite_run.load(tmp_path / "none.tflite")
 
 
 def test_features_need_a_second_output(printed: Callable[..., Path]) -> None:
-    runner = tflite.load(printed(replace(network(), outputs=("logits",))))
+    runner = tflite_run.load(printed(replace(network(), outputs=("logits",))))
     with pytest.raises(NestlingError, match="--features"):
         runner.features(images(1))
 
 
 def test_images_of_another_size_are_refused(printed: Callable[..., Path]) -> None:
     with pytest.raises(NestlingError, match=r"\(8, 8, 3\)"):
-        tflite.load(printed(network()))(images(1, 9))
+        tflite_run.load(printed(network()))(images(1, 9))
 
 
 def test_an_int8_graph_has_one_precision() -> None:
@@ -359,7 +364,7 @@ def test_padding_that_an_average_cannot_leave_out_is_refused() -> None:
 
 def test_a_file_of_others_runs_without_labels(shared_data: Callable[[str], Path]) -> None:
     """Published int8 files: image bytes less 128 go in, real numbers come out."""
-    runner = tflite.load(shared_data("vww_96_int8.tflite"))
+    runner = tflite_run.load(shared_data("vww_96_int8.tflite"))
     assert runner.about is None
     with pytest.raises(NestlingError, match="does not say how an image is made"):
         _ = runner.preprocess
@@ -374,7 +379,7 @@ import json, sys
 import numpy as np
 from nestling.graph import ir
 from nestling.graph.ir import Graph, Node, Tensor
-from nestling.targets import tflite
+from nestling.formats import tflite
 weight = np.ones((2, 4), np.float32)
 tensors = [Tensor("x", (1, 4), "float32"), Tensor("w", (2, 4), "float32", weight), Tensor("y", (1, 2), "float32")]
 graph = Graph({t.name: t for t in tensors}, (Node("fully_connected", ("x", "w"), ("y",), ir.FullyConnected()),), ("x",), ("y",))

@@ -18,12 +18,12 @@ from torch.nn.functional import cross_entropy
 from nestling.bundle import Bundle, Split, load, save
 from nestling.data.folders import Item
 from nestling.errors import NestlingError
+from nestling.formats.nest.floats import float_runner
+from nestling.formats.nest.integers import integer_runner
 from nestling.measure.answers import evaluate
 from nestling.models import weights
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
-from nestling.models.integer_runner import integer_runner
-from nestling.models.runner import float_runner
 from nestling.preprocess import ImagePreprocess, Preprocess
 from nestling.quantization.quantize import quantize
 from nestling.training import distill as module

@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from torch import nn
 from torch_networks import difference, network
 
+from nestling.artifacts.import_model import import_model
 from nestling.bundle import Bundle
 from nestling.compress.channels import thinned, total_macs
 from nestling.embedding import engine as engine_module
 from nestling.embedding import of_bundle as bundle_engine_module
 from nestling.embedding.engine import FEW, engine_for
 from nestling.embedding.of_bundle import bundle_engine
+from nestling.formats.tflite.printing import print_graph
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build, build_backbone, create, preprocess_of
 from nestling.models.capture.capture import capture
-from nestling.models.import_model import import_model
 from nestling.models.plain import plain
 from nestling.preprocess import ImagePreprocess, Preprocess, table
-from nestling.targets.tflite import print_graph
 
 MANY = FEW + 1
 VIT = pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)  # attention, and 224 pixels

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from colour_photos import colour_photos
 
+from nestling.artifacts.export import export
 from nestling.bundle import Bundle, Split, Step, Timm, Yardstick, load, save
 from nestling.data.choose import part, scan_for
 from nestling.data.folders import scan
 from nestling.errors import NestlingError
+from nestling.formats.nest.floats import float_runner
 from nestling.graph.ir import Graph
 from nestling.measure.answers import evaluate
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
-from nestling.models.runner import float_runner
 from nestling.preprocess import load as load_image
 from nestling.quantization.quantize import quantize
-from nestling.targets.export import export
 from nestling.training import teach as module
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit

@@ -17,6 +17,7 @@ from nestling.compress.sparse import is_sparse
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
 from nestling.errors import NestlingError
+from nestling.formats.nest.integers import integer_runner
 from nestling.graph import reference
 from nestling.graph.float_twin import real
 from nestling.graph.head import Head
@@ -25,7 +26,6 @@ from nestling.graph.ir import Graph, same
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
-from nestling.models.integer_runner import integer_runner
 from nestling.quantization.calibrate import choose_ranges, observe
 from nestling.quantization.equalize import equalized
 from nestling.training import qat as module

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import bundle as bundles
+from nestling.artifacts.gates import chance_of
 from nestling.bundle import Bundle
 from nestling.data.folders import Dataset, Item
 from nestling.embedding.cache import embed
@@ -26,21 +27,20 @@ from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import training_views
 from nestling.errors import NestlingError, UnusableData
+from nestling.formats.c import machines
+from nestling.formats.nest.floats import float_runner
+from nestling.formats.nest.integers import integer_runner
+from nestling.formats.printers import INTEGERS
+from nestling.formats.runner import Runner
 from nestling.measure.answers import answers
 from nestling.measure.counted import HOST
 from nestling.measure.weighed import weighed
-from nestling.models.integer_runner import integer_runner
-from nestling.models.runner import float_runner
 from nestling.pages.compare.comparable import judges, learned_here
 from nestling.pages.compare.files import Made, asked, begun, on_board, timed, with_files, with_integers
 from nestling.pages.compare.found import Board, Compared, Comparison, File, Score
 from nestling.processor import processor, versions
 from nestling.progress import Advance, Progress, silent
 from nestling.scores.evaluate import wilson
-from nestling.targets.c import machines
-from nestling.targets.gates import chance_of
-from nestling.targets.printers import INTEGERS
-from nestling.targets.runner import Runner
 
 DEFAULTS = (("tflite", "fp32"), ("tflite", INTEGERS), ("pte", INTEGERS))  # (format, precision) of the files
 Right = NDArray[np.bool_]  # [N], which photographs are answered rightly

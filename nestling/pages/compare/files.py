@@ -12,20 +12,21 @@ import numpy as np
 from nestling import __version__
 from nestling import bundle as bundles
 from nestling.apart.runner import load
+from nestling.artifacts import manifest
+from nestling.artifacts.export import exported, quantized_first
+from nestling.artifacts.manifest import Artifact
 from nestling.bundle import Bundle
 from nestling.data.folders import Item
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats import runtimes
+from nestling.formats.c import machines, trusted
+from nestling.formats.printers import INTEGERS, C, ExportConfig
 from nestling.measure.answers import answers
 from nestling.measure.bench import bench
 from nestling.measure.counted import counted
 from nestling.pages.compare.found import Board, File
 from nestling.progress import Progress
 from nestling.scores.evaluate import judge
-from nestling.targets import manifest, runtimes
-from nestling.targets.c import machines, trusted
-from nestling.targets.export import exported, quantized_first
-from nestling.targets.manifest import Artifact
-from nestling.targets.printers import INTEGERS, C, ExportConfig
 from nestling.trust import MAC
 
 

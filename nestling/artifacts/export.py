@@ -1,0 +1,186 @@
+"""export: from a bundle to files for a target, each judged (gates.py) before it is put in place.
+
+printers.py    bundle -> bytes, one printer a format and precision
+yardstick.py   what the files are judged on
+gates.py       the judgement
+manifest.py    what is kept of it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nestling import bundle as bundles
+from nestling.artifacts import manifest
+from nestling.artifacts.gates import Judgement, judge
+from nestling.artifacts.manifest import Artifact
+from nestling.artifacts.yardstick import Expected, expected
+from nestling.bundle import Bundle, save
+from nestling.errors import GateFailed, NestlingError
+from nestling.files import write_atomically
+from nestling.formats.c import folder, machines
+from nestling.formats.c.fitting import require_fitting
+from nestling.formats.printers import INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
+from nestling.progress import Progress, silent
+from nestling.quantization.quantize import quantize
+from nestling.scores import doubts
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that was not put in place, and why."""
+
+    file: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """artifacts: the files that are in place. said: the images that they were judged on, in words. why: of refusals, where it is
+    the network's own."""
+
+    artifacts: tuple[Artifact, ...]
+    refused: tuple[Refused, ...]
+    said: str
+    why: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What files of one kind (float, or int8) are printed from and judged on."""
+
+    path: Path
+    job: Job
+    expected: Expected
+
+
+def export(
+    path: Path,
+    out: Path,
+    wanted: Sequence[tuple[str, str]] = (("pte", "fp32"), ("pte", INTEGERS)),
+    data: Path | None = None,
+    config: ExportConfig | None = None,
+    progress: Progress = silent,
+) -> tuple[Artifact, ...]:
+    """Print out/NAME-PRECISION.FORMAT for each (format, precision) and note them in out/manifest.json. NAME: the bundle's file's.
+
+    C is a folder, out/NAME-c-MACHINE.
+
+    A bundle without integers is quantised first where int8 is wanted, as `quantize` would, and kept as out/NAME-int8.nest.
+    data: the folder that the bundle learned from; None for the one that its lineage names (see yardstick.expected).
+    Raises GateFailed, when all else is done, where a file does not pass its gates (unless config.force); UnusableData.
+    """
+    made = exported(path, out, wanted, data, config, progress)
+    require_passed(made)
+    return made.artifacts
+
+
+def exported(
+    path: Path,
+    out: Path,
+    wanted: Sequence[tuple[str, str]],
+    data: Path | None = None,
+    config: ExportConfig | None = None,
+    progress: Progress = silent,
+) -> Exported:
+    """As export; files that did not pass are told, not raised."""
+    config = config or ExportConfig()
+    if unknown := [pair for pair in wanted if pair not in PRINTERS]:
+        possible = ", ".join(f"{form} {precision}" for form, precision in PRINTERS)
+        raise NestlingError(f"{' '.join(unknown[0])} is not printed; there is: {possible}.")
+    loaded = bundles.load(path)
+    name = path.stem.removesuffix(f"-{INTEGERS}")
+    sources = {
+        integers: _source(loaded, path, out / f"{name}-{INTEGERS}.nest", integers, data, config, progress)
+        for integers in dict.fromkeys(precision == INTEGERS for _, precision in wanted)
+    }
+    for form, precision in wanted:
+        if form.startswith(C) and (config.ram is not None or config.flash is not None):
+            machine = machines.machine(form.removeprefix(C))
+            require_fitting(sources[precision == INTEGERS].job.bundle, machine, config.ram or 2**40, config.flash or 2**40)
+    artifacts: list[Artifact] = []
+    refused: list[Refused] = []
+    why = ""
+    for form, precision in wanted:
+        source = sources[precision == INTEGERS]
+        file = f"{name}-{form}" if form.startswith(C) else f"{name}-{precision}.{form}"
+        with progress(f"printing {file}", 1) as advance:
+            printed = PRINTERS[form, precision](source.job)
+            advance(1)
+        inside = source.job.inside(form, precision) if precision == INTEGERS else None
+        with progress(f"judging {file}", 1) as advance:
+            judgement = judge(printed, file, form, precision, source.job.bundle, inside, source.expected)
+            advance(1)
+        if judgement.problems and not config.force:
+            refused.append(Refused(file, judgement.problems))
+            why = doubts.of_random_weights(loaded) if judgement.rounded else why
+            continue
+        _put(printed.content, out / file)
+        artifacts.append(_artifact(file, form, precision, printed, judgement, Path(os.path.relpath(source.path, out))))
+        manifest.note(out, artifacts[-1:])
+    return Exported(tuple(artifacts), tuple(refused), next(iter(sources.values())).expected.said, why)
+
+
+def _put(content: bytes | Mapping[str, bytes], path: Path) -> None:
+    if isinstance(content, bytes):
+        write_atomically(path, content)
+    else:
+        folder.write(content, path)
+
+
+def require_passed(made: Exported) -> None:
+    """Raises GateFailed, naming every refused file and why."""
+    if made.refused:
+        lines = [f"{one.file}: {problem}." for one in made.refused for problem in one.problems]
+        lines += [f"{made.why}."] if made.why else []
+        raise GateFailed(
+            "not put in place, since they did not pass their gates:\n  " + "\n  ".join(lines), "keep them all the same with --force"
+        )
+
+
+def quantized_first(bundle: Bundle, kept: Path, data: Path | None = None, progress: Progress = silent) -> Bundle:
+    """The bundle with integers: itself where it has them, else as `quantize` makes it, kept at `kept`."""
+    if bundle.graph is not None:
+        return bundle
+    made = quantize(bundle, data, progress=progress)
+    if (label := doubts.int8_answer(made)) is not None:
+        warnings.warn(doubts.of_int8_answer(label), stacklevel=2)
+    save(made, kept)
+    return made
+
+
+def _source(
+    loaded: Bundle, path: Path, kept: Path, integers: bool, data: Path | None, config: ExportConfig, progress: Progress
+) -> _Source:
+    bundle = quantized_first(loaded, kept, data, progress) if integers else loaded
+    return _Source(path if bundle is loaded else kept, Job(bundle, config), expected(bundle, integers, data, progress))
+
+
+def _artifact(file: str, form: str, precision: str, printed: Printed, judged: Judgement, bundle: Path) -> Artifact:
+    content = printed.content
+    whole = content if isinstance(content, bytes) else b"".join(content[name] for name in sorted(content))
+    return Artifact(
+        file=file,
+        format=form,
+        precision=precision,
+        bytes=printed.size,
+        sha256=hashlib.sha256(whole).hexdigest(),
+        agreement=judged.agreement,
+        noise_ratio=judged.noise_ratio,
+        max_logit_difference=judged.max_logit_difference,
+        max_relative_difference=judged.max_relative_difference,
+        rms_logit_difference=judged.rms_logit_difference,
+        images=judged.images,
+        ms=judged.ms,
+        bundle=str(bundle),
+        delegated=printed.delegated,
+        arena=printed.arena,
+        requantised=printed.requantised,
+        failed=judged.problems,
+        coarse=judged.coarse,
+    )

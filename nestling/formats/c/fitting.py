@@ -1,0 +1,90 @@
+"""Does a network fit a machine, before anything is written or built; and if not, which resolution would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nestling.bundle import Bundle, Timm
+from nestling.errors import NestlingError
+from nestling.formats.c import emit
+from nestling.formats.c.lower import lower
+from nestling.formats.c.machines import Machine
+from nestling.formats.c.plan.plan import Plan
+from nestling.formats.c.plan.report import Verdict, fits
+from nestling.graph.ends import with_head, with_own_end
+from nestling.graph.ir import Graph
+
+CODE = 24 * 1024  # bytes that the generated code and its kernels stay under; `make size` tells the exact number
+STEP, SMALLEST = 16, 32  # pixels: resolutions that are tried
+
+
+@dataclass(frozen=True, eq=False)
+class Needs:
+    """constants: bytes of flash besides code. The code is known when it is built, and counted as CODE until then."""
+
+    plan: Plan
+    constants: int
+
+
+def needs(graph: Graph, machine: Machine) -> Needs:
+    """graph: as folder.print_network takes it."""
+    program = lower(graph)
+    constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
+    return Needs(emit.arranged(program, machine), constants)
+
+
+def verdict(found: Needs, ram: int, flash: int) -> Verdict:
+    """ram, flash: bytes."""
+    return fits(found.plan, found.constants, CODE, ram, flash)
+
+
+def require_fitting(bundle: Bundle, machine: Machine, ram: int, flash: int) -> None:
+    """Raises NestlingError, saying what is in the way and which resolution would fit, where the network does not fit."""
+    found = needs(whole(bundle), machine)
+    outcome = verdict(found, ram, flash)
+    if not outcome.fits:
+        words = outcome.words.replace("\n", "; ")
+        raise NestlingError(f"it does not fit {machine.title}: {words}", advice(bundle, machine, ram, flash))
+
+
+def advice(bundle: Bundle, machine: Machine, ram: int, flash: int) -> str:
+    """What to type for a network that fits: a smaller resolution for RAM; for flash there is only a smaller backbone."""
+    found = needs(whole(bundle), machine)
+    if found.constants + CODE > flash:
+        return f"take a backbone with fewer than {max(flash - CODE, 0):,} parameters:  nestling backbones"
+    if not isinstance(bundle.architecture, Timm):
+        return "take the network at a lower resolution, or another one"
+    height = bundle.preprocess.size[0]
+    likely = height * math.sqrt(max(ram, 1) / max(found.plan.arena, 1))
+    for side in _sides(min(int(likely) + 2 * STEP, height - STEP)):
+        smaller = needs(_at(bundle, side), machine)
+        if verdict(smaller, ram, flash).fits:
+            return (
+                f"at {side} pixels it would fit, with an arena of {smaller.plan.arena:,} bytes:  "
+                f"nestling fit PHOTOS --backbone {bundle.architecture.name} --size {side} -o smaller.nest"
+            )
+    return f"no resolution from {SMALLEST} pixels on fits; take a smaller backbone:  nestling backbones"
+
+
+def _sides(largest: int) -> Iterator[int]:
+    return iter(range(largest // STEP * STEP, SMALLEST - 1, -STEP))
+
+
+def whole(bundle: Bundle) -> Graph:
+    """A bundle's int8 network with its end."""
+    if bundle.graph is None:
+        raise NestlingError("C is printed from a quantised bundle.", "nestling quantize my.nest -o my8.nest")
+    return with_head(bundle.graph, bundle.head) if bundle.head is not None else with_own_end(bundle.graph)
+
+
+def _at(bundle: Bundle, side: int) -> Graph:
+    """The network at another resolution, with made-up scales: shapes are what counts here."""
+    from nestling.graph.integers import QuantizeConfig, Range, with_integers
+    from nestling.models.float_graph import float_graph  # brings torch
+
+    assert bundle.head is not None
+    graph = float_graph(replace(bundle, preprocess=replace(bundle.preprocess, size=(side, side))))
+    ranges = {name: Range(-1.0, 1.0) for name, tensor in graph.tensors.items() if tensor.data is None}
+    return with_head(with_integers(graph, ranges, QuantizeConfig()), bundle.head)

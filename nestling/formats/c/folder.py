@@ -1,0 +1,39 @@
+"""A network as a folder of C: printed, and put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nestling.errors import UnusableData
+from nestling.files import replace_folder
+from nestling.formats.about import About
+from nestling.formats.c import emit
+from nestling.formats.c.lower import lower
+from nestling.formats.c.machines import Machine
+from nestling.formats.c.trusted import signed
+from nestling.graph.ir import Graph
+from nestling.temporary import restored
+
+
+def print_network(graph: Graph, about: About, machine: Machine, name: str = "nestling") -> dict[str, bytes]:
+    """The folder's files, content by name.
+
+    graph: int8, from a uint8 image to float32 scores: with a head (heads.with_head) or its own end (heads.with_own_end).
+    name: what the network is called in comments. No torch is needed.
+    Raises UnsupportedOp, naming the layer, for what the C target has no kernel for.
+    """
+    program = lower(graph)
+    return emit.files(program, emit.arranged(program, machine), machine, about, name)
+
+
+def write(files: Mapping[str, bytes], folder: Path) -> None:
+    """Put the files, and the MAC that they are known by, in place of an older folder of C, all or none of them.
+
+    Raises UnusableData where something else is there.
+    """
+    if restored(folder).is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UnusableData(f"{folder} is no folder.", "name another one:  -o out/")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "nestling_model.h").is_file():
+        raise UnusableData(f"{folder} holds other files than a network in C.", "name another folder:  -o out/")
+    replace_folder(folder, signed(files).items())

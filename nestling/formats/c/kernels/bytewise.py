@@ -1,0 +1,154 @@
+"""Element by element, through tables, and bytes that only move. (node, graph) -> Layer; see kernels.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from nestling.formats.c.kernels import constants as pack
+from nestling.formats.c.kernels.layers import Constant, Layer, Parts, Pointers, Read, Struct, Value, Written, clamp_of, layer, plane
+from nestling.graph import ir, reference
+from nestling.graph.fixed_point import quantize_multiplier
+from nestling.graph.ir import Graph, Node, Tensor
+
+EVERY = np.arange(-128, 128).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class View:
+    """The node's output is its input's bytes."""
+
+    name: str
+    of: str
+
+
+def add(node: Node, graph: Graph) -> Layer:
+    """The operand of the larger scale comes first."""
+    if one_byte(node, graph):
+        return lookup(node, graph)
+    a, b = sorted((graph.tensors[name] for name in node.inputs), key=pack.scale, reverse=True)
+    y = graph.tensors[node.name]
+    twice = 2 * pack.scale(a)
+    multiplier, exponent = quantize_multiplier(np.array([pack.scale(b) / twice]))
+    left = 20 if exponent[0] < 0 else 21  # the factor is just 1/2: one more bit makes room for the short way's shift
+    term = pack.scaling(multiplier, exponent - (left - 20), 255 << left)
+    real = quantize_multiplier(np.array([twice / (2**20 * pack.scale(y))]))
+    fields: dict[str, Value] = {
+        "shape": _broadcast(node, a, b, y),
+        "a_zero": pack.zero_point(a),
+        "b_zero": pack.zero_point(b),
+        "b_left": left,
+        "b_multiplier": term["multiplier"],
+        "b_shift": term["shift"],
+        **pack.scaling(*real, 2 * 255 << 19),
+        "output": pack.output(y, clamp_of(node)),
+    }
+    return _elementwise(node, graph, "add", (a, b), Struct("nst_add_layer", fields))
+
+
+def mul(node: Node, graph: Graph) -> Layer:
+    """Gates of squeeze-and-excitation, mostly."""
+    if one_byte(node, graph):
+        return lookup(node, graph)
+    a, b = (graph.tensors[name] for name in node.inputs)
+    y = graph.tensors[node.name]
+    scales = [pack.quant_of(tensor).scale for tensor in (a, b, y)]
+    real = quantize_multiplier((scales[0] * scales[1] / scales[2]).astype(np.float64))
+    fields: dict[str, Value] = {
+        "shape": _broadcast(node, a, b, y),
+        "a_zero": pack.zero_point(a),
+        "b_zero": pack.zero_point(b),
+        **pack.scaling(*real, 255 * 255),
+        "output": pack.output(y, clamp_of(node)),
+    }
+    return _elementwise(node, graph, "mul", (a, b), Struct("nst_mul_layer", fields))
+
+
+def _elementwise(node: Node, graph: Graph, kind: str, operands: tuple[Tensor, Tensor], struct: Struct) -> Layer:
+    size = math.prod(graph.tensors[node.name].shape)
+    reads = [
+        Read(x.name) if x.data is None else Constant(f"operand{i}", "int8_t", np.asarray(x.data, np.int8), x.shape)
+        for i, x in enumerate(operands)
+    ]
+    over = tuple(dict.fromkeys(x.name for x in operands if x.data is None and math.prod(x.shape) == size))
+    function = f"nst_{kind}"
+    return layer(node, graph, kind, function, (*reads, struct, Written()), (f"{function}.c", "nst_fixed.c"), over=over)
+
+
+def _broadcast(node: Node, a: Tensor, b: Tensor, y: Tensor) -> Struct:
+    found = pack.broadcast(a.shape, b.shape, y.shape, node.name)
+    return Struct("nst_broadcast", {"size": found.size, "a_step": found.a_step, "b_step": found.b_step})
+
+
+def one_byte(node: Node, graph: Graph) -> bool:
+    """Whether each byte of the answer depends on one byte of one tensor: all other operands are single constants."""
+    tensors = [graph.tensors[name] for name in node.inputs]
+    moving = {tensor.name for tensor in tensors if tensor.data is None}
+    return len(moving) == 1 and all(math.prod(tensor.shape) == 1 for tensor in tensors if tensor.data is not None)
+
+
+def lookup(node: Node, graph: Graph) -> Layer:
+    """out[i] = table[x[i] + 128]: the reference's answers to all 256 bytes."""
+    x = next(name for name in node.inputs if graph.tensors[name].data is None)
+    values = (EVERY if name == x else np.asarray(graph.tensors[name].data).reshape(1) for name in node.inputs)
+    table = reference.step(graph, node, tuple(values))
+    constant = Constant("table", "int8_t", np.asarray(table, np.int8), (256,))
+    arguments = (Read(x), constant, math.prod(graph.tensors[node.name].shape), Written())
+    return layer(node, graph, node.op.replace("_", "-"), "nst_lookup", arguments, ("nst_lookup.c",), over=(x,))
+
+
+def table(node: Node, graph: Graph) -> Layer:
+    """The normalisation, where no convolution takes it in."""
+    x = graph.tensors[node.inputs[0]]
+    arguments = (Read(x.name), image_table(node, graph), x.shape[1] * x.shape[2], x.shape[3], Written())
+    return layer(node, graph, "table", "nst_table", arguments, ("nst_table.c",), over=(x.name,))
+
+
+def image_table(node: Node, graph: Graph) -> Constant:
+    """int8 [C, 256]."""
+    values = graph.tensors[node.inputs[1]]
+    return Constant("table", "int8_t", np.asarray(values.data), values.shape)
+
+
+def pad(node: Node, graph: Graph) -> Layer:
+    """Where no convolution takes it in."""
+    assert isinstance(node.attrs, ir.Pad)
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.name]
+    top, _, left, _ = node.attrs.padding
+    fields: dict[str, Value] = {"in": plane(x), "out": plane(y), "pad": (top, left), "in_zero": pack.zero_point(y)}
+    arguments = (Read(x.name), Struct("nst_pad_layer", fields), Written())
+    return layer(node, graph, "pad", "nst_pad", arguments, ("nst_pad.c",))
+
+
+def concat(node: Node, graph: Graph) -> Layer:
+    """Part by part; a part of another scale (old uint8 networks) through a table of the reference's answers."""
+    assert isinstance(node.attrs, ir.Concat)
+    axis = node.attrs.axis
+    parts = [graph.tensors[name] for name in node.inputs]
+    operands = tuple(
+        Read(x.name) if x.data is None else Constant(f"part{i}", "int8_t", np.asarray(x.data, np.int8), x.shape)
+        for i, x in enumerate(parts)
+    )
+    sizes = np.array([math.prod(x.shape[axis:]) for x in parts], np.int32)
+    tables = tuple(_part_table(node, graph, i) for i in range(len(parts)))
+    fields: dict[str, Value] = {
+        "rows": math.prod(parts[0].shape[:axis]),
+        "parts": len(parts),
+        "sizes": Constant("sizes", "int32_t", sizes, sizes.shape),
+        "tables": Pointers("tables", tables),
+    }
+    arguments = (Parts(operands), Struct("nst_concat_layer", fields), Written())
+    return layer(node, graph, "concat", "nst_concat", arguments, ("nst_concat.c",))
+
+
+def _part_table(node: Node, graph: Graph, part: int) -> Constant | None:
+    alone = ir.Node("concat", (node.inputs[part],), node.outputs, ir.Concat(0))
+    values = reference.step(graph, alone, (EVERY,))
+    return None if np.array_equal(values, EVERY) else Constant(f"table{part}", "int8_t", values, (256,))
+
+
+def reshape(node: Node, graph: Graph) -> View:
+    """Nothing moves."""
+    return View(node.name, node.inputs[0])

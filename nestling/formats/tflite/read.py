@@ -1,0 +1,88 @@
+"""A .tflite file of anybody's as a Graph: float, int8, or the old uint8 (shifted by 128, exactly).
+
+    tflite_file.py        bytes -> checked tensors and operators
+    tflite_builder.py     the Graph under construction
+    tflite_operators.py   one reader an operator, in the table READERS at its end
+    tflite_constants.py   operators whose inputs are all constants: shape arithmetic, half-precision weights
+
+Tensors keep their names. Padding becomes explicit, a RELU of its own becomes its producer's clamp or a multiplication by one, and
+the arithmetic that files print for `table` becomes a table again. Importing needs no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nestling.errors import UnusableFile
+from nestling.formats.tflite import metadata as tflite_metadata
+from nestling.formats.tflite.file import FileModel, parse
+from nestling.formats.tflite.read_builder import Builder, Lookup
+from nestling.formats.tflite.read_constants import FOLDS
+from nestling.formats.tflite.read_operators import READERS
+from nestling.graph import spec
+from nestling.graph.ir import Array, Graph
+from nestling.outside import content
+
+
+def read_tflite(source: bytes | Path, where: str = "", pixels: Array | None = None) -> tuple[Graph, dict[str, Any]]:
+    """A .tflite file as a checked Graph, and what it says about itself.
+
+    source: the file's bytes or its path; where: its name in messages (the path by default).
+    pixels: what each byte of an image becomes at the file's one input, [C, 256]: float32 where it takes floats, int8 where it takes
+    integers. With it the Graph takes the image itself, and a table holds these and what the file does to them first.
+    Returns the Graph and {"labels": tuple of str, "preprocess": dict | None, "description": str}.
+    The inputs keep the file's dtype: float32, uint8 (an image without a quant) or int8; a quantised uint8 becomes int8, 128 less.
+    Raises UnusableFile for what is damaged, UnsupportedOp, naming the operator, for what the Graph does not hold.
+    """
+    if isinstance(source, Path):
+        where = where or str(source)
+        source = content(source)
+    where = where or "the .tflite file"
+    model = parse(source, where)
+    try:
+        graph = _graph(model, where, source, pixels)
+        spec.require_proportion(graph, where)
+    except (ValueError, IndexError, TypeError, OverflowError) as error:  # shapes that do not fit and the like
+        raise UnusableFile(f"{where}: {error}") from error
+    about = tflite_metadata.about(source, where)
+    return spec.check(graph, where), {
+        "labels": about.labels,
+        "preprocess": about.preprocess,
+        "description": model.description,
+    }
+
+
+def _graph(model: FileModel, where: str, data: bytes, pixels: Array | None) -> Graph:
+    """The operators one after the other; not yet checked."""
+    b = Builder(model, where, data)
+    inputs = tuple(b.input(index, pixels) for index in model.inputs)
+    for b.op in model.ops:
+        if not b.op.outputs or b.op.outputs[0] in b.values:
+            raise UnusableFile(f"{where}: operator {b.op.name} writes nothing, or what is written already")
+        if not _folded(b):
+            READERS.get(b.op.name, _unknown)(b)
+    outputs = tuple(b.activation(index) for index in model.outputs)
+    used = {*inputs, *outputs, *(name for node in b.nodes for name in (*node.inputs, *node.outputs))}
+    return Graph({name: tensor for name, tensor in b.tensors.items() if name in used}, tuple(b.nodes), inputs, outputs)
+
+
+def _folded(b: Builder) -> bool:
+    """Compute an operator of constants, whose values alone go on. Whether it was one."""
+    known = [b.values.get(index) for index in b.op.inputs]
+    out = b.op.outputs[0]
+    if b.op.name == "SHAPE" and known and isinstance(known[0], str | Lookup):
+        b.values[out] = np.array(b.tensors[known[0] if isinstance(known[0], str) else known[0].image].shape, np.int64)
+        return True
+    constants = tuple(value for value in known if isinstance(value, np.ndarray))
+    if b.op.name not in FOLDS or not known or len(constants) < len(known):
+        return False
+    b.count(sum(value.size for value in constants))
+    b.values[out] = FOLDS[b.op.name](b.op, constants, tuple(b.model.tensors[index] for index in b.op.inputs))
+    return True
+
+
+def _unknown(b: Builder) -> None:
+    b.refuse("the Graph holds no such operator")

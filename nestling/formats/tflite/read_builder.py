@@ -1,0 +1,270 @@
+"""A Graph under construction from the operators of a .tflite file: what the readers in tflite_operators.py build with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import count
+from typing import NoReturn
+
+import numpy as np
+
+from nestling.errors import UnsupportedOp, UnusableFile
+from nestling.formats.tflite import metadata as tflite_metadata
+from nestling.formats.tflite.file import SHARED, SMALL, FileModel, FileOp, FileTensor
+from nestling.graph import ir, spec
+from nestling.graph.ir import Array, Attrs, Clamp, Dtype, Node, Quant, Sides, Tensor
+
+HINT = "the file still runs under LiteRT itself"
+CLAMPS: dict[int, Clamp] = {0: "none", 1: "relu", 3: "relu6"}
+CLAMP_NAMES = {2: "RELU_N1_TO_1", 4: "TANH", 5: "SIGN_BIT"}
+DTYPES: dict[str, Dtype] = {"float32": "float32", "int8": "int8", "uint8": "uint8", "int32": "int32"}
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """A function of an image's bytes, value by value: values[c, byte] for channel c. It becomes a `table`, or goes on growing.
+
+    values: float32, whole numbers on their way to a table (int32), or, behind a quantised input, int8.
+    whole: our own printer wrote it and says by a name that a float table ends here.
+    """
+
+    image: str
+    values: Array
+    name: str
+    whole: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """A tensor with padding around it that its reader takes over."""
+
+    tensor: str
+    padding: Sides
+    lowest: bool
+
+
+Value = str | Array | Lookup | Padded  # a Graph tensor's name; a constant of the file; the two above
+
+
+class Builder:
+    """Collects tensors and nodes while the operators of a file are gone through in order.
+
+    values: what stands behind a tensor index of the file once it is known; constants enter the Graph when a node reads them.
+    """
+
+    def __init__(self, model: FileModel, where: str, data: bytes) -> None:
+        self.model, self.where, self.data = model, where, data
+        self.tensors: dict[str, Tensor] = {}
+        self.nodes: list[Node] = []
+        self.values: dict[int, Value] = {i: t.data for i, t in enumerate(model.tensors) if t.data is not None and t.dtype}
+        self.entered: dict[int, str] = {}
+        self.names = _unique_names(model)
+        self.quants = [_quant(t) for t in model.tensors]
+        self.readers = [0] * len(model.tensors)
+        for index in (*model.outputs, *(index for op in model.ops for index in op.inputs if index >= 0)):
+            self.readers[index] += 1
+        self.op = FileOp("", (), ())
+        self.taken, self.last = set(self.names), dict[str, int]()
+        self.computed = 0
+
+    def count(self, numbers: int) -> None:
+        """Raise UnusableFile where what is computed of the file's constants is out of all proportion to the file."""
+        self.computed += numbers
+        if self.computed > SHARED * len(self.data) + SMALL:
+            raise UnusableFile(f"{self.where}: its operators make of its constants more than {SHARED} times the file")
+
+    def input(self, index: int, pixels: Array | None = None) -> str:
+        """A tensor that comes in, or, with what each byte becomes there ([C, 256]), an image's bytes in its place.
+
+        Raises UnusableFile where it is not one image (or vector) of a fixed size.
+        """
+        tensor, name = self.model.tensors[index], self.names[index]
+        if any(axis > 0 for axis in tensor.open_sides) or tensor.shape[:1] != (1,):
+            raise UnusableFile(f"{self.where}: input {name!r} has shape {list(tensor.shape)}; one image of a fixed size is read")
+        if pixels is None:
+            self.tensors[name] = Tensor(name, tensor.shape, self._dtype(index), None, self.quants[index])
+            self.values[index] = name
+            return name
+        image = self.fresh("image")
+        self.tensors[image] = Tensor(image, tensor.shape, "uint8")
+        self.values[index] = Lookup(image, pixels, f"{name}:table")
+        return image
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise UnsupportedOp for the operator being read."""
+        at = repr(self.names[self.op.outputs[0]]) if self.op.outputs else "a place without output"
+        raise UnsupportedOp(f"{self.where}: operator {self.op.name} at {at}: {reason}", HINT)
+
+    # ---- what an operator reads -------------------------------------------------------------------------------------------------
+
+    def value(self, place: int) -> Value:
+        """What stands at an input. Raises UnusableFile where nothing has been written there."""
+        index = self.op.inputs[place] if place < len(self.op.inputs) else -1
+        if index >= 0 and self.model.tensors[index].dtype is None:
+            self.refuse(f"its input {self.names[index]!r} is {self.model.tensors[index].type_name}, which the Graph does not hold")
+        if index not in self.values:
+            what = f"{self.names[index]!r} before it is written" if index >= 0 else f"no input {place}"
+            raise UnusableFile(f"{self.where}: operator {self.op.name} reads {what}")
+        return self.values[index]
+
+    def unchanged(self) -> None:
+        """The operator's output is its input: whoever reads one reads the other."""
+        index, out = self.op.inputs[0], self.op.outputs[0]
+        self.values[out], self.quants[out] = self.value(0), self.quants[index]
+        self.readers[out] += self.readers[index] - 1
+
+    def has(self, place: int) -> bool:
+        """Whether an optional input is there."""
+        return place < len(self.op.inputs) and self.op.inputs[place] >= 0
+
+    def read_tensor(self, place: int) -> str:
+        """The Graph tensor at an input; a constant or a lookup enters the Graph here."""
+        self.value(place)
+        return self.activation(self.op.inputs[place])
+
+    def activation(self, index: int) -> str:
+        """The Graph tensor behind a tensor of the file."""
+        value = self.values.get(index)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, Lookup):
+            name = self.table(value, self.names[index], self.quants[index] if value.values.dtype == np.int8 else None)
+        elif isinstance(value, Padded):
+            name = self._explicit_pad(value, index)
+        elif value is None:
+            raise UnusableFile(f"{self.where}: {self.names[index]!r} is read before it is written")
+        else:
+            return self._constant(index, value)
+        self.values[index] = name
+        return name
+
+    def _constant(self, index: int, value: Array) -> str:
+        if index not in self.entered:
+            tensor = self.model.tensors[index]
+            quant = self.quants[index]
+            shifted = quant is not None and tensor.dtype == np.uint8
+            data = (value.view(np.uint8) ^ np.uint8(128)).view(np.int8) if shifted else np.array(value)
+            data = data.reshape(1) if data.ndim == 0 else data  # a scalar: it broadcasts as [1] does
+            name = self.entered[index] = self.names[index]
+            if data.dtype.name not in DTYPES:
+                self.refuse(f"its constant {name!r} is {data.dtype}")
+            self.tensors[name] = Tensor(name, tuple(data.shape), DTYPES[data.dtype.name], data, quant)
+        return self.entered[index]
+
+    def integers(self, place: int) -> tuple[int, ...]:
+        """A constant list of integers: axes, paddings, a shape."""
+        value = self.value(place)
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "i" or value.size > 64:
+            self.refuse(f"its input {place} must be a constant list of integers")
+        return tuple(int(v) for v in value.reshape(-1))
+
+    def _dtype(self, index: int) -> Dtype:
+        tensor = self.model.tensors[index]
+        name = tensor.dtype.name if tensor.dtype is not None else tensor.type_name
+        if name == "uint8" and self.quants[index] is not None:
+            return "int8"
+        if name not in DTYPES:
+            raise UnsupportedOp(f"{self.where}: tensor {self.names[index]!r} is {name}, which the Graph does not hold", HINT)
+        return DTYPES[name]
+
+    def unsigned(self, place: int = 0) -> bool:
+        """Whether an input was quantised uint8 in the file."""
+        index = self.op.inputs[place]
+        return self.model.tensors[index].dtype == np.uint8 and self.quants[index] is not None
+
+    def clamp(self) -> Clamp:
+        """The fused activation. Raises UnsupportedOp by name for those that the Graph does not hold."""
+        code = int(self.op.options["FusedActivationFunction"])
+        if code not in CLAMPS:
+            self.refuse(f"its fused activation {CLAMP_NAMES.get(code, code)} is not held; NONE, RELU and RELU6 are")
+        return CLAMPS[code]
+
+    # ---- what an operator writes ------------------------------------------------------------------------------------------------
+
+    def node(self, op: str, attrs: Attrs, inputs: tuple[str, ...], shape: tuple[int, ...] | None = None) -> str:
+        """A node that writes the operator's output. shape: of a reshape; else it follows."""
+        out = self.op.outputs[0]
+        name = self.names[out]
+        self.values[out] = self.emit(op, attrs, inputs, name, self._dtype(out), self.quants[out], shape)
+        return name
+
+    def emit(
+        self, op: str, attrs: Attrs, inputs: tuple[str, ...], name: str, dtype: Dtype, quant: Quant | None,
+        shape: tuple[int, ...] | None = None,
+    ) -> str:  # fmt: skip
+        """A node that writes a tensor of this name."""
+        if shape is None:
+            try:
+                shape = spec.output_shape(op, attrs, *(self.tensors[i].shape for i in inputs))
+            except ValueError as error:
+                raise UnusableFile(f"{self.where}: operator {self.op.name} at {name!r}: {error}") from error
+        if name in self.tensors:
+            raise UnusableFile(f"{self.where}: {name!r} is written twice")
+        self.tensors[name] = Tensor(name, shape, dtype, None, quant)
+        self.nodes.append(Node(op, inputs, (name,), attrs))
+        return name
+
+    def constant(self, wanted: str, data: Array, quant: Quant | None = None) -> str:
+        """A constant of our own."""
+        self.count(data.size)
+        name = self.fresh(wanted)
+        self.tensors[name] = Tensor(name, tuple(data.shape), DTYPES[data.dtype.name], data, quant)
+        return name
+
+    def fresh(self, wanted: str) -> str:
+        """`wanted`, or with a number where a tensor of the file or the Graph has the name."""
+        names = ((i, f"{wanted}_{i}" if i else wanted) for i in count(self.last.get(wanted, 0)))
+        self.last[wanted], name = next((i, name) for i, name in names if name not in self.tensors and name not in self.taken)
+        return name
+
+    def flattened(self, name: str) -> str:
+        """x as [1, n], for fully_connected."""
+        x = self.tensors[name]
+        if len(x.shape) == 2:
+            return name
+        flat = self.fresh(f"{self.names[self.op.outputs[0]]}:flat")
+        return self.emit("reshape", ir.Reshape(), (name,), flat, x.dtype, x.quant, (1, math.prod(x.shape)))
+
+    def table(self, lookup: Lookup, out: str, quant: Quant | None) -> str:
+        """A table node for a lookup."""
+        if lookup.values.dtype.name not in ("float32", "int8"):
+            self.refuse("bytes of an image become whole numbers that no table holds")
+        values = lookup.values
+        if values.dtype == np.float32:
+            values = tflite_metadata.exact_table(self.data, lookup.name, values.astype(np.float32))
+        table = lookup.name if lookup.name not in self.tensors else self.fresh(lookup.name)
+        self.tensors[table] = Tensor(table, tuple(values.shape), DTYPES[values.dtype.name], values, quant)
+        return self.emit("table", ir.Table(), (lookup.image, table), out, DTYPES[values.dtype.name], quant)
+
+    def _explicit_pad(self, padded: Padded, index: int) -> str:
+        x = self.tensors[padded.tensor]
+        if padded.lowest:
+            self.refuse("padding with the lowest value is read before MAX_POOL_2D only")
+        return self.emit("pad", ir.Pad(padded.padding), (x.name,), self.names[index], x.dtype, self.quants[index])
+
+
+def _unique_names(model: FileModel) -> list[str]:
+    """Names of all tensors, a number behind those that another tensor has."""
+    taken: set[str] = set()
+    names = []
+    for index, tensor in enumerate(model.tensors):
+        name = tensor.name or f"tensor_{index}"
+        if name in taken:
+            name = f"{name}_{index}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _quant(tensor: FileTensor) -> Quant | None:
+    """uint8 zero points move by 128 with the values. What a file says of the quantisation of floats means nothing."""
+    if tensor.quant is None or tensor.dtype not in (np.uint8, np.int8, np.int32):
+        return None
+    return Quant(
+        np.array(tensor.quant.scale, np.float32),
+        (tensor.quant.zero_point - (128 if tensor.dtype == np.uint8 else 0)).astype(np.int32),
+        tensor.quant.axis if len(tensor.quant.scale) > 1 else None,
+    )

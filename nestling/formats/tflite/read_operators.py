@@ -1,0 +1,369 @@
+"""One reader an operator of TFLite: what it becomes in the Graph. The table READERS stands at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from nestling.errors import UnusableFile
+from nestling.formats.tflite.read_builder import Builder, Lookup, Padded
+from nestling.formats.tflite.read_constants import dequantized
+from nestling.formats.tflite.read_normalization import cast, dequantize, gather, grown, quantize
+from nestling.graph import ir
+from nestling.graph.fixed_point import multiply, quantize_multiplier
+from nestling.graph.ir import Array, Clamp, Quant, Sides, Tensor
+
+SAME = 0
+LOWEST = {"float32": float(np.finfo(np.float32).min), "int8": -128}
+
+
+# ---- convolutions and pools -----------------------------------------------------------------------------------------------------
+
+
+def _conv2d(b: Builder) -> None:
+    x, padding = _taken_padding(b)
+    weight = _weight(b)
+    stride, dilation = _pair(b, "Stride"), _dilation(b)
+    sides = _sides(b, x, b.tensors[weight].shape[1:3], stride, dilation, padding)
+    b.node("conv2d", ir.Conv2d(stride, dilation, sides, b.clamp(), b.unsigned()), (x, weight, *_bias(b, x, weight)))
+
+
+def _depthwise_conv2d(b: Builder) -> None:
+    x, padding = _taken_padding(b)
+    weight = _weight(b)
+    stride, dilation = _pair(b, "Stride"), _dilation(b)
+    sides = _sides(b, x, b.tensors[weight].shape[1:3], stride, dilation, padding)
+    attrs = ir.DepthwiseConv2d(stride, dilation, sides, b.clamp(), b.unsigned())
+    b.node("depthwise_conv2d", attrs, (x, weight, *_bias(b, x, weight)))
+
+
+def _average_pool(b: Builder) -> None:
+    x, size, stride = b.read_tensor(0), _filter(b), _pair(b, "Stride")
+    sides = _sides(b, x, size, stride, (1, 1), (0, 0, 0, 0))
+    b.node("average_pool", ir.AveragePool(size, stride, sides, b.clamp(), b.unsigned()), (x,))
+
+
+def _max_pool(b: Builder) -> None:
+    x, padding = _taken_padding(b, lowest=True)
+    size, stride = _filter(b), _pair(b, "Stride")
+    b.node("max_pool", ir.MaxPool(size, stride, _sides(b, x, size, stride, (1, 1), padding), b.clamp()), (x,))
+
+
+def _sides(b: Builder, x: str, kernel: tuple[int, ...], stride: ir.Pair, dilation: ir.Pair, taken: Sides) -> Sides:
+    """Explicit padding: of SAME, the odd one at the bottom and right (padding.h), or of the PAD before a VALID operator."""
+    shape = b.tensors[x].shape
+    if len(shape) != 4 or len(kernel) != 2:
+        raise UnusableFile(f"{b.where}: operator {b.op.name} reads {list(shape)}, not an image")
+    if b.op.options["Padding"] != SAME:
+        return taken
+    if any(taken):
+        b.refuse("SAME padding after a PAD of its own")
+    sides: list[int] = []
+    for length, k, step, spread in zip(shape[1:3], kernel, stride, dilation, strict=True):
+        total = max((-(-length // step) - 1) * step + (k - 1) * spread + 1 - length, 0)
+        sides += [total // 2, total - total // 2]
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+def _taken_padding(b: Builder, lowest: bool = False) -> tuple[str, Sides]:
+    """What a window reads, without the PAD whose padding becomes its own."""
+    value = b.value(0)
+    valid = b.op.options["Padding"] != SAME
+    if isinstance(value, Padded) and valid and value.lowest == lowest:
+        return value.tensor, value.padding
+    return b.read_tensor(0), (0, 0, 0, 0)
+
+
+def _pair(b: Builder, name: str) -> ir.Pair:
+    pair = int(b.op.options[f"{name}H"]), int(b.op.options[f"{name}W"])
+    if min(pair) < 1:
+        raise UnusableFile(f"{b.where}: operator {b.op.name} has {name.lower()} {pair}")
+    return pair
+
+
+def _dilation(b: Builder) -> ir.Pair:
+    return max(int(b.op.options["DilationHFactor"]), 1), max(int(b.op.options["DilationWFactor"]), 1)
+
+
+def _filter(b: Builder) -> ir.Pair:
+    size = int(b.op.options["FilterHeight"]), int(b.op.options["FilterWidth"])
+    if min(size) < 1:
+        raise UnusableFile(f"{b.where}: operator {b.op.name} has the size {size}")
+    return size
+
+
+# ---- weights --------------------------------------------------------------------------------------------------------------------
+
+
+def _weight(b: Builder) -> str:
+    """The weight; 8-bit weights of a float layer (dynamic range) become the float numbers they stand for."""
+    value, index = b.value(1), b.op.inputs[1]
+    if not isinstance(value, np.ndarray):
+        b.refuse("its weight is not a constant")
+    x = b.value(0)
+    source = b.tensors[x.tensor if isinstance(x, Padded) else b.read_tensor(0)]
+    if source.dtype == "float32" and value.dtype in (np.int8, np.uint8):
+        b.values[index] = dequantized(value, b.model.tensors[index].quant)
+        b.quants[index] = None
+    return b.read_tensor(1)
+
+
+def _bias(b: Builder, x: str, weight: str) -> tuple[str, ...]:
+    """The bias where there is one. Where its scale is missing it is what it must be: the input's times the weight's."""
+    if not b.has(2):
+        return ()
+    value, index = b.value(2), b.op.inputs[2]
+    if not isinstance(value, np.ndarray):
+        b.refuse("its bias is not a constant")
+    if b.names[index] == f"{b.names[b.op.outputs[0]]}:bias" and not value.any():
+        return ()  # our printer's, for CONV_2D insists on a bias
+    source, of_weight = b.tensors[x].quant, b.tensors[weight].quant
+    if source and of_weight and b.quants[index] is None and value.dtype == np.int32 and index not in b.entered:
+        scale = (source.scale * of_weight.scale).astype(np.float32)
+        b.quants[index] = Quant(scale, np.zeros(len(scale), np.int32), None if len(scale) == 1 else 0)
+    return (b.read_tensor(2),)
+
+
+def _fully_connected(b: Builder) -> None:
+    if b.op.options["WeightsFormat"]:
+        b.refuse("its weights are shuffled")
+    weight = _weight(b)
+    source = b.read_tensor(0)
+    x = b.flattened(source)
+    shape = b.tensors[source].shape
+    bias = _bias(b, x, weight)
+    attrs = ir.FullyConnected(b.clamp())
+    if not b.op.options["KeepNumDims"] or len(shape) == 2:
+        b.node("fully_connected", attrs, (x, weight, *bias))
+        return
+    out = b.names[b.op.outputs[0]]
+    quant, dtype = b.quants[b.op.outputs[0]], b.tensors[x].dtype
+    flat = b.emit("fully_connected", attrs, (x, weight, *bias), b.fresh(f"{out}:rows"), dtype, quant)
+    b.node("reshape", ir.Reshape(), (flat,), (*shape[:-1], b.tensors[weight].shape[0]))
+
+
+# ---- arithmetic -----------------------------------------------------------------------------------------------------------------
+
+
+def _add(b: Builder) -> None:
+    if not grown(b, np.add):
+        b.node("add", ir.Add(b.clamp()), (b.read_tensor(0), b.read_tensor(1)))
+
+
+def _mul(b: Builder) -> None:
+    if not grown(b, np.multiply):
+        b.node("mul", ir.Mul(b.clamp()), (b.read_tensor(0), b.read_tensor(1)))
+
+
+def _div(b: Builder) -> None:
+    """By a constant, of floats: the product with its inverse (in an image's normalisation the quotient itself)."""
+    if grown(b, np.divide):
+        return
+    a, value = b.read_tensor(0), b.value(1)
+    if not isinstance(value, np.ndarray) or b.tensors[a].dtype != "float32" or not value.all():
+        b.refuse("a division is read of floats by a constant that is not zero")
+    inverse = 1 / np.asarray(b.tensors[b.read_tensor(1)].data, np.float32)
+    b.node("mul", ir.Mul(b.clamp()), (a, b.constant(f"{b.names[b.op.outputs[0]]}:inverse", inverse)))
+
+
+def _sub(b: Builder) -> None:
+    """a - b is a + (-b): of a constant; of a float activation times -1."""
+    if grown(b, np.subtract):
+        return
+    clamp, out = b.clamp(), b.names[b.op.outputs[0]]
+    a, value = b.read_tensor(0), b.value(1)
+    if isinstance(value, np.ndarray):
+        data, quant = _negated(b, b.tensors[b.read_tensor(1)], b.tensors[a])
+        b.node("add", ir.Add(clamp), (a, b.constant(f"{out}:negative", data, quant)))
+        return
+    other = b.tensors[b.read_tensor(1)]
+    if other.dtype != "float32":
+        b.refuse("an integer subtraction is read of a constant only")
+    minus_one = b.constant(f"{out}:minus_one", np.full((1,) * len(other.shape), -1, np.float32))
+    turned = b.emit("mul", ir.Mul(), (other.name, minus_one), b.fresh(f"{out}:negative"), "float32", None)
+    b.node("add", ir.Add(clamp), (a, turned))
+
+
+def _negated(b: Builder, constant: Tensor, other: Tensor) -> tuple[Array, Quant | None]:
+    """The constant times -1. Refused where the integers would not be exactly the opposite."""
+    data, quant = constant.data, constant.quant
+    assert data is not None
+    if quant is None or other.quant is None:
+        return -data.astype(np.float32), None
+    zero, largest = int(quant.zero_point[0]), max(float(quant.scale[0]), float(other.quant.scale[0]))
+    centred = data.astype(np.int64) - zero
+    rescale = quantize_multiplier(np.array([float(quant.scale[0]) / (2 * largest)]))
+    exact = np.array_equal(multiply(-centred << 20, *rescale), -multiply(centred << 20, *rescale))
+    if not exact:
+        b.refuse("the constant has no exact opposite")
+    return (-1 - data.astype(np.int64)).astype(np.int8), replace(quant, zero_point=np.array([-1 - zero], np.int32))
+
+
+def _relu(b: Builder) -> None:
+    _standing_clamp(b, "relu")
+
+
+def _relu6(b: Builder) -> None:
+    _standing_clamp(b, "relu6")
+
+
+_Clamped = ir.Conv2d | ir.DepthwiseConv2d | ir.FullyConnected | ir.Add | ir.Mul | ir.AveragePool | ir.MaxPool
+
+
+def _standing_clamp(b: Builder, clamp: Clamp) -> None:
+    """Into the producer where only we read it and the scales are equal; else a product with one, which rounds as RELU does."""
+    name, out = b.read_tensor(0), b.op.outputs[0]
+    x, quant = b.tensors[name], b.quants[out]
+    producer = b.nodes[-1] if b.nodes and b.nodes[-1].name == name else None
+    equal = (x.quant is None) == (quant is None) and (
+        x.quant is None or quant is None or (x.quant.scale[0], x.quant.zero_point[0]) == (quant.scale[0], quant.zero_point[0])
+    )
+    alone = b.readers[b.op.inputs[0]] == 1 and b.values.get(b.op.inputs[0]) == name
+    if producer and isinstance(producer.attrs, _Clamped) and producer.attrs.clamp == "none" and equal and alone:
+        del b.tensors[name]
+        b.nodes.pop()
+        b.node(producer.op, replace(producer.attrs, clamp=clamp), producer.inputs)
+        return
+    shape = (1,) * len(x.shape)
+    if quant is None:
+        one = b.constant(f"{b.names[out]}:one", np.ones(shape, np.float32))
+    else:
+        one = b.constant(f"{b.names[out]}:one", np.ones(shape, np.int8), Quant(np.ones(1, np.float32), np.zeros(1, np.int32)))
+    b.node("mul", ir.Mul(clamp), (name, one))
+
+
+def _softmax(b: Builder) -> None:
+    b.node("softmax", ir.Softmax(float(b.op.options["Beta"])), (b.read_tensor(0),))
+
+
+def _hard_swish(b: Builder) -> None:
+    b.node("hard_swish", ir.HardSwish(), (b.read_tensor(0),))
+
+
+def _logistic(b: Builder) -> None:
+    b.node("logistic", ir.Logistic(), (b.read_tensor(0),))
+
+
+# ---- shapes ---------------------------------------------------------------------------------------------------------------------
+
+
+def _mean(b: Builder) -> None:
+    x = b.read_tensor(0)
+    rank = len(b.tensors[x].shape)
+    axes = tuple(sorted({axis + rank if axis < 0 else axis for axis in b.integers(1)}))
+    b.node("mean", ir.Mean(axes, bool(b.op.options["KeepDims"])), (x,))
+
+
+def _pad(b: Builder) -> None:
+    """Of PAD zeros, of PADV2 a constant. What is called `<reader>:padded` goes into its reader."""
+    x, amounts = b.tensors[b.read_tensor(0)], b.integers(1)
+    if len(x.shape) != 4 or len(amounts) != 8 or any(amounts[:2] + amounts[6:]) or min(amounts) < 0 or max(amounts) >= 2**15:
+        b.refuse(f"padding by {list(amounts)}; only height and width of an image are padded")
+    sides = amounts[2], amounts[3], amounts[4], amounts[5]
+    out = b.op.outputs[0]
+    value = b.value(2) if b.has(2) else None
+    fill = _fill(b, value) if value is not None else "zero"
+    ours = b.names[out].endswith(":padded")
+    if fill == "lowest" or ours:
+        # where zero is the lowest value, the operator says which of the two is meant
+        b.values[out] = Padded(x.name, sides, fill == "lowest" or b.op.name == "PADV2")
+    else:
+        b.node("pad", ir.Pad(sides), (x.name,))
+
+
+def _fill(b: Builder, value: object) -> str:
+    """What PADV2 fills with: zero, or the lowest value there is."""
+    if not isinstance(value, np.ndarray) or value.size != 1:
+        b.refuse("its padding value is not one constant")
+    number, quant = float(value.reshape(-1)[0]), b.quants[b.op.inputs[2]]
+    zero = 0.0 if quant is None else float(quant.zero_point[0])
+    shift = 128 if b.unsigned(2) else 0
+    if number - shift == zero:
+        return "zero"
+    if number - shift <= LOWEST["int8" if quant else "float32"]:
+        return "lowest"
+    b.refuse(f"padding with {number}; zero is held")
+
+
+def _concatenation(b: Builder) -> None:
+    if b.clamp() != "none":
+        b.refuse("its fused activation is not held")
+    inputs = tuple(b.read_tensor(place) for place in range(len(b.op.inputs)))
+    axis = int(b.op.options["Axis"])
+    b.node("concat", ir.Concat(axis + len(b.tensors[inputs[0]].shape) if axis < 0 else axis), inputs)
+
+
+def _reshape(b: Builder) -> None:
+    """The shape is the second input, else what the file says of the output. A -1 is what is left over."""
+    x = b.tensors[b.read_tensor(0)]
+    out = b.model.tensors[b.op.outputs[0]]
+    wanted = list(b.integers(1)) if b.has(1) and isinstance(b.value(1), np.ndarray) else list(out.shape)
+    if wanted.count(-1) == 1:
+        rest = math.prod(side for side in wanted if side != -1)
+        wanted[wanted.index(-1)] = math.prod(x.shape) // max(rest, 1)
+    if min(wanted, default=1) < 1 or math.prod(wanted) != math.prod(x.shape):
+        raise UnusableFile(f"{b.where}: operator {b.op.name} makes {wanted} of {list(x.shape)}")
+    b.node("reshape", ir.Reshape(), (x.name,), tuple(wanted))
+
+
+def _resize(b: Builder) -> None:
+    """To the size that it has, which changes nothing."""
+    value = b.value(0)
+    x = b.tensors[value.image if isinstance(value, Lookup) else b.read_tensor(0)]
+    if b.integers(1) != x.shape[1:3]:
+        b.refuse(f"it makes {list(b.integers(1))} of {list(x.shape[1:3])}; the Graph changes no sizes")
+    b.unchanged()
+
+
+def _squeeze(b: Builder) -> None:
+    """SQUEEZE and EXPAND_DIMS: the output's shape says all."""
+    x, out = b.tensors[b.read_tensor(0)], b.model.tensors[b.op.outputs[0]]
+    if math.prod(out.shape) != math.prod(x.shape):
+        raise UnusableFile(f"{b.where}: operator {b.op.name} makes {list(out.shape)} of {list(x.shape)}")
+    b.node("reshape", ir.Reshape(), (x.name,), out.shape)
+
+
+def _transpose(b: Builder) -> None:
+    """Where only sides of one move, nothing moves in memory."""
+    x, order = b.tensors[b.read_tensor(0)], b.integers(1)
+    if sorted(order) != list(range(len(x.shape))):
+        raise UnusableFile(f"{b.where}: operator TRANSPOSE has the order {list(order)}")
+    moved = [axis for axis in order if x.shape[axis] > 1]
+    if moved != sorted(moved):
+        b.refuse("it moves data; the Graph is NHWC throughout")
+    b.node("reshape", ir.Reshape(), (x.name,), tuple(x.shape[axis] for axis in order))
+
+
+READERS: Mapping[str, Callable[[Builder], None]] = {
+    "CONV_2D": _conv2d,
+    "DEPTHWISE_CONV_2D": _depthwise_conv2d,
+    "FULLY_CONNECTED": _fully_connected,
+    "AVERAGE_POOL_2D": _average_pool,
+    "MAX_POOL_2D": _max_pool,
+    "ADD": _add,
+    "SUB": _sub,
+    "MUL": _mul,
+    "DIV": _div,
+    "RELU": _relu,
+    "RELU6": _relu6,
+    "SOFTMAX": _softmax,
+    "HARD_SWISH": _hard_swish,
+    "LOGISTIC": _logistic,
+    "MEAN": _mean,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "CONCATENATION": _concatenation,
+    "RESHAPE": _reshape,
+    "SQUEEZE": _squeeze,
+    "EXPAND_DIMS": _squeeze,
+    "TRANSPOSE": _transpose,
+    "CAST": cast,
+    "GATHER": gather,
+    "QUANTIZE": quantize,
+    "DEQUANTIZE": dequantize,
+    "RESIZE_BILINEAR": _resize,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
+}
