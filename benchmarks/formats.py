@@ -29,8 +29,8 @@ from nestling.data.choose import for_evaluation, scan_for
 from nestling.data.folders import Item, scan
 from nestling.data.images import images_of
 from nestling.files import write_atomically
-from nestling.formats import load, runtimes
-from nestling.formats.printers import INTEGERS, PRINTERS, ExportConfig
+from nestling.formats import load, printed, runtimes
+from nestling.formats.format import INTEGERS, ExportConfig
 from nestling.measure.answers import answers
 from nestling.models.backbones import Normalise, preprocess_of
 from nestling.processor import processor, versions
@@ -42,7 +42,7 @@ NETWORKS = (
     "tf_efficientnet_lite0", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100@224", "mobilenetv4_conv_small",
     "efficientnet_b0", "resnet18",
 )  # fmt: skip
-WANTED = [pair for pair in PRINTERS if pair[0] in ("pte", "tflite", "onnx")]
+WANTED = [pair for pair in printed() if pair[0] in ("pte", "tflite", "onnx")]
 SETTLING = 256  # photographs
 HEADINGS = ("network", "file", "runtime", "gates", "noise ratio", "top-1", "top-1 of what it was printed from", "kB")
 

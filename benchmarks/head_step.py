@@ -48,7 +48,9 @@ from nestling.embedding.cache import embed
 from nestling.embedding.head import Embeddings, fit_head
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import fit_settings
-from nestling.formats.printers import FEATURES, INTEGERS, PRINTERS, ExportConfig, Job
+from nestling.formats import FORMATS
+from nestling.formats.executorch.format import FEATURES
+from nestling.formats.format import INTEGERS, ExportConfig, Job
 from nestling.graph.file import digest
 from nestling.preprocess import ImagePreprocess, to_plain
 from nestling.processor import processor
@@ -265,7 +267,7 @@ def package(bundle: Bundle, head: HeadFile, place: Path) -> Path:
     split = bundle.split
     assert split is not None
     lines = sorted(f"{print_},{name}" for name in ("train", "val", "test") for print_ in getattr(split, name))
-    features = PRINTERS[FEATURES, INTEGERS](Job(bundle, ExportConfig())).content
+    features = FORMATS[FEATURES].printers[INTEGERS](Job(bundle, ExportConfig())).content
     assert isinstance(features, bytes)
     files = {
         "features.pte": features,

@@ -16,7 +16,7 @@ from photographs import folder
 
 from nestling import bundle as bundles
 from nestling.artifacts.export import export
-from nestling.formats.printers import ExportConfig, Weights
+from nestling.formats.format import ExportConfig, Weights
 from nestling.graph.integers import QuantizeConfig
 from nestling.measure.bench import bench
 from nestling.processor import processor, versions

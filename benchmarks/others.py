@@ -32,10 +32,11 @@ from nestling.artifacts.yardstick import expected
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
+from nestling.formats import FORMATS
 from nestling.formats.about import about
 from nestling.formats.executorch.graph_program import GraphProgram
+from nestling.formats.format import ExportConfig, Job
 from nestling.formats.onnx import printing as onnx
-from nestling.formats.printers import PRINTERS, ExportConfig, Job
 from nestling.formats.quiet import quiet
 from nestling.formats.tflite import printing as tflite
 from nestling.graph.edit import with_nodes
@@ -107,14 +108,14 @@ def _ours(bundle: Bundle, place: Path) -> Iterator[File]:
     job, other = Job(bundle, ExportConfig()), Job(bundle, ExportConfig(onnx_weights="int8"))
     for form, precision in itertools.product(("onnx", "pte", "tflite"), ("fp32", "int8")):
         name = f"our {precision} .{form}"
-        (place / f"{name}.{form}").write_bytes(PRINTERS[form, precision](job).content)
+        (place / f"{name}.{form}").write_bytes(FORMATS[form].printers[precision](job).content)
         yield name, "bytes", RIVALS.get((form, precision), "")
         graph, name = job.inside(form, precision), f"{name}, float input"
         inputs, content = WITHOUT_TABLE[form](graph, bundle)
         (place / f"{name}.{form}").write_bytes(content)
         yield name, inputs, ""
     name = "our int8 .onnx, int8 weights"
-    (place / f"{name}.onnx").write_bytes(PRINTERS["onnx", "int8"](other).content)
+    (place / f"{name}.onnx").write_bytes(FORMATS["onnx"].printers["int8"](other).content)
     yield name, "bytes", "our int8 .onnx"
 
 

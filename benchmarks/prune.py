@@ -22,7 +22,7 @@ from photographs import folder
 from nestling import bundle as bundles
 from nestling.artifacts.export import exported
 from nestling.compress.prune import Measured, PruneConfig, prune
-from nestling.formats.printers import ExportConfig
+from nestling.formats.format import ExportConfig
 from nestling.measure.bench import bench
 from nestling.models.backbones import DEFAULT
 from nestling.processor import processor

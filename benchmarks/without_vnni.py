@@ -25,7 +25,8 @@ from nestling import bundle as bundles
 from nestling.artifacts.yardstick import expected
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
-from nestling.formats.printers import PRINTERS, ExportConfig, Job
+from nestling.formats import FORMATS
+from nestling.formats.format import ExportConfig, Job
 from nestling.processor import versions
 from nestling.quantization.quantize import quantize
 from nestling.scores.agree import rms
@@ -58,7 +59,7 @@ def main() -> None:
         np.save(place / "bytes.npy", images)
         np.save(place / "floats.npy", normalised(bundle, images))
         for weights in ("uint8", "int8"):
-            printed = PRINTERS["onnx", "int8"](Job(bundle, ExportConfig(onnx_weights=weights)))
+            printed = FORMATS["onnx"].printers["int8"](Job(bundle, ExportConfig(onnx_weights=weights)))
             (place / f"ours-{weights}.onnx").write_bytes(printed.content)
         calibration = np.stack(images_of(part(dataset, bundle, "train", CALIBRATION), bundle.preprocess))
         stock_int8_onnx(bundle, place / "stock.onnx", normalised(bundle, calibration))

@@ -17,8 +17,11 @@ from nestling.data.folders import fingerprint, scan
 from nestling.embedding.cache import default_cache
 from nestling.errors import UnusableFile
 from nestling.files import write_atomically
+from nestling.formats import FORMATS, printed
+from nestling.formats.c.format import of_machine
 from nestling.formats.c.host import COMPILERS
-from nestling.formats.printers import INTEGERS
+from nestling.formats.format import INTEGERS
+from nestling.measure.counted import HOST
 from nestling.outside import Record, content, parsed
 from nestling.pages.gather import report
 from nestling.pages.page import Row
@@ -28,12 +31,10 @@ from nestling.temporary import sweep
 from nestling.training.fit import FitConfig, fit
 
 CONFIG = FitConfig()
-FILES = (
-    ("pte", "fp32"), ("pte", INTEGERS),
-    ("tflite", "fp32"), ("tflite", "fp16"), ("tflite", "dynamic"), ("tflite", INTEGERS),
-    ("onnx", "fp32"), ("onnx", INTEGERS), ("c-host", INTEGERS),
-)  # fmt: skip
-COMPILED = (("c-host", INTEGERS),)  # needs a C compiler
+COMPILED = ((of_machine(HOST), INTEGERS),)  # needs a C compiler
+FILES = tuple(
+    pair for pair in printed() if FORMATS[pair[0]].embedding != "alone" and (not FORMATS[pair[0]].machine or pair in COMPILED)
+)
 Say = Callable[[str], None]
 
 
@@ -47,7 +48,7 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
     record = out / "demo.json"
     bundle, page = out / "elpv.nest", out / "report.html"
     wanted = FILES if any(map(shutil.which, COMPILERS)) else [pair for pair in FILES if pair not in COMPILED]
-    files = [out / (f"elpv-{form}" if (form, precision) in COMPILED else f"elpv-{precision}.{form}") for form, precision in wanted]
+    files = [out / FORMATS[form].file("elpv", precision) for form, precision in wanted]
 
     def step(name: str, inputs: str, made: Sequence[Path], work: Callable[[], Any]) -> Any:
         return _unless_done(record, name, inputs, made, work, say)

@@ -91,12 +91,13 @@ def _taking(source: BinaryIO) -> Callable[[int], bytes]:
 
 
 def _start(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
-    """runtime: is imported. measured: only torch is, where the runtime brings it; a device has none of it."""
+    """file, runtime: is imported. measured: only torch is, where the runtime brings it; a device has none of it."""
     from nestling import formats
 
+    path, runtime = Path(arguments["file"]), arguments["runtime"]
     if not arguments["measured"]:
-        formats.prepare(arguments["runtime"])
-    elif arguments["runtime"] in formats.WITH_TORCH:
+        formats.prepare(path, runtime)
+    elif formats.of(path).runtimes[runtime].brings_torch:
         import torch  # noqa: F401
     return None, ()
 

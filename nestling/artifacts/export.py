@@ -23,12 +23,16 @@ from nestling.artifacts.yardstick import Expected, expected
 from nestling.bundle import Bundle, save
 from nestling.errors import GateFailed, NestlingError
 from nestling.files import write_atomically
+from nestling.formats import FORMATS
+from nestling.formats import printed as all_printed
 from nestling.formats.c import folder, machines
 from nestling.formats.c.fitting import require_fitting
-from nestling.formats.printers import INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
+from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
 from nestling.progress import Progress, silent
 from nestling.quantization.quantize import quantize
 from nestling.scores import doubts
+
+DEFAULT = tuple(pair for pair in all_printed() if pair[0] == all_printed()[0][0])  # the table's first
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class _Source:
 def export(
     path: Path,
     out: Path,
-    wanted: Sequence[tuple[str, str]] = (("pte", "fp32"), ("pte", INTEGERS)),
+    wanted: Sequence[tuple[str, str]] = DEFAULT,
     data: Path | None = None,
     config: ExportConfig | None = None,
     progress: Progress = silent,
@@ -90,27 +94,27 @@ def exported(
 ) -> Exported:
     """As export; files that did not pass are told, not raised."""
     config = config or ExportConfig()
-    if unknown := [pair for pair in wanted if pair not in PRINTERS]:
-        possible = ", ".join(f"{form} {precision}" for form, precision in PRINTERS)
+    if unknown := [pair for pair in wanted if pair not in all_printed()]:
+        possible = ", ".join(f"{form} {precision}" for form, precision in all_printed())
         raise NestlingError(f"{' '.join(unknown[0])} is not printed; there is: {possible}.")
     loaded = bundles.load(path)
-    name = path.stem.removesuffix(f"-{INTEGERS}")
+    stem = path.stem.removesuffix(f"-{INTEGERS}")
     sources = {
-        integers: _source(loaded, path, out / f"{name}-{INTEGERS}.nest", integers, data, config, progress)
+        integers: _source(loaded, path, out / f"{stem}-{INTEGERS}.nest", integers, data, config, progress)
         for integers in dict.fromkeys(precision == INTEGERS for _, precision in wanted)
     }
-    for form, precision in wanted:
-        if form.startswith(C) and (config.ram is not None or config.flash is not None):
-            machine = machines.machine(form.removeprefix(C))
-            require_fitting(sources[precision == INTEGERS].job.bundle, machine, config.ram or 2**40, config.flash or 2**40)
+    for name, precision in wanted:
+        if (machine := FORMATS[name].machine) and (config.ram is not None or config.flash is not None):
+            target = machines.machine(machine)
+            require_fitting(sources[precision == INTEGERS].job.bundle, target, config.ram or 2**40, config.flash or 2**40)
     artifacts: list[Artifact] = []
     refused: list[Refused] = []
     why = ""
-    for form, precision in wanted:
-        source = sources[precision == INTEGERS]
-        file = f"{name}-{form}" if form.startswith(C) else f"{name}-{precision}.{form}"
+    for name, precision in wanted:
+        source, form = sources[precision == INTEGERS], FORMATS[name]
+        file = form.file(stem, precision)
         with progress(f"printing {file}", 1) as advance:
-            printed = PRINTERS[form, precision](source.job)
+            printed = form.printers[precision](source.job)
             advance(1)
         inside = source.job.inside(form, precision) if precision == INTEGERS else None
         with progress(f"judging {file}", 1) as advance:
@@ -121,7 +125,7 @@ def exported(
             why = doubts.of_random_weights(loaded) if judgement.rounded else why
             continue
         _put(printed.content, out / file)
-        artifacts.append(_artifact(file, form, precision, printed, judgement, Path(os.path.relpath(source.path, out))))
+        artifacts.append(_artifact(file, name, precision, printed, judgement, Path(os.path.relpath(source.path, out))))
         manifest.note(out, artifacts[-1:])
     return Exported(tuple(artifacts), tuple(refused), next(iter(sources.values())).expected.said, why)
 

@@ -5,16 +5,15 @@ a folder of C, compiled here, gives them at every layer; of an .onnx each node, 
 step of the reference; in .onnx and .pte every weight and scale of the Graph is found.
 Runtime gate: its answers add no more noise than quantisation itself did, and lose no more than 0.5 points of top-1, near ties that
 may have fallen either way not counted. Where they do, it may be the runtime's doing and not the file's: its kernels round as they
-please on this processor. Such a file is put in place, and told of, if it is proven right without them (PROVEN); else it is refused.
+please on this processor. Such a file is put in place, and told of, if it is proven right without them (proof_of); else it is
+refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import comb
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
@@ -23,23 +22,14 @@ from numpy.typing import NDArray
 
 from nestling.artifacts.yardstick import Expected
 from nestling.bundle import Bundle
-from nestling.formats.c import host
-from nestling.formats.executorch import run as executorch_run
-from nestling.formats.executorch.symmetric import symmetric_weights
-from nestling.formats.onnx import run as onnx_run
-from nestling.formats.printers import FEATURES, Printed
+from nestling.formats.format import Format, Image, Printed
 from nestling.formats.runner import Runner
-from nestling.formats.tflite import run as tflite_run
-from nestling.formats.tflite.read import read_tflite
-from nestling.graph import reference
-from nestling.graph.compare import first_difference, layer
 from nestling.graph.float_twin import float_twin
-from nestling.graph.ir import Array, Graph
+from nestling.graph.ir import Graph
 from nestling.processor import processor
 from nestling.quantization.simulate import simulated
 from nestling.scores.agree import compare, rms
 
-Image = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 MOST_NOISE = 1.0  # times the noise of quantisation itself
@@ -47,31 +37,7 @@ NEAR = 0.5  # times that noise: what near ties in float sums came to in the most
 MOST_DROP = 0.005  # of top-1 on the yardstick
 CHANCE = 0.05  # a larger drop that chance brings about more often than this is none
 MOST_DIFFERENCE: Mapping[str, float] = {"fp32": 1e-3}  # of a float format's logits, relative to the image's largest
-BYTE_IMAGES = 2  # on which a .tflite must give the reference's bytes; the reference takes about a second for each
 C_IMAGES = 50  # plain C is slow, and its bytes have been seen by then
-
-LOADERS: Mapping[str, Callable[[bytes, str], Runner]] = {
-    "pte": lambda content, name: executorch_run.load_bytes(content, name, threads=1),
-    FEATURES: lambda content, name: executorch_run.load_bytes(content, name, threads=1),
-    "tflite": tflite_run.load_bytes,
-    "onnx": lambda content, name: onnx_run.load_bytes(content, name, threads=1),
-}
-
-
-def _loaded(printed: Printed, file: str, form: str) -> Runner:
-    if isinstance(printed.content, bytes):
-        return LOADERS[form](printed.content, file)
-    with TemporaryDirectory() as place:
-        for name, content in printed.content.items():
-            (Path(place) / name).write_bytes(content)
-        return host.load(Path(place), Path(file))
-
-
-def _inside(printed: Printed, form: str, runner: Runner, graph: Graph, images: Image) -> list[str]:
-    """What is wrong inside a file, or a folder of C."""
-    if isinstance(printed.content, bytes):
-        return FILE_GATES[form](printed.content, graph, images)
-    return _c_inside(runner, graph, images)
 
 
 @dataclass(frozen=True)
@@ -96,15 +62,16 @@ class Judgement:
 
 
 def judge(
-    printed: Printed, file: str, form: str, precision: str, bundle: Bundle, graph: Graph | None, expected: Expected
+    printed: Printed, file: str, form: Format, precision: str, bundle: Bundle, graph: Graph | None, expected: Expected
 ) -> Judgement:
     """graph: of an int8 file what it was to be printed from. Raises UnusableFile where its runtime does not take the file."""
-    runner = _loaded(printed, file, form)
+    assert form.loaded is not None and form.wrong is not None  # it is printed, so it is judged
+    runner = form.loaded(printed, file)
     if not isinstance(printed.content, bytes):
         expected = expected.first(C_IMAGES)
     problems = [*_said_wrongly(runner, bundle)]
     if graph is not None:
-        problems += _inside(printed, form, runner, graph, expected.images)
+        problems += form.wrong(printed, graph, expected.images, runner)
     answers, ms = _timed(runner, expected.images, form, bundle)
     found = compare(expected.answers, answers)
     if found.max_relative_difference > MOST_DIFFERENCE.get(precision, np.inf):
@@ -115,7 +82,7 @@ def judge(
     strays = [*strayed(answers, expected)]
     proof = None
     if strays and graph is not None and not problems:
-        proof = PROVEN[form.partition("-")[0]](printed, form, graph, bundle, answers, expected)
+        proof = proof_of(form, printed, graph, bundle, answers, expected)
     return Judgement(
         found.agreement,
         noise_ratio(answers, expected),
@@ -139,19 +106,19 @@ def _said_wrongly(runner: Runner, bundle: Bundle) -> Iterator[str]:
         yield f"it asks for images made by {runner.preprocess}, not by {bundle.preprocess}"
 
 
-def _timed(runner: Runner, images: Image, form: str, bundle: Bundle) -> tuple[Logits, float]:
+def _timed(runner: Runner, images: Image, form: Format, bundle: Bundle) -> tuple[Logits, float]:
     """(logits, median milliseconds of one image)."""
     rows, times = [], []
     for image in images:
         start = perf_counter()
-        rows.append(runner.features(image[None]) if form == FEATURES else runner(image[None]))
+        rows.append(runner.features(image[None]) if form.embedding == "alone" else runner(image[None]))
         times.append((perf_counter() - start) * 1e3)
     return _logits(np.concatenate(rows), form, bundle), float(np.median(times))
 
 
-def _logits(answers: NDArray[np.float32], form: str, bundle: Bundle) -> Logits:
+def _logits(answers: NDArray[np.float32], form: Format, bundle: Bundle) -> Logits:
     """Of what a file gives: a backbone alone gives the embedding."""
-    if form != FEATURES or bundle.head is None:
+    if form.embedding != "alone" or bundle.head is None:
         return answers
     logits: Logits = bundle.head.logits(answers)
     return logits
@@ -191,133 +158,24 @@ def chance_of(lost: int, won: int) -> float:
     return float(sum(comb(changed, count) for count in range(lost, changed + 1)) / 2**changed)
 
 
-# ---- file gates: (the file, the Graph that it was to be printed from, images) -> what is wrong -----------------------------------
+# ---- proofs that a file is right whose runtime strays --------------------------------------------------------------------------
 
 
-def _tflite_inside(content: bytes, graph: Graph, images: Image) -> list[str]:
-    inside, _ = read_tflite(content, "the printed file")
-    different = first_difference(graph, inside)
-    if different:
-        return [f"read back it is another network: {different}"]
-    nodes = {node.name: node for node in graph.nodes if graph.tensors[node.name].dtype == "int8"}
-    for image in images[:BYTE_IMAGES]:
-        steps = tflite_run.activations(content, (image[None],))
-        for name, expected in reference.activations(graph, image[None]):
-            if name in nodes and name in steps:
-                off = int((_signed(steps[name]) != expected).sum())
-                if off:
-                    place = layer(nodes[name])
-                    return [f"under LiteRT's reference kernels {off} of {expected.size} bytes differ from the reference at {place}"]
-    return []
+def proof_of(form: Format, printed: Printed, graph: Graph, bundle: Bundle, answers: Logits, expected: Expected) -> str:
+    """How it is known that an int8 file is right in which nothing wrong was found; "" where it is not known.
 
-
-def _signed(steps: Array) -> Array:
-    """Old uint8 networks are printed as uint8 again: the same real numbers, 128 higher."""
-    return (np.asarray(steps, np.uint8) ^ np.uint8(128)).view(np.int8) if steps.dtype == np.uint8 else steps
-
-
-def _onnx_inside(content: bytes, graph: Graph, images: Image) -> list[str]:
-    steps: dict[str, Array] = {graph.inputs[0]: images[:1], **onnx_run.activations(content, images[:1], as_written=True)}
-    steps |= {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None}
-    for node in graph.nodes:
-        if graph.tensors[node.name].dtype == "int8" and all(name in steps for name in (node.name, *node.inputs)):
-            expected = reference.step(graph, node, tuple(steps[name] for name in node.inputs))
-            off = int(np.abs(steps[node.name].astype(np.int64) - expected.astype(np.int64)).max())
-            if off > 1:
-                return [f"computed as written, {layer(node)} is up to {off} steps off the reference for the same inputs"]
-    return _not_found(content, graph)
-
-
-def _c_inside(runner: Runner, graph: Graph, images: Image) -> list[str]:
-    """Built for this computer, every layer gives the reference's bytes."""
-    assert isinstance(runner, host.CRunner)
-    nodes = {node.name: node for node in graph.nodes if graph.tensors[node.name].dtype == "int8"}
-    for image in images[:BYTE_IMAGES]:
-        steps = runner.activations(image)
-        for name, expected in reference.activations(graph, image[None]):
-            if name in nodes and name in steps:
-                off = int((steps[name].reshape(-1) != expected.reshape(-1)).sum())
-                if off:
-                    return [f"compiled here, {off} of {expected.size} bytes differ from the reference at {layer(nodes[name])}"]
-    return []
-
-
-def _pte_inside(content: bytes, graph: Graph, images: Image) -> list[str]:
-    for node in graph.nodes:
-        quant = graph.tensors[node.name].quant
-        # XNNPACK's tensors hold a scale in 4 bytes, operators outside the delegate in 8
-        if quant is not None and not any(quant.scale.astype(kind).tobytes() in content for kind in ("<f4", "<f8")):
-            return [f"the scale of what {layer(node)} gives is not in the file"]
-    return _not_found(content, symmetric_weights(graph)[0])
-
-
-def _not_found(content: bytes, graph: Graph) -> list[str]:
-    """The first layer whose int8 weights or scales are not in the file; the formats differ in layout, and in .onnx by 128."""
-    for node in graph.nodes:
-        weight = graph.tensors[node.inputs[1]] if node.op in LAYOUTS else None
-        if weight is None or weight.quant is None or weight.data is None:
-            continue
-        forms = [weight.data.transpose(order) for order in LAYOUTS[node.op]]
-        forms += [(form.astype(np.int16) + 128).astype(np.uint8) for form in forms]
-        if not any(form.tobytes() in content for form in forms):
-            return [f"the weights of {layer(node)} are not in the file"]
-        if weight.quant.scale.tobytes() not in content:
-            return [f"the weights' scales of {layer(node)} are not in the file"]
-    return []
-
-
-LAYOUTS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # how the formats lay a layer's weights out
-    "conv2d": ((0, 1, 2, 3), (0, 3, 1, 2), (3, 1, 2, 0)),  # the last: of one input channel, which ExecuTorch takes for depthwise
-    "depthwise_conv2d": ((0, 1, 2, 3), (3, 0, 1, 2)),
-    "fully_connected": ((0, 1), (1, 0)),
-}
-FILE_GATES: Mapping[str, Callable[[bytes, Graph, Image], list[str]]] = {
-    "tflite": _tflite_inside,
-    "onnx": _onnx_inside,
-    "pte": _pte_inside,
-    FEATURES: _pte_inside,
-}
-
-
-# ---- proofs that a file is right whose runtime strays: (...) -> how it is known, "" where it is not ---------------------------
-
-
-def _by_bytes(printed: Printed, form: str, graph: Graph, bundle: Bundle, answers: Logits, expected: Expected) -> str:
-    """The file gate has seen it."""
-    return "it gives the reference's bytes under reference kernels"
-
-
-def _by_rounding_once(printed: Printed, form: str, graph: Graph, bundle: Bundle, answers: Logits, expected: Expected) -> str:
-    """What these answers are near to is what quantise, dequantise and float operators between them say, each layer rounded once.
-
-    The reference rounds twice, as TFLite's does. In a network that feels single steps the two lie as far apart as quantisation is.
+    Where not every byte was compared: by what quantise, dequantise and float operators between them say, each layer rounded once,
+    as the runtimes round. The reference rounds twice, as TFLite's does; in a network that feels single steps the two lie as far
+    apart as quantisation is. Near to it must be the answers or, where the format's operators can be run one by one as they are
+    defined, those: no kernel of the processor's takes part then, whatever it makes of them.
     """
-    module = simulated(float_twin(graph), graph)
+    if form.exact:
+        return "it gives the reference's bytes under reference kernels"
+    if form.as_written is not None:
+        answers = _logits(form.as_written(printed)(expected.images), form, bundle)
+    as_printed = form.as_printed(graph)
+    module = simulated(float_twin(as_printed), as_printed)
     with torch.inference_mode():
         rows = [module(torch.from_numpy(image[None])).numpy().reshape(1, -1) for image in expected.images]
     once = replace(expected, answers=_logits(np.concatenate(rows), form, bundle))
     return "" if any(strayed(answers, once, NEAR)) else "it gives the integers' answers, each layer rounded once"
-
-
-def _by_rounding_once_with_its_weights(
-    printed: Printed, form: str, graph: Graph, bundle: Bundle, answers: Logits, expected: Expected
-) -> str:
-    """A .pte's weights are symmetric, whatever the Graph's are."""
-    return _by_rounding_once(printed, form, symmetric_weights(graph)[0], bundle, answers, expected)
-
-
-def _as_written(printed: Printed, form: str, graph: Graph, bundle: Bundle, answers: Logits, expected: Expected) -> str:
-    """As rounding once, of the file's operators one by one: no kernel of the processor's takes part, whatever it makes of them."""
-    assert isinstance(printed.content, bytes)
-    written = onnx_run.load_bytes(printed.content, "the printed file", threads=1, runtime="as written")
-    return _by_rounding_once(printed, form, graph, bundle, written(expected.images), expected)
-
-
-Proof = Callable[[Printed, str, Graph, Bundle, Logits, Expected], str]
-PROVEN: Mapping[str, Proof] = {
-    "tflite": _by_bytes,
-    "c": _by_bytes,
-    "onnx": _as_written,
-    "pte": _by_rounding_once_with_its_weights,
-    FEATURES: _by_rounding_once_with_its_weights,
-}

@@ -38,20 +38,24 @@ def command(
     Example:  nestling export parts.nest --to pte,tflite,onnx --precision int8 -o out/
     """
     from nestling.artifacts.export import exported, require_passed
+    from nestling.formats import FORMATS, printed
+    from nestling.formats.c.format import NAME as C
+    from nestling.formats.c.format import of_machine
     from nestling.formats.c.plan.report import parse_size
-    from nestling.formats.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, C, ExportConfig, Weights
+    from nestling.formats.format import ExportConfig, Weights
 
-    machines = [form.removeprefix(C) for form in FORMATS if form.startswith(C)]
-    formats = ["c", *(form for form in FORMATS if not form.startswith(C))]
-    forms, precisions = _listed("--to", to, formats), _listed("--precision", precision, PRECISIONS)
-    if "c" in forms:
-        forms.remove("c")
-        forms += [f"{C}{name}" for name in _listed("--machine", machine, machines)]
+    machines = [form.machine for form in FORMATS.values() if form.machine]
+    formats = [C, *(form.name for form in FORMATS.values() if form.printers and not form.machine)]
+    known = list(dict.fromkeys(kind for _, kind in printed()))
+    forms, precisions = _listed("--to", to, formats), _listed("--precision", precision, known)
+    if C in forms:
+        forms.remove(C)
+        forms += [of_machine(name) for name in _listed("--machine", machine, machines)]
     if onnx_weights not in get_args(Weights):
         raise typer.BadParameter(f"--onnx-weights is uint8 or int8; found {onnx_weights!r}")
-    if features and "pte" in forms and FEATURES not in forms:
-        forms.append(FEATURES)
-    wanted = [(form, kind) for form in forms for kind in precisions if (form, kind) in PRINTERS]
+    if features:
+        forms += [name for form in forms if (name := FORMATS[form].own_embedding) and name not in forms]
+    wanted = [(form, kind) for form in forms for kind in precisions if kind in FORMATS[form].printers]
     if not wanted:
         raise typer.BadParameter(f"no format of {to} is printed in {precision}")
     weights: Weights = "int8" if onnx_weights == "int8" else "uint8"

@@ -116,17 +116,19 @@ def _print(found: "Comparison") -> None:
 
 def _wanted(to: str, precision: str) -> tuple[tuple[str, str], ...]:
     """(format, precision) of the files; () where --to was not given."""
-    from nestling.formats.printers import FEATURES, FORMATS, PRECISIONS, PRINTERS, C
+    from nestling.formats import FORMATS, printed
+    from nestling.formats.c.format import NAME as C
 
     if not to:
         return ()
-    formats = [form for form in FORMATS if form != FEATURES and not form.startswith(C)]
+    formats = [form.name for form in FORMATS.values() if form.printers and form.embedding != "alone" and not form.machine]
+    precisions = list(dict.fromkeys(kind for _, kind in printed()))
     words = [list(dict.fromkeys(word.strip() for word in text.split(","))) for text in (to, precision)]
-    for option, found, known in (("--to", words[0], formats), ("--precision", words[1], list(PRECISIONS))):
+    for option, found, known in (("--to", words[0], formats), ("--precision", words[1], precisions)):
         if unknown := [word for word in found if word not in known]:
-            hint = "; C is for a --machine" if unknown[0] == "c" else ""
+            hint = "; C is for a --machine" if unknown[0] == C else ""
             raise typer.BadParameter(f"{option} is one or more of {', '.join(known)}{hint}; found {unknown[0]!r}")
-    wanted = tuple((form, kind) for form in words[0] for kind in words[1] if (form, kind) in PRINTERS)
+    wanted = tuple((form, kind) for form in words[0] for kind in words[1] if kind in FORMATS[form].printers)
     if not wanted:
         raise typer.BadParameter(f"no format of {to} is printed in {precision}")
     return wanted

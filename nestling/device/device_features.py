@@ -20,11 +20,12 @@ from nestling.embedding.cache import embed
 from nestling.embedding.engine import Engine, Image, Vector
 from nestling.errors import UnusableFile
 from nestling.formats.executorch import run as executorch_run
+from nestling.formats.executorch.format import FEATURES
 from nestling.formats.executorch.run import Program
 from nestling.outside import content
 from nestling.progress import Progress
 
-FILE = "features.pte"
+FILE = FEATURES
 AGAIN = "pack the package again:  nestling pack my8.nest --for linux -o pkg/"
 
 

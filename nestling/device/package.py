@@ -37,8 +37,11 @@ from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import fit_settings
 from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile
 from nestling.files import digest_of, not_made, replace_folder
+from nestling.formats import FORMATS
 from nestling.formats.c import machines
-from nestling.formats.printers import FEATURES, INTEGERS, PRINTERS, C, ExportConfig, Job, Printed
+from nestling.formats.c.format import of_machine
+from nestling.formats.executorch.format import FEATURES
+from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
 from nestling.graph.file import digest
 from nestling.graph.head import Head
 from nestling.preprocess import to_plain
@@ -276,22 +279,23 @@ def _printed(
     judged_on = expected(bundle, True, data, progress)
     printed: dict[str, Printed] = {}
     failed: list[str] = []
-    in_c = [f"{C}{target.c_machine}"] if config.runner == "c" else []
-    for form in (*in_c, *([FEATURES] if target.system == "linux" else [])):
-        with progress(f"printing {form}", 1) as advance:
-            printed[form] = PRINTERS[form, INTEGERS](job)
+    in_c = [of_machine(target.c_machine)] if config.runner == "c" else []
+    for name in (*in_c, *([FEATURES] if target.system == "linux" else [])):
+        form = FORMATS[name]
+        with progress(f"printing {name}", 1) as advance:
+            printed[name] = form.printers[INTEGERS](job)
             advance(1)
-        with progress(f"judging {form}", 1) as advance:
-            judgement = judge(printed[form], form, form, INTEGERS, bundle, job.inside(form, INTEGERS), judged_on)
+        with progress(f"judging {name}", 1) as advance:
+            judgement = judge(printed[name], name, form, INTEGERS, bundle, job.inside(form, INTEGERS), judged_on)
             why = doubts.of_random_weights(bundle) if judgement.rounded else ""
-            failed += [f"{form}: {problem}" for problem in (*judgement.problems, *([why] if why else []))]
+            failed += [f"{name}: {problem}" for problem in (*judgement.problems, *([why] if why else []))]
             advance(1)
     return printed, tuple(failed)
 
 
 def _folder(printed: Mapping[str, Printed], target: Target) -> Mapping[str, bytes]:
     """The network's C, content by name."""
-    content = printed[f"{C}{target.c_machine}"].content
+    content = printed[of_machine(target.c_machine)].content
     assert not isinstance(content, bytes)
     return content
 

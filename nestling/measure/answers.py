@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.apart.runner import load
-from nestling.data.choose import Chosen, for_evaluation, scan_for
-from nestling.data.folders import Item, LeftOut
+from nestling.bundle import Bundle, Split
+from nestling.data.choose import Chosen, for_evaluation, scan_for, split_again
+from nestling.data.folders import Dataset, Item, LeftOut
 from nestling.data.stream import stream
 from nestling.data.survey import said_of_asked, survey
 from nestling.embedding.cache import default_cache
 from nestling.errors import NestlingError, UnusableData
-from nestling.formats import known_split
+from nestling.formats.about import About
 from nestling.formats.runner import Runner
 from nestling.preprocess import load as load_image
 from nestling.progress import Progress, silent
@@ -128,3 +129,11 @@ def answers(
     if not used:
         raise UnusableData("none of the images can be read.")
     return tuple(used), [np.concatenate(own) for own in logits], tuple(left_out)
+
+
+def known_split(runner: Runner, dataset: Dataset) -> Split | None:
+    """Which of the data set's photographs the runner's network has learned from; None where that cannot be told."""
+    bundle, about = getattr(runner, "bundle", None), getattr(runner, "about", None)
+    if isinstance(bundle, Bundle):
+        return bundle.split
+    return split_again(dataset, about.seed, about.data) if isinstance(about, About) else None

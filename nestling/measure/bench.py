@@ -19,9 +19,9 @@ from nestling.artifacts import manifest
 from nestling.artifacts.manifest import Artifact
 from nestling.artifacts.yardstick import Expected, expected
 from nestling.errors import UnusableFile
-from nestling.formats import runtimes
+from nestling.formats import named, runtimes
 from nestling.formats.c.trusted import require_trusted
-from nestling.formats.printers import FEATURES, INTEGERS
+from nestling.formats.format import INTEGERS
 from nestling.progress import Progress, silent
 from nestling.scores.agree import rms
 from nestling.temporary import restored
@@ -132,7 +132,7 @@ def _noise(
 def _source(file: Path) -> Path | None:
     """The bundle that an int8 file was printed from, where it is still there."""
     artifact = listed(file)
-    if artifact is None or artifact.precision != INTEGERS or artifact.format == FEATURES:
+    if artifact is None or artifact.precision != INTEGERS or named(artifact.format).embedding == "alone":
         return None
     source = file.parent / artifact.bundle
     return source if source.is_file() else None

@@ -9,9 +9,9 @@ from pathlib import Path
 from nestling import bundle as bundles
 from nestling.artifacts.yardstick import expected
 from nestling.errors import NestlingError
+from nestling.formats import named
 from nestling.formats.c import machines, virtual
 from nestling.formats.c.trusted import copied, require_trusted
-from nestling.formats.printers import C
 from nestling.measure.bench import listed
 from nestling.progress import Progress, silent
 
@@ -41,8 +41,8 @@ class Counted:
 def machine_of(path: Path) -> str | None:
     """The machine that a folder of C was made for, where that is not this computer and its manifest tells; None for all else."""
     artifact = listed(path) if path.is_dir() else None
-    name = artifact.format.removeprefix(C) if artifact and artifact.format.startswith(C) else HOST
-    return None if name == HOST else name
+    name = named(artifact.format).machine if artifact else ""
+    return None if name in ("", HOST) else name
 
 
 def counted(

@@ -9,15 +9,13 @@ from pathlib import Path
 from nestling import bundle as bundles
 from nestling.apart.runner import layer_times
 from nestling.artifacts.manifest import Artifact
-from nestling.formats import LAYERS, runtimes
+from nestling.formats import named, of, runtimes
+from nestling.formats.format import ExportConfig, Job
 from nestling.formats.layer_time import LayerTime, with_names
-from nestling.formats.printers import ExportConfig, Job
 from nestling.graph.ir import Graph
 from nestling.graph.macs import macs
 from nestling.measure.bench import listed
 from nestling.progress import Progress, silent
-
-NAMELESS = ".pte"  # nothing in it says which layer an operation is; the other formats' files do
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,12 @@ def layer_tables(files: Sequence[Path], threads: int = 1, progress: Progress = s
     with progress("timing layers", len(files)) as advance:
         for file in files:
             artifact = _printed(file)
-            if artifact is not None and file.suffix in LAYERS:
+            if artifact is not None and (form := of(file)).layer_times is not None:
                 bundle = file.parent / artifact.bundle
                 job = jobs[bundle] = jobs.get(bundle) or _job(bundle)
-                graph = job.inside(artifact.format, artifact.precision)
+                graph = job.inside(named(artifact.format), artifact.precision)
                 times = layer_times(file, threads)
-                if file.suffix == NAMELESS:
+                if not form.names_layers:
                     times = with_names(times, graph)
                 tables.append(LayerTable(file.name, runtimes(file)[0], tuple(_layer(time, graph) for time in times)))
             advance(1)

@@ -21,9 +21,9 @@ from nestling.data.folders import Dataset, Item
 from nestling.data.images import read_images
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
-from nestling.formats import runtimes
+from nestling.formats import named, runtimes
 from nestling.formats.c.trusted import require_trusted
-from nestling.formats.printers import FEATURES, INTEGERS
+from nestling.formats.format import INTEGERS
 from nestling.measure.answers import answers
 from nestling.measure.bench import Timing, bench
 from nestling.measure.counted import counted, machine_of
@@ -72,7 +72,7 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
     listed = manifest.read(out)
     require_trusted([out / a.file for a in listed], trust)
     # a backbone alone gives no answers; C for other machines answers as C for this one does, and its time here says nothing
-    artifacts = tuple(a for a in listed if a.format != FEATURES and not machine_of(out / a.file))
+    artifacts = tuple(a for a in listed if named(a.format).embedding != "alone" and not machine_of(out / a.file))
     if not artifacts:
         raise UnusableFile(f"{out} holds no exported network.", f"nestling export my.nest -o {out}")
     sources = tuple(dict.fromkeys(out / artifact.bundle for artifact in artifacts))

@@ -193,7 +193,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
 def mark(precision: str, form: str) -> dict[str, str]:
     """The sign that stands for a file in text: its character, the variable of its colour."""
     colour = pictures.PRECISIONS.get(precision, pictures.OTHER)
-    return {"sign": pictures.FORMATS.get(form, pictures.OTHER_FORMAT)[1], "colour": pictures.VARIABLES[colour]}
+    return {"sign": pictures.MARKS.get(form, pictures.OTHER_FORMAT)[1], "colour": pictures.VARIABLES[colour]}
 
 
 def legend(kinds: Sequence[tuple[str, str]]) -> dict[str, dict[str, dict[str, str]]]:
@@ -216,7 +216,7 @@ def _against(rows: Sequence[Row]) -> list[Markup]:
 
 
 def _point(row: Row, label: str, x: float) -> Point:
-    marker = pictures.FORMATS.get(row.format, pictures.OTHER_FORMAT)[0]
+    marker = pictures.MARKS.get(row.format, pictures.OTHER_FORMAT)[0]
     colour = pictures.PRECISIONS.get(row.precision, pictures.OTHER)
     return Point(row.file, label, x, row.top1, *row.interval, colour, marker, row.forced)
 

@@ -26,6 +26,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
+from nestling.formats import FORMATS
 from nestling.printable import shown
 
 WIDTH = 6.0  # inches
@@ -41,9 +42,7 @@ VARIABLES: Mapping[str, str] = {
 }  # fmt: skip
 
 PRECISIONS: Mapping[str, str] = {"float": FP32, "fp32": FP32, "fp16": FP16, "int8": INT8, "dynamic": DYNAMIC}
-FORMATS: Mapping[str, tuple[str, str]] = {  # matplotlib's marker, and the character that looks like it
-    "nest": ("o", "●"), "pte": ("s", "■"), "tflite": ("^", "▲"), "onnx": ("D", "◆"), "c": ("v", "▼"),
-}  # fmt: skip
+MARKS = {form.name.partition("-")[0]: form.mark for form in FORMATS.values()}
 OTHER_FORMAT = ("P", "✚")
 SIDES: Mapping[float, Literal["left", "center", "right"]] = {1.0: "left", 0.0: "center", -1.0: "right"}  # by a label's offset
 

@@ -10,8 +10,9 @@ from cli.conftest import Nestling
 
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
-from nestling.formats import load, printers
+from nestling.formats import load
 from nestling.graph.ir import Graph
+from nestling.models import float_graph as of_bundles
 from nestling.models.float_graph import float_graph
 
 
@@ -60,7 +61,7 @@ def test_a_float_file_that_differs_is_refused(
         data.flat[0] += 0.5
         return replace(graph, tensors={**graph.tensors, name: replace(graph.tensors[name], data=data)})
 
-    monkeypatch.setattr(printers, "float_graph", broken)
+    monkeypatch.setattr(of_bundles, "float_graph", broken)
     command = ("export", bundle, "--to", "tflite", "--precision", "fp32", "-o", tmp_path)
     done = nestling(*command, status=1)
     assert "logit difference" in done.stderr and "--force" in done.stderr and not (tmp_path / "fruit-fp32.tflite").exists()

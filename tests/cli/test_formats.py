@@ -12,8 +12,10 @@ from cli.conftest import Nestling
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
 from nestling.errors import UnsupportedOp
-from nestling.formats import load, printers
+from nestling.formats import FORMATS, load
+from nestling.formats.format import Job, Printed
 from nestling.graph.ir import Graph
+from nestling.models import float_graph as of_bundles
 
 FILES = [
     *(f"fruit-{precision}.{form}" for form in ("pte", "features.pte", "onnx") for precision in ("fp32", "int8")),
@@ -103,18 +105,19 @@ def test_what_is_refused_is_not_put_in_place_and_the_rest_is(
     nestling: Nestling, everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A printer that swaps red and blue: its file is refused, the old one stays, the other format is exported."""
-    right = printers.PRINTERS["tflite", "int8"]
+    form = FORMATS["tflite"]
+    right = form.printers["int8"]
 
-    def bgr(job: printers.Job) -> printers.Printed:
+    def bgr(job: Job) -> Printed:
         graph = job.bundle.graph
         weight = graph.tensors[next(node.inputs[1] for node in graph.nodes if node.op == "conv2d")]
         swapped = replace(weight, data=np.ascontiguousarray(weight.data[..., ::-1]))
         other: Graph = replace(graph, tensors={**graph.tensors, weight.name: swapped})
-        return right(printers.Job(replace(job.bundle, graph=other), job.config))
+        return right(Job(replace(job.bundle, graph=other), job.config))
 
     (tmp_path / "fruit-int8.tflite").write_bytes(b"the old one")
     command = ("export", everything / "fruit-int8.nest", "--to", "tflite,onnx", "--precision", "int8", "-o", tmp_path)
-    monkeypatch.setitem(printers.PRINTERS, ("tflite", "int8"), bgr)
+    monkeypatch.setitem(FORMATS, "tflite", replace(form, printers={"int8": bgr}))
     done = nestling(*command, status=1)
     assert "fruit-int8.tflite" in done.stderr and "conv2d" in done.stderr and "--force" in done.stderr
     assert (tmp_path / "fruit-int8.tflite").read_bytes() == b"the old one" and (tmp_path / "fruit-int8.onnx").exists()
@@ -131,7 +134,7 @@ def test_what_the_graph_does_not_hold_still_becomes_a_float_program(
     def refuse(bundle: Bundle) -> Graph:
         raise UnsupportedOp("erf (blocks.0): the Graph holds no such operation")
 
-    monkeypatch.setattr(printers, "float_graph", refuse)
+    monkeypatch.setattr(of_bundles, "float_graph", refuse)
     command = ("export", bundle, "--precision", "fp32", "-o", tmp_path)
     nestling(*command, "--to", "pte")
     assert "erf" in nestling(*command, "--to", "onnx", status=1).stderr

@@ -36,9 +36,10 @@ from nestling.device.package import PackConfig, pack
 from nestling.device.places import Ssh
 from nestling.device.push import PushConfig, push
 from nestling.errors import GateFailed, NestlingError, UnusableData
+from nestling.formats import FORMATS
 from nestling.formats.c import machines, virtual
 from nestling.formats.executorch import run as executorch_run
-from nestling.formats.printers import Job, Printed
+from nestling.formats.format import Job, Printed
 from nestling.quantization.quantize import quantize, reference_embeddings
 from nestling.training.fit import FitConfig, fit
 
@@ -400,7 +401,8 @@ def test_what_does_not_pass_its_gates_is_not_packed(
     bundle: Path, firmware: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The C of the same network with one weight less, the smallest thing that could be wrong."""
-    real = package.PRINTERS["c-cortex-m4", "int8"]
+    form = FORMATS["c-cortex-m4"]
+    real = form.printers["int8"]
 
     def spoiled(job: Job) -> Printed:
         printed = real(job)
@@ -411,7 +413,7 @@ def test_what_does_not_pass_its_gates_is_not_packed(
         files["nestling_weights.c"] = f"{text[:at]} {-1 if int(text[at:end]) == 1 else 1}{text[end:]}".encode()
         return replace(printed, content=files)
 
-    monkeypatch.setattr(package, "PRINTERS", {("c-cortex-m4", "int8"): spoiled})
+    monkeypatch.setitem(FORMATS, form.name, replace(form, printers={"int8": spoiled}))
     with pytest.raises(GateFailed, match="nothing was packed: c-cortex-m4"):
         pack(bundle, tmp_path / "pkg", MCU)
     assert not (tmp_path / "pkg").exists()

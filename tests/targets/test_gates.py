@@ -17,7 +17,8 @@ from nestling.artifacts.gates import Judgement, dropped, judge
 from nestling.artifacts.yardstick import Expected, expected
 from nestling.bundle import Bundle, Step, save
 from nestling.errors import GateFailed
-from nestling.formats.printers import PRINTERS, ExportConfig, Job, Printed, Printer
+from nestling.formats import FORMATS
+from nestling.formats.format import ExportConfig, Job, Printed, Printer
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Tensor
 from nestling.preprocess import ImagePreprocess
@@ -118,13 +119,13 @@ def right(bundle: Bundle) -> Bundle:
 
 @cache
 def _printed(bundle: Bundle, broken: Break, form: str) -> Printed:
-    return PRINTERS[form, "int8"](Job(broken(bundle), ExportConfig()))
+    return FORMATS[form].printers["int8"](Job(broken(bundle), ExportConfig()))
 
 
 def _judged(bundle: Bundle, broken: Break, form: str, wanted: Expected) -> Judgement:
     """What is printed of the broken bundle, as the bundle's file."""
-    graph = Job(bundle, ExportConfig()).inside(form, "int8")
-    return judge(_printed(bundle, broken, form), f"x.{form}", form, "int8", bundle, graph, wanted)
+    graph = Job(bundle, ExportConfig()).inside(FORMATS[form], "int8")
+    return judge(_printed(bundle, broken, form), f"x.{form}", FORMATS[form], "int8", bundle, graph, wanted)
 
 
 def _problems(bundle: Bundle, broken: Break, form: str, wanted: Expected) -> tuple[str, ...]:
@@ -159,8 +160,10 @@ class Coarse:
 
 
 def coarse(monkeypatch: pytest.MonkeyPatch, form: str, noise: float) -> None:
-    real = gates.LOADERS[form]
-    monkeypatch.setattr(gates, "LOADERS", {form: lambda content, name: Coarse(real(content, name), noise)})
+    loaded = FORMATS[form].loaded
+    assert loaded is not None
+    coarsely = replace(FORMATS[form], loaded=lambda printed, name: Coarse(loaded(printed, name), noise))
+    monkeypatch.setitem(FORMATS, form, coarsely)
 
 
 def quantisation(wanted: Expected) -> float:
@@ -209,7 +212,7 @@ def test_a_network_of_random_weights_is_refused_with_the_reason(
     bundle: Bundle, wanted: Expected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse(monkeypatch, "tflite", 3 * quantisation(wanted))
-    monkeypatch.setattr(gates, "PROVEN", {"tflite": lambda *_: None})
+    monkeypatch.setattr(gates, "proof_of", lambda *_: "")
     fitted = Step("fit", {"weights": "none (seed 0)"})
     tuned = Step("finetune", {}, curves={"loss": (0.5,)})
     for lineage, random in (((fitted,), True), ((fitted, tuned), False), ((Step("fit", {"weights": "package"}),), False)):
@@ -218,7 +221,8 @@ def test_a_network_of_random_weights_is_refused_with_the_reason(
             export(tmp_path / "a.nest", tmp_path, [("tflite", "int8")])
         assert ("weights are random" in refusal.value.message) == random, lineage
     save(replace(bundle, lineage=(fitted,)), tmp_path / "a.nest")
-    monkeypatch.setitem(PRINTERS, ("tflite", "int8"), _of_another(PRINTERS["tflite", "int8"]))
+    form = FORMATS["tflite"]
+    monkeypatch.setitem(FORMATS, "tflite", replace(form, printers={"int8": _of_another(form.printers["int8"])}))
     with pytest.raises(GateFailed) as refusal:  # a wrong file is refused for what it is
         export(tmp_path / "a.nest", tmp_path, [("tflite", "int8")])
     assert "random" not in refusal.value.message

@@ -27,10 +27,11 @@ from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import training_views
 from nestling.errors import NestlingError, UnusableData
+from nestling.formats import FORMATS
 from nestling.formats.c import machines
+from nestling.formats.format import INTEGERS
 from nestling.formats.nest.floats import float_runner
 from nestling.formats.nest.integers import integer_runner
-from nestling.formats.printers import INTEGERS
 from nestling.formats.runner import Runner
 from nestling.measure.answers import answers
 from nestling.measure.counted import HOST
@@ -42,7 +43,7 @@ from nestling.processor import processor, versions
 from nestling.progress import Advance, Progress, silent
 from nestling.scores.evaluate import wilson
 
-DEFAULTS = (("tflite", "fp32"), ("tflite", INTEGERS), ("pte", INTEGERS))  # (format, precision) of the files
+DEFAULTS = tuple((form.name, precision) for form in FORMATS.values() for precision in form.shown)
 Right = NDArray[np.bool_]  # [N], which photographs are answered rightly
 
 

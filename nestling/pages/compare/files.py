@@ -18,9 +18,10 @@ from nestling.artifacts.manifest import Artifact
 from nestling.bundle import Bundle
 from nestling.data.folders import Item
 from nestling.errors import NestlingError, UnusableFile
-from nestling.formats import runtimes
+from nestling.formats import FORMATS, named, runtimes
 from nestling.formats.c import machines, trusted
-from nestling.formats.printers import INTEGERS, C, ExportConfig
+from nestling.formats.c.format import of_machine
+from nestling.formats.format import INTEGERS, ExportConfig
 from nestling.measure.answers import answers
 from nestling.measure.bench import bench
 from nestling.measure.counted import counted
@@ -77,18 +78,17 @@ def with_integers(made: Made, allowed: bool, progress: Progress) -> Made:
 
 def with_files(made: Made, wanted: Sequence[tuple[str, str]], machine: str | None, progress: Progress) -> Made:
     """With its files, those that failed a gate among them, and the C for the machine."""
-    for form, precision in (*wanted, *([(f"{C}{machine}", INTEGERS)] if machine else [])):
+    for form, precision in (*wanted, *([(of_machine(machine), INTEGERS)] if machine else [])):
         source = made.integers if precision == INTEGERS else made.path
         if source is None:
             continue  # that there are no integers has been noted
-        name = source.stem.removesuffix(f"-{INTEGERS}")
-        file = f"{name}-{form}" if form.startswith(C) else f"{name}-{precision}.{form}"
+        file = FORMATS[form].file(source.stem.removesuffix(f"-{INTEGERS}"), precision)
         try:
             artifact = _known(made.place, file) or _exported(source, made, form, precision, progress)
         except NestlingError as error:
             made = made.noted(f"no {precision} {form}: {error.message}")
             continue
-        made = replace(made, board=artifact) if form.startswith(C) else replace(made, artifacts=(*made.artifacts, artifact))
+        made = replace(made, board=artifact) if FORMATS[form].machine else replace(made, artifacts=(*made.artifacts, artifact))
     return made
 
 
@@ -141,7 +141,7 @@ def on_board(made: Made, progress: Progress) -> tuple[Made, Board | None]:
     artifact = made.board
     if artifact is None:
         return made, None
-    machine = machines.machine(artifact.format.removeprefix(C))
+    machine = machines.machine(named(artifact.format).machine)
     known = Board(machine.name, machine.title, artifact.arena, None, None, None, artifact.failed)
     try:
         (ran,) = counted([made.place / artifact.file], made.data, progress)

@@ -96,7 +96,7 @@ def _point(comparison: Comparison, number: int, one: Compared, file: File, x: fl
         label = f"{file.precision} {file.format}"
     elif _by_number(comparison):
         label = str(number)
-    marker = pictures.FORMATS.get(file.format, pictures.OTHER_FORMAT)[0]
+    marker = pictures.MARKS.get(file.format, pictures.OTHER_FORMAT)[0]
     colour = pictures.PRECISIONS.get(file.precision, pictures.OTHER)
     name = f"{one.name}: {file.precision} {file.format}"
     return Point(name, label, x, file.top1, *file.interval, colour, marker, bool(file.failed))

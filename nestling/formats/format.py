@@ -1,0 +1,175 @@
+"""What a format is: how a bundle is printed in it, what runs its files, and how a printed file is looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.bundle import Bundle
+from nestling.errors import NestlingError
+from nestling.formats.layer_time import LayerTime
+from nestling.formats.runner import Runner
+from nestling.graph.ends import with_head, with_int8_head, with_own_end
+from nestling.graph.integers import Range
+from nestling.graph.ir import Graph
+
+INTEGERS = "int8"  # the precision that is printed from the bundle's int8 Graph
+BYTE_IMAGES = 2  # on which a file must give the reference's bytes; the reference takes about a second for each
+Weights = Literal["uint8", "int8"]
+Embedding = Literal["second output", "own file", "always", "alone"]
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """features: the embedding, too, see Format.embedding.
+
+    int8_head: the head in integers. onnx_weights: how int8 weights are stored in .onnx; int8 is quicker where the processor has
+    8-bit dot products, and wrong on others (docs/onnx-weights.md). force: keep what fails its gates. ram, flash: bytes that C has
+    to fit into.
+    """
+
+    features: bool = False
+    int8_head: bool = False
+    onnx_weights: Weights = "uint8"
+    force: bool = False
+    ram: int | None = None
+    flash: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a printer needs. The float Graph is captured once, when first asked for."""
+
+    bundle: Bundle
+    config: ExportConfig
+
+    @cached_property
+    def captured(self) -> Graph:
+        """uint8 image -> float embedding, or the network's own end."""
+        from nestling.models.float_graph import float_graph  # brings torch
+
+        return float_graph(self.bundle)
+
+    def inside(self, form: Format, precision: str) -> Graph:
+        """What a file holds: uint8 image -> logits float32 (-> embedding, too), or of a backbone alone -> embedding.
+
+        (Its weights may have to be made symmetric yet: see Format.as_printed.)
+        """
+        bundle, config = self.bundle, self.config
+        graph = self.backbone(precision)
+        if bundle.head is None:
+            if config.features or config.int8_head or form.embedding == "alone":
+                raise NestlingError("--features and --int8-head are for networks with a head of nestling's.")
+            return with_own_end(graph)
+        if form.embedding == "alone":
+            return graph
+        features = config.features and form.embedding == "second output"
+        if precision != INTEGERS or not config.int8_head:
+            return with_head(graph, bundle.head, features)
+        if bundle.yardstick is None or config.features:
+            raise NestlingError("--int8-head needs a bundle that nestling quantised, and gives no features.")
+        logits = bundle.yardstick.logits
+        return with_int8_head(graph, bundle.head, Range(float(logits.min()), float(logits.max())))
+
+    def backbone(self, precision: str) -> Graph:
+        """uint8 image -> embedding, float32 or int8 (or a network's own end)."""
+        if precision != INTEGERS:
+            return self.captured
+        if self.bundle.graph is None:
+            raise NestlingError("int8 files are printed from a quantised bundle.", "nestling quantize my.nest -o my8.nest")
+        return self.bundle.graph
+
+
+@dataclass(frozen=True, eq=False)
+class Printed:
+    """A file's bytes, or of a folder each file's by its name.
+
+    delegated: share of an ExecuTorch program's operations that XNNPACK runs. requantised: (output channels whose weights had to
+    get other integers, of how many), for networks whose weights have zero points. flash, arena: bytes of constants and of RAM for
+    activations that C needs.
+    """
+
+    content: bytes | Mapping[str, bytes]
+    delegated: float | None = None
+    requantised: tuple[int, int] | None = None
+    flash: int | None = None
+    arena: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file; of C, of its constants."""
+        return self.flash or len(self.content)
+
+
+@dataclass(frozen=True)
+class File:
+    """place: where it lies, name: what it is called in messages. threads: None leaves the runtime's own choice."""
+
+    place: Path
+    name: Path
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs files of a format. prepare: imports it, where no file is there yet.
+
+    brings_torch: here; on a device it does not, so its memory is measured without.
+    """
+
+    load: Callable[[File], Runner]
+    prepare: Callable[[], None] = lambda: None
+    brings_torch: bool = False
+
+
+Printer = Callable[[Job], Printed]
+
+
+def _as_it_is(graph: Graph) -> Graph:
+    return graph
+
+
+@dataclass(frozen=True, eq=False)
+class Format:
+    """One kind of file, or of folder. What needs another package is imported when it is first called: the table costs nothing.
+
+    name: as --to has it; what: it is, for people. suffix: of its files, with the dot; "" of a folder. mark: in pictures,
+    matplotlib's and the character that looks like it. printers: by precision; shown: those that `report` compares bundles in.
+    runtimes: by name, the first runs a file where none is named. machine: that a folder is for, "" of files.
+
+    embedding: how it is given where it is wanted: a second output, a file of its own, always, or it is all that there is.
+    own_embedding: the format of that file.
+    loaded: what was just printed, in its first runtime, with one thread. wrong: what is wrong within it, given the Graph that an
+    int8 file was to be printed from and images [N, H, W, C]; exact: it has compared the reference's bytes. as_printed: the Graph
+    as the format has its weights. as_written: a runner of the file's operators one by one, as they are defined, where the format
+    has one. names_layers: whether layer_times knows whose each operation is.
+    """
+
+    name: str
+    what: str
+    suffix: str
+    mark: tuple[str, str]
+    runtimes: Mapping[str, Runtime]
+    printers: Mapping[str, Printer] = field(default_factory=dict)
+    shown: tuple[str, ...] = ()
+    machine: str = ""
+    embedding: Embedding = "second output"
+    own_embedding: str = ""
+    loaded: Callable[[Printed, str], Runner] | None = None
+    wrong: Callable[[Printed, Graph, Image, Runner], list[str]] | None = None
+    exact: bool = False
+    as_printed: Callable[[Graph], Graph] = _as_it_is
+    as_written: Callable[[Printed], Runner] | None = None
+    layer_times: Callable[[bytes, int], tuple[LayerTime, ...]] | None = None
+    names_layers: bool = True
+
+    def file(self, name: str, precision: str) -> str:
+        """What a file of a bundle of that name is called."""
+        return f"{name}-{precision}{self.suffix}" if self.suffix else f"{name}-{self.name}"
