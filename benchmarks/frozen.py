@@ -19,9 +19,9 @@ from nestling.data.choose import part, training_data
 from nestling.models.backbones import DEFAULT, build
 from nestling.processor import processor
 from nestling.training.augment import AUGMENTATIONS
+from nestling.training.blocks import learning
 from nestling.training.fit import FitConfig, fit
 from nestling.training.frozen import Stage, without_front
-from nestling.training.learning import learning
 from nestling.training.loop import LoopConfig, train
 from nestling.training.samples import read_samples
 

@@ -43,13 +43,13 @@ from nestling.device.learn import EPOCHS, LearnConfig, learn
 from nestling.device.learner import Learner
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.device.order import order
-from nestling.device.training_program import print_training_program
 from nestling.embedding.cache import embed
 from nestling.embedding.head import Embeddings, fit_head
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import fit_settings
 from nestling.formats import FORMATS
 from nestling.formats.executorch.format import FEATURES
+from nestling.formats.executorch.training_program import print_training_program
 from nestling.formats.format import INTEGERS, ExportConfig, Job
 from nestling.graph.file import digest
 from nestling.preprocess import ImagePreprocess, to_plain

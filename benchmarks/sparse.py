@@ -21,10 +21,10 @@ from nestling import bundle as bundles
 from nestling.cli import show
 from nestling.compress.measure import RUNTIME, Compared, Packed, compare, packed, unfolded_graph
 from nestling.compress.prune import SparseConfig, sparsify
-from nestling.compress.sparse import Method
 from nestling.data.choose import training_data
 from nestling.processor import processor
 from nestling.training.teach import TrainingConfig
+from nestling.training.zeros import Method
 
 HEADINGS = "| network | zeros | MACs with weights not 0 | val top-1 | test top-1 | int8 weights, packed | of dense | ms | minutes |"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import selectors
 import subprocess
-import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,12 +14,12 @@ from signal import SIGKILL, Signals
 from time import monotonic
 from typing import IO, Any
 
-import nestling
 from nestling import errors
 from nestling.apart.messages import packed, unpacked
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Array
 from nestling.printable import shown
+from nestling.python import python
 
 SECONDS = 120.0  # for one image: hundreds of times what the largest network takes on a small board
 STARTING = 600.0  # for a runtime's own import, which no file has a part in
@@ -29,7 +28,6 @@ TICK = 0.05  # seconds between two looks
 SAID, SHOWN = 4096, 200  # bytes of stderr that are kept; characters of its last line that are shown
 CHUNK = 1 << 16
 HARMLESS = ("INFO", "WARNING", "W0", "I0", "Warning")  # beginnings of lines that do not say why a process ended
-START = "import sys; at = sys.argv.pop(1); at in sys.path or sys.path.insert(0, at); from {0} import main; main()"
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,6 @@ def _number(name: str) -> float | None:
         if 0 < (value := float(text)) < 1e9:
             return value
     raise NestlingError(f"{name} is to be a number over 0; it is {text!r}.", f"unset {name}")
-
-
-def python(module: str) -> list[str]:
-    """The beginning of a command line that runs the module's main(), this very nestling's.
-
-    `python -m` would look into the current folder first, where anybody's numpy.py may lie; -P does not.
-    """
-    return [sys.executable, "-P", "-c", START.format(module), str(Path(nestling.__file__).parents[1])]
 
 
 class Process:

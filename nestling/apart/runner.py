@@ -119,7 +119,7 @@ def layer_times(path: Path, threads: int, within: Limits | None = None) -> tuple
 
 
 def gradients(path: Path, rows: int, inputs: int, within: Limits | None = None) -> Callable[..., tuple[float, Floats, Floats]]:
-    """As device.learner.gradients_of, of a file on disk."""
+    """As formats.executorch.gradients.gradients_of, of a file on disk."""
     process = _started(path, formats.runtime_of(path), False, within)
     process.ask("gradients", {"file": str(path), "rows": rows, "inputs": inputs})
 

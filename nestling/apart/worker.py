@@ -158,7 +158,7 @@ def _layers(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer
 
 def _gradients(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     """weight, bias, x, y, mask -> the loss, the gradients of weight and bias, of a head_train.pte. Without arrays it is loaded."""
-    from nestling.device.learner import gradients_of
+    from nestling.formats.executorch.gradients import gradients_of
 
     if not arrays:
         file, rows, inputs = Path(arguments["file"]), arguments["rows"], arguments["inputs"]

@@ -20,7 +20,7 @@ import torch
 from nestling.bundle import Bundle, Step
 from nestling.compress.channels import Batch, Importance, Thinned, thinned, total_macs
 from nestling.compress.measure import RUNTIME, Measured, compare, in_turns, no_gain, photographs, unfolded_graph
-from nestling.compress.sparse import Method, Ranking, growing, prunable, ramp_of
+from nestling.compress.sparse import Ranking, growing, prunable, ramp_of
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
 from nestling.errors import NestlingError
@@ -32,6 +32,7 @@ from nestling.progress import Progress, silent
 from nestling.training.loop_state import Epoch
 from nestling.training.teach import Lesson, Taught, TrainingConfig, teach
 from nestling.training.team import Team
+from nestling.training.zeros import Method
 
 __all__ = ["Measured", "PruneConfig", "Pruned", "SparseConfig", "in_turns", "no_gain", "prune", "sparsify", "unfolded_graph"]
 

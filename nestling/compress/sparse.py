@@ -8,18 +8,17 @@ magnitude-based pruning" (LAMP).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nestling.bundle import Bundle
 from nestling.errors import NestlingError
 from nestling.models.graph_module import GraphModule
 from nestling.training.loop import AfterStep, Changing
+from nestling.training.zeros import Method, zeros_kept
 
-Method = Literal["unstructured", "block1x4"]
 Ranking = Literal["lamp", "magnitude"]
 
 WIDTH: Final[Mapping[Method, int]] = {"unstructured": 1, "block1x4": 4}  # neighbouring weights that go together
@@ -149,47 +148,6 @@ def growing(method: Method, final: float, ranking: Ranking = "lamp") -> Changing
                 for weight, mask in zip(weights, stays, strict=True):
                     weight.masked_fill_(~mask, 0)
                 hold = zeros_kept(network)
-
-        return after_step
-
-    return begun
-
-
-def zeros_kept(network: nn.Module) -> AfterStep:
-    """Weights of the backbone that are zero are zero again after each step, whatever the optimiser made of them."""
-    zero = {name: parameter.detach() == 0 for name, parameter in _weights(network)}
-
-    def after_step(network: nn.Module, step: int, steps: int) -> None:
-        for name, parameter in _weights(network):
-            zero[name] = parameter.masked_fill_(zero[name], 0) == 0
-
-    return after_step
-
-
-def _weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Of any part of a network: biases and norms are vectors; the head's zeros mean nothing."""
-    return ((n, p) for n, p in network.named_parameters() if p.ndim > 1 and not n.startswith("head."))
-
-
-def keeping(bundle: Bundle, changing: Changing | None) -> Changing | None:
-    """What a training changes after its steps, with the zeros of a bundle that was made sparse kept besides."""
-    if not is_sparse(bundle):
-        return changing
-    return _in_turn(zeros_kept, changing) if changing else zeros_kept
-
-
-def is_sparse(bundle: Bundle) -> bool:
-    """Whether its zeros were made on purpose."""
-    return any(step.name == "prune" and step.settings.get("method") in get_args(Method) for step in bundle.lineage)
-
-
-def _in_turn(*changing: Changing) -> Changing:
-    def begun(network: nn.Module) -> AfterStep:
-        every: list[Callable[[nn.Module, int, int], None]] = [one(network) for one in changing]
-
-        def after_step(network: nn.Module, step: int, steps: int) -> None:
-            for one in every:
-                one(network, step, steps)
 
         return after_step
 

@@ -22,12 +22,13 @@ from nestling.device.device_features import AGAIN, Embedded, checked_features, e
 from nestling.device.head_file import inputs_of, logits, newest, save, with_class, with_optimizer
 from nestling.device.head_format import RATES, HeadFile, Optimizer, Training
 from nestling.device.head_format import Progress as Position
-from nestling.device.learner import Gradients, Learner, as_kept
+from nestling.device.learner import Learner, as_kept
 from nestling.device.order import order
 from nestling.device.parts import Parts, parts, read_split
 from nestling.device.replay import not_among, room, stored
 from nestling.device.whose import is_known
 from nestling.errors import NestlingError, UnusableData
+from nestling.formats.executorch.gradients import Gradients
 from nestling.outside import content
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation, judge

@@ -30,7 +30,6 @@ from nestling.device.head_file import HeadFile, Training
 from nestling.device.head_format import RATES, Optimizer
 from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile, System
 from nestling.device.replay import room, stored
-from nestling.device.training_program import print_training_program
 from nestling.device.whose import signed
 from nestling.embedding.cache import embed
 from nestling.embedding.of_integers import integer_engine
@@ -41,6 +40,7 @@ from nestling.formats import FORMATS
 from nestling.formats.c import machines
 from nestling.formats.c.format import of_machine
 from nestling.formats.executorch.format import FEATURES
+from nestling.formats.executorch.training_program import print_training_program
 from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
 from nestling.graph.file import digest
 from nestling.graph.head import Head

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from nestling.bundle import Bundle, Step
-from nestling.compress.sparse import keeping
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
 from nestling.data.images import images_of
@@ -42,6 +41,7 @@ from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.samples import read_samples
 from nestling.training.teach import TrainingConfig, augmentation, digest_of, loop_config, require_sensible
 from nestling.training.team import Team
+from nestling.training.zeros import keeping
 
 Kept = Literal["qat", "post-training"]
 TEMPERATURE = 4.0  # of distillation, as in distill.Lessons

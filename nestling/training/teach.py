@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from nestling.bundle import PARTS, Bundle, Part, Step, Timm
-from nestling.compress.sparse import keeping
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
 from nestling.embedding.cache import embed
@@ -30,8 +29,8 @@ from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation, judge
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
+from nestling.training.blocks import learning, quickest, with_weights
 from nestling.training.frozen import Stage, without_front
-from nestling.training.learning import learning, quickest, with_weights
 from nestling.training.loop import (
     Changing,
     Checkpoint,
@@ -44,6 +43,7 @@ from nestling.training.loop import (
 from nestling.training.loop_state import Epoch, curves_of
 from nestling.training.samples import Samples, read_samples
 from nestling.training.team import Team
+from nestling.training.zeros import keeping
 
 VARIATIONS = 8  # of each photograph, where only the last blocks learn: the frozen part sees each once
 AVERAGE = 0.998  # decay of the weights' moving average: it reaches back some hundred steps

@@ -18,7 +18,7 @@ from torch_networks import image, network
 from nestling.bundle import Bundle, load, save
 from nestling.compress.measure import ENCODINGS, packed, unfolded_graph
 from nestling.compress.prune import PruneConfig, SparseConfig, prune, renormed, sparsify
-from nestling.compress.sparse import growing, is_sparse, keeping, masks, prunable, ramp_of, sparsity_at, zeros_kept
+from nestling.compress.sparse import growing, masks, prunable, ramp_of, sparsity_at
 from nestling.data.folders import scan
 from nestling.errors import NestlingError
 from nestling.graph.head import Head
@@ -34,6 +34,7 @@ from nestling.quantization.quantize import quantize
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.teach import Taught, TrainingConfig
+from nestling.training.zeros import is_sparse, keeping, zeros_kept
 
 QUICK = TrainingConfig(epochs=3, batch=8, rate=1e-3)  # four steps an epoch, so that the ramp is of eight: 3 / 5 of 12
 BLOCKS = SparseConfig("block1x4", 0.7)

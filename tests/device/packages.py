@@ -16,12 +16,12 @@ from nestling.device import manifest
 from nestling.device.head_file import made
 from nestling.device.head_format import HeadFile, Training, to_bytes
 from nestling.device.manifest import Manifest, PackedFile
-from nestling.device.training_program import print_training_program
 from nestling.device.whose import signed
 from nestling.formats.about import About
 from nestling.formats.executorch import printing as executorch
 from nestling.formats.executorch.graph_program import GraphProgram
 from nestling.formats.executorch.symmetric import symmetric_weights
+from nestling.formats.executorch.training_program import print_training_program
 from nestling.graph import ir
 from nestling.graph.file import digest
 from nestling.graph.ir import Graph

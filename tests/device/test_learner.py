@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 from nestling.device.head_file import inputs_of, made, with_class, with_optimizer
 from nestling.device.head_format import HeadFile, Training, from_bytes, to_bytes
 from nestling.device.learner import Learner, bfloat16
-from nestling.device.training_program import MOST, print_training_program
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats.executorch.training_program import MOST, print_training_program
 from nestling.preprocess import ImagePreprocess
 
 PREPROCESS = ImagePreprocess((12, 12), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)

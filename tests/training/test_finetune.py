@@ -20,9 +20,9 @@ from nestling.models.float_graph import float_graph
 from nestling.preprocess import load as load_image
 from nestling.quantization.quantize import quantize
 from nestling.training import teach as module
+from nestling.training.blocks import blocks_of
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
-from nestling.training.learning import blocks_of
 from nestling.training.teach import Taught, TrainingConfig
 
 QUICK = TrainingConfig(epochs=2, batch=8, rate=1e-3, augment="light")

@@ -21,10 +21,10 @@ from nestling.models.capture.capture import capture
 from nestling.preprocess import table as normalisation
 from nestling.training import teach as module
 from nestling.training.augment import AUGMENTATIONS
+from nestling.training.blocks import blocks_of, learning
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.frozen import Activations, Stage, cut, without_front
-from nestling.training.learning import blocks_of, learning
 from nestling.training.loop import LoopConfig, train
 from nestling.training.samples import Samples
 from nestling.training.teach import Taught, TrainingConfig

@@ -13,7 +13,6 @@ from graph.quantization_cases import Everything, Inverted, captured, pictures, s
 from training.small import SIDE, WIDTH, save_backbone
 
 from nestling.bundle import Bundle, Step, load, save
-from nestling.compress.sparse import is_sparse
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
 from nestling.errors import NestlingError
@@ -35,6 +34,7 @@ from nestling.training.norms import with_norms
 from nestling.training.qat import Qat, QatConfig, distilling, qat
 from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.teach import TrainingConfig
+from nestling.training.zeros import is_sparse
 
 QUICK = TrainingConfig(epochs=2, batch=9, rate=1e-3, augment="light")
 PLAIN = QuantizeConfig(bits_weights=4, calibration=20, equalize="off", bias_correction="off", range="minmax")

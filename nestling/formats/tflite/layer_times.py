@@ -19,10 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from nestling.apart.process import python
 from nestling.errors import NestlingError
 from nestling.formats.layer_time import LayerTime, with_names
 from nestling.formats.tflite.read import read_tflite
+from nestling.python import python
 
 WARM = 3  # runs that do not count
 OPERATOR, DELEGATED = 2, 8  # types of events: an operator of LiteRT's own kernels, one within a delegate
