@@ -19,7 +19,7 @@ from nestling.bundle import Bundle
 from nestling.formats.about import about
 from nestling.formats.c import folder, machines, virtual
 from nestling.formats.c.fitting import needs, whole
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import load as load_image
 
 
 def main() -> None:

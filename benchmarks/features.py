@@ -28,7 +28,7 @@ from nestling.data.stream import stream
 from nestling.embedding import cache as features
 from nestling.embedding.engine import engine_for
 from nestling.models.backbones import Network, Normalise, build_backbone, create
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 from nestling.processor import processor
 
 NETWORKS = (("tf_efficientnet_lite0", "package"), ("mobilenetv2_100", "none"))

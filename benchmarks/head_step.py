@@ -52,7 +52,7 @@ from nestling.formats.executorch.format import FEATURES
 from nestling.formats.executorch.training_program import print_training_program
 from nestling.formats.format import INTEGERS, ExportConfig, Job
 from nestling.graph.file import digest
-from nestling.preprocess import ImagePreprocess, to_plain
+from nestling.preprocess.image import ImagePreprocess, to_plain
 from nestling.processor import processor
 from nestling.quantization.quantize import quantize
 from nestling.training.fit import FitConfig, fit

@@ -29,7 +29,7 @@ from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
 from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 from nestling.processor import processor
 from nestling.quantization.calibrate import choose_ranges, observe
 

@@ -43,7 +43,7 @@ from nestling.graph.edit import with_nodes
 from nestling.graph.ir import Graph, Node, Quantize, Tensor
 from nestling.graph.spec import check
 from nestling.models.backbones import Network, build
-from nestling.preprocess import table
+from nestling.preprocess.image import table
 from nestling.processor import processor, versions
 from nestling.quantization.quantize import quantize
 from nestling.scores.agree import rms

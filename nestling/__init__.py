@@ -30,7 +30,7 @@ _VERBS = {
     "pack": "nestling.device.package",
     "push": "nestling.device.push",
     "learn": "nestling.device.learn",
-    "demo": "nestling.demo",
+    "demo": "nestling.demonstration",
 }
 __all__ = ["__version__", *_VERBS]
 

@@ -29,9 +29,9 @@ from nestling.files import write_atomically
 from nestling.graph import file as graph_file
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
-from nestling.preprocess import Preprocess
-from nestling.preprocess import from_plain as preprocess_from_plain
-from nestling.preprocess import to_plain as preprocess_to_plain
+from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import from_plain as preprocess_from_plain
+from nestling.preprocess.image import to_plain as preprocess_to_plain
 from nestling.printable import json_text
 
 SCHEMA = 1

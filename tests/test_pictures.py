@@ -20,13 +20,13 @@ from made_pictures import cmyk_profile, grey_profile, png, rgb_profile, tiff
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from nestling import pictures
-from nestling.colour import to_srgb
 from nestling.errors import UnusableData
-from nestling.levels import fitting, white
-from nestling.pictures import Reading, largest_value, look, read_image
-from nestling.preprocess import ImagePreprocess, load
-from nestling.room import LEAST, OneLarge, Room
+from nestling.preprocess import pictures
+from nestling.preprocess.colour import to_srgb
+from nestling.preprocess.image import ImagePreprocess, load
+from nestling.preprocess.levels import fitting, white
+from nestling.preprocess.pictures import Reading, largest_value, look, read_image
+from nestling.preprocess.room import LEAST, OneLarge, Room
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pictures.py has a filter; pytest its own
 SRGB = Reading(colour="srgb")
@@ -91,7 +91,7 @@ import numpy
 from nestling import room
 from nestling.data.stream import stream
 from nestling.data.folders import Item
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 p = ImagePreprocess((32, 32), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
 room.LEAST, room.ORDINARY = 0, int(sys.argv[2])
 small = Path(sys.argv[1]).with_name("small.png")

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nestling.errors import UnusableData, UnusableFile
-from nestling.pictures import Reading, Uint8Array, read_image
-from nestling.preprocess import ImagePreprocess, from_plain, load, resize, table, to_plain
+from nestling.preprocess.image import ImagePreprocess, from_plain, load, resize, table, to_plain
+from nestling.preprocess.pictures import Reading, Uint8Array, read_image
 
 # pytest puts its own warning filters in place of the one that preprocess.py sets; that one is tested in a program of its own below
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -282,7 +282,7 @@ def test_no_warning_of_pillow_leaks(tmp_path: Path) -> None:
     (tmp_path / "c.bmp").write_bytes(header[:18] + (9_500).to_bytes(4, "little") + (10_000).to_bytes(4, "little") + header[26:])
     loop = "\n".join(
         (
-            "from pathlib import Path; from PIL import Image; from nestling.pictures import read_image, UnusableData",
+            "from pathlib import Path; from PIL import Image; from nestling.preprocess.pictures import read_image, UnusableData",
             f"for path in sorted(Path({str(tmp_path)!r}).iterdir()):",
             "    try: READ",
             "    except (OSError, UnusableData) as error: print(error)",

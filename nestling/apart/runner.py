@@ -15,7 +15,7 @@ from nestling.formats.about import About, from_json
 from nestling.formats.layer_time import LayerTime
 from nestling.formats.runner import Runner
 from nestling.graph.ir import Array
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 BUNDLE = ".nest"
 Floats = NDArray[np.float32]

@@ -27,11 +27,11 @@ from nestling.graph.edit import tidy
 from nestling.graph.ends import ending, ending_in, without_last_layer
 from nestling.graph.fixed_point import round_half_away
 from nestling.graph.ir import Array, Graph, Tensor
-from nestling.pictures import Reading
-from nestling.preprocess import ImagePreprocess, Preprocess
-from nestling.preprocess import from_plain as preprocess_from_plain
-from nestling.preprocess import table as normalised
-from nestling.preprocess import to_plain as preprocess_to_plain
+from nestling.preprocess.image import ImagePreprocess, Preprocess
+from nestling.preprocess.image import from_plain as preprocess_from_plain
+from nestling.preprocess.image import table as normalised
+from nestling.preprocess.image import to_plain as preprocess_to_plain
+from nestling.preprocess.pictures import Reading
 
 Numbers = tuple[float, ...]
 

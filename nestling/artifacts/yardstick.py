@@ -22,7 +22,7 @@ from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Graph
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress, silent
 from nestling.quantization.quantize import YARDSTICK
 

@@ -19,7 +19,7 @@ def command(
     from dataclasses import asdict
 
     from nestling.data.demo_set import ABOUT
-    from nestling.demo import demo
+    from nestling.demonstration import demo
 
     show.say(ABOUT)
     rows = demo(output, show.bars, show.say)

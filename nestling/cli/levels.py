@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from nestling.levels import BITS, white
-from nestling.preprocess import LEVELS
+from nestling.preprocess.image import LEVELS
+from nestling.preprocess.levels import BITS, white
 
 Levels = Annotated[
     str, typer.Option("--levels", help="White in 16-bit files: auto (by their largest value), 8 to 16 (bits), or the value itself.")

@@ -34,7 +34,7 @@ from nestling.models.backbones import build_backbone
 from nestling.models.capture.capture import capture
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation, judge
 

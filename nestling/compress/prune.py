@@ -27,7 +27,7 @@ from nestling.errors import NestlingError
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build
 from nestling.models.graph_module import GraphModule, to_graph
-from nestling.preprocess import table as normalisation
+from nestling.preprocess.image import table as normalisation
 from nestling.progress import Progress, silent
 from nestling.training.loop_state import Epoch
 from nestling.training.teach import Lesson, Taught, TrainingConfig, teach

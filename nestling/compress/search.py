@@ -26,8 +26,8 @@ from nestling.data.choose import part, training_data
 from nestling.data.folders import Item, LeftOut, fingerprint
 from nestling.errors import NestlingError
 from nestling.graph.passes import prepare
-from nestling.preprocess import Preprocess
-from nestling.preprocess import table as normalisation
+from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import table as normalisation
 from nestling.progress import Progress, silent
 
 BATCH = 16  # on few cores the quickest: what a layer writes, the next one still finds in the processor's caches

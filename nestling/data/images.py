@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 Image = NDArray[np.uint8]
 

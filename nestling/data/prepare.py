@@ -24,11 +24,11 @@ from nestling.data.survey import reading_of, said_of_set, survey
 from nestling.errors import UnusableData, UnusableFile
 from nestling.files import digest_of, folder_beside, naming, not_made, write
 from nestling.outside import Record, content, parsed
-from nestling.pictures import Picture, Reading, attempt, in_mode, opened
-from nestling.preprocess import SIDES, ImagePreprocess, resized
+from nestling.preprocess.image import SIDES, ImagePreprocess, resized
+from nestling.preprocess.pictures import Picture, Reading, attempt, in_mode, opened
+from nestling.preprocess.room import Room
 from nestling.printable import json_text
 from nestling.progress import Progress, silent
-from nestling.room import Room
 from nestling.temporary import restored
 
 Format = Literal["jpg", "bmp", "png"]

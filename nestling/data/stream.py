@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from nestling.data.folders import Item, LeftOut
-from nestling.pictures import Uint8Array
-from nestling.preprocess import Preprocess, try_load
-from nestling.room import Room
+from nestling.preprocess.image import Preprocess, try_load
+from nestling.preprocess.pictures import Uint8Array
+from nestling.preprocess.room import Room
 
 AHEAD = 8  # images that wait, a worker: enough to hide one slow file, 1.2 MB at 224 x 224
 

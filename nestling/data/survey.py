@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from nestling.data.folders import Item, LeftOut
-from nestling.levels import BITS, DARK, SIXTEEN_BITS, fitting, white
-from nestling.pictures import Reading, largest_value, look
+from nestling.preprocess.levels import BITS, DARK, SIXTEEN_BITS, fitting, white
+from nestling.preprocess.pictures import Reading, largest_value, look
+from nestling.preprocess.room import Room
 from nestling.progress import Progress, silent
-from nestling.room import Room
 
 MANY_DARK = 0.1  # share of the pictures of 16 bits that may be nearly black without a word
 

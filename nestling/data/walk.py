@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestling.pictures import why_not_image
+from nestling.preprocess.pictures import why_not_image
 
 LOOP = "a link back to a folder above it"
 

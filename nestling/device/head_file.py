@@ -31,7 +31,7 @@ from nestling.device.head_format import (
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import flush, make_folder, read_at_most, require_file_or_nothing
 from nestling.graph.head import Head
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 __all__ = [
     "HeadFile",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
-from nestling.preprocess import LONGEST, SIDES, Interpolation
+from nestling.preprocess.image import LONGEST, SIDES, Interpolation
 
 MAGIC = b"NSTHEAD\n"
 VERSION = 1

@@ -44,7 +44,7 @@ from nestling.formats.executorch.training_program import print_training_program
 from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
 from nestling.graph.file import digest
 from nestling.graph.head import Head
-from nestling.preprocess import to_plain
+from nestling.preprocess.image import to_plain
 from nestling.printable import shown
 from nestling.progress import Progress, silent
 from nestling.scores import doubts

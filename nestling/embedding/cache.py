@@ -24,7 +24,7 @@ from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
 from nestling.errors import NestlingError
 from nestling.files import make_folder, naming
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress, silent
 from nestling.temporary import NEW, sweep, temporary
 

@@ -24,7 +24,7 @@ from torch import nn
 
 from nestling.formats.onnx.openvino import import_openvino, openvino_core
 from nestling.models.backbones import Network, Normalise
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]

@@ -9,9 +9,9 @@ from nestling.bundle import MOST_LABELS, Bundle
 from nestling.errors import UnusableFile
 from nestling.graph.file import digest
 from nestling.outside import Record, brief, parsed
-from nestling.preprocess import Preprocess
-from nestling.preprocess import from_plain as preprocess_from_plain
-from nestling.preprocess import to_plain as preprocess_to_plain
+from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import from_plain as preprocess_from_plain
+from nestling.preprocess.image import to_plain as preprocess_to_plain
 from nestling.printable import json_text
 
 Gives = Literal["logits", "embedding"]

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 
 class Runner(Protocol):

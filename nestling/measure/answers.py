@@ -22,7 +22,7 @@ from nestling.embedding.cache import default_cache
 from nestling.errors import NestlingError, UnusableData
 from nestling.formats.about import About
 from nestling.formats.runner import Runner
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import load as load_image
 from nestling.progress import Progress, silent
 from nestling.scores.agree import Agreement, compare
 from nestling.scores.evaluate import Evaluation, judge, softmax

@@ -23,7 +23,7 @@ from nestling.formats.tflite.file import FileTensor, parse
 from nestling.graph import reference
 from nestling.graph.ends import with_head
 from nestling.graph.ir import Array, Graph, Tensor
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import load as load_image
 from nestling.printable import json_text
 from nestling.temporary import restored
 

@@ -23,7 +23,7 @@ from nestling.graph.head import Head
 from nestling.models import weights as weights_of
 from nestling.models.graph_module import GraphModule
 from nestling.models.plain import plain
-from nestling.preprocess import SIDES, ImagePreprocess, Preprocess
+from nestling.preprocess.image import SIDES, ImagePreprocess, Preprocess
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -13,8 +13,8 @@ from nestling.graph.passes import prepare
 from nestling.graph.spec import check
 from nestling.models.backbones import build_backbone
 from nestling.models.capture.capture import capture
-from nestling.preprocess import Preprocess
-from nestling.preprocess import table as normalisation
+from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import table as normalisation
 
 
 def float_graph(bundle: Bundle) -> Graph:

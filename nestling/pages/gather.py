@@ -30,7 +30,7 @@ from nestling.measure.counted import counted, machine_of
 from nestling.measure.layers import Layer, LayerTable, layer_tables
 from nestling.pages.page import Example, Page, Row, render
 from nestling.pages.words import fewer
-from nestling.pictures import Reading, read_image
+from nestling.preprocess.pictures import Reading, read_image
 from nestling.processor import processor, versions
 from nestling.progress import Progress, silent
 from nestling.quantization.explain import LayerCost, explain

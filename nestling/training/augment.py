@@ -17,7 +17,7 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
-from nestling.preprocess import FILTERS, Preprocess
+from nestling.preprocess.image import FILTERS, Preprocess
 
 Uint8Array = NDArray[np.uint8]
 Vary = Callable[[Uint8Array], Uint8Array]

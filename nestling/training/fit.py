@@ -23,10 +23,10 @@ from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.refit import VIEW_SETS, embeddings_of
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.head import Head
-from nestling.levels import SIXTEEN_BITS
 from nestling.models.backbones import DEFAULT, create
 from nestling.models.lacking import Lacking, lacking
 from nestling.models.weights import package_of
+from nestling.preprocess.levels import SIXTEEN_BITS
 from nestling.progress import Progress, silent
 from nestling.scores import doubts
 from nestling.scores.evaluate import Evaluation, judge

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import stream
-from nestling.preprocess import Preprocess, load
+from nestling.preprocess.image import Preprocess, load
+from nestling.preprocess.room import OneLarge, Turn
 from nestling.progress import Progress, silent
-from nestling.room import OneLarge, Turn
 from nestling.training.augment import MARGIN, Augmentation, seeded, varying
 
 Uint8Array = NDArray[np.uint8]

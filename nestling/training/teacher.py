@@ -36,7 +36,7 @@ from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import create
 from nestling.models.weights import package_of
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress, silent
 from nestling.temporary import sweep
 from nestling.training.samples import Samples, batches, in_order, read_samples

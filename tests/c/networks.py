@@ -18,8 +18,8 @@ from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.head import Head
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
-from nestling.pictures import Reading
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
+from nestling.preprocess.pictures import Reading
 
 
 def quant(scale: float, zero: int = 0) -> Quant:

@@ -16,7 +16,7 @@ from nestling.artifacts import manifest
 from nestling.device import head_file
 from nestling.device import manifest as packed
 from nestling.formats.tflite.read import read_tflite
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import load as load_image
 
 GOLDEN = [path for path in sorted((Path(__file__).parents[1] / "golden").iterdir()) if (path / "answers.json").is_file()]
 ANSWERS = [(folder, name) for folder in GOLDEN for name in json.loads((folder / "answers.json").read_text())]

@@ -10,7 +10,7 @@ from models.test_import_input import CODE, Piece, network
 
 from nestling import bundle as bundles
 from nestling.formats import load
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import load as load_image
 
 Shared = Callable[[str], Path]
 INTEGER = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "mobilenet_v2_1_0_224_quant.tflite")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nestling.bundle import load
-from nestling.pictures import Reading
+from nestling.preprocess.pictures import Reading
 
 Values = NDArray[np.uint16]
 

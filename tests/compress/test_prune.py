@@ -25,7 +25,7 @@ from nestling.graph.spec import check
 from nestling.models.capture.capture import capture
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.models.plain import plain
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 FAMILIES = (
     "mobilenetv1_025",

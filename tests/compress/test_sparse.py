@@ -29,7 +29,7 @@ from nestling.models.backbones import build
 from nestling.models.capture.capture import capture
 from nestling.models.float_graph import float_graph
 from nestling.models.plain import plain
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import load as load_image
 from nestling.quantization.quantize import quantize
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit

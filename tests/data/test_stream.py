@@ -7,8 +7,8 @@ from data.horrors import photograph
 from nestling.data import stream as module
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import AHEAD, stream
-from nestling.preprocess import ImagePreprocess, load
-from nestling.room import Turn
+from nestling.preprocess.image import ImagePreprocess, load
+from nestling.preprocess.room import Turn
 
 SMALL = ImagePreprocess((32, 48), 3, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.device.head_file import HeadFile, Training, made
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 RUNTIME = Path(str(files("nestling.device") / "runtime"))
 HERE = Path(__file__).parent

@@ -25,7 +25,7 @@ from nestling.formats.executorch.training_program import print_training_program
 from nestling.graph import ir
 from nestling.graph.file import digest
 from nestling.graph.ir import Graph
-from nestling.preprocess import ImagePreprocess, to_plain
+from nestling.preprocess.image import ImagePreprocess, to_plain
 
 PREPROCESS = ImagePreprocess((12, 12), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
 COLOURS = {"apple": (200, 40, 40), "lime": (60, 190, 60), "plum": (90, 40, 160), "sky": (90, 160, 230), "coal": (40, 40, 40)}

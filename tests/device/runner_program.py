@@ -23,7 +23,7 @@ from nestling.formats.about import About
 from nestling.graph import ir
 from nestling.graph.file import digest
 from nestling.graph.ir import Graph
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "nestling" / "device" / "runtime"

@@ -21,7 +21,7 @@ from nestling.device import head_format
 from nestling.device.head_file import HeadFile, Training, from_bytes, to_bytes
 from nestling.device.head_format import FIELDS, Field
 from nestling.errors import UnusableFile
-from nestling.preprocess import from_plain
+from nestling.preprocess.image import from_plain
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "head-file.md"
 CODES = {"8 bytes": "8s", "32 bytes": "32s", "uint32": "I", "int32": "i", "uint64": "Q", "float32": "f", "float64": "d"}

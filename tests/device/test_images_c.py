@@ -20,7 +20,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from nestling.errors import UnusableData
-from nestling.pictures import read_image
+from nestling.preprocess.pictures import read_image
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -55,7 +55,7 @@ def by_pillow(content: bytes) -> Images | None:
 
 
 def portable(content: bytes) -> Images:
-    """A PPM or PGM by Pillow: nestling.preprocess does not read them."""
+    """A PPM or PGM by Pillow: nestling.preprocess.image does not read them."""
     return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
 
 

@@ -31,7 +31,7 @@ from nestling.device.replay import room
 from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.formats.executorch import run as executorch_run
 from nestling.graph import reference
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import load as load_image
 from nestling.progress import Advance, Progress, silent
 
 STEP_OFF = 0.01  # what a step's difference in a few embeddings makes of the weights

@@ -20,7 +20,7 @@ from nestling.device.head_format import HeadFile, Training, from_bytes, to_bytes
 from nestling.device.learner import Learner, bfloat16
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.executorch.training_program import MOST, print_training_program
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 PREPROCESS = ImagePreprocess((12, 12), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
 SGD = Training(rate=0.5, momentum=0.9, decay=1e-3)

@@ -30,7 +30,7 @@ from nestling.device.head_format import Replay
 from nestling.device.order import order
 from nestling.graph import reference
 from nestling.graph.ir import Graph
-from nestling.preprocess import ImagePreprocess, load
+from nestling.preprocess.image import ImagePreprocess, load
 
 LABELS = ("one", "three", "two")
 NEVER = ("-a", "2")

@@ -22,7 +22,7 @@ from nestling.device.push import PushConfig, place_of, push, quoted
 from nestling.device.whose import signed
 from nestling.errors import NestlingError, NotTrusted, UnusableData, UnusableFile
 from nestling.graph.head import Head
-from nestling.preprocess import ImagePreprocess, to_plain
+from nestling.preprocess.image import ImagePreprocess, to_plain
 
 PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
 SCRIPTS = {  # what a device would run; each says what it was given

@@ -1,4 +1,4 @@
-"""resize.c gives the bytes of nestling.preprocess, which resizes with Pillow."""
+"""resize.c gives the bytes of nestling.preprocess.image, which resizes with Pillow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from nestling.preprocess import ImagePreprocess, resize
+from nestling.preprocess.image import ImagePreprocess, resize
 
 CROPS = st.sampled_from((1.0, 0.875, 0.95, 0.05)) | st.floats(0.05, 1)
 SIDES = st.integers(8, 64)

@@ -26,7 +26,7 @@ from PIL import Image
 
 from nestling.device.head_file import HeadFile, Training, made, to_bytes
 from nestling.device.replay import stored
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "nestling" / "device" / "runtime"

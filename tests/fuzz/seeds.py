@@ -29,7 +29,7 @@ from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
-from nestling.preprocess import ImagePreprocess, to_plain
+from nestling.preprocess.image import ImagePreprocess, to_plain
 from nestling.training.loop_state import Epoch, State, save_state
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"

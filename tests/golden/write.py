@@ -28,8 +28,8 @@ from torch_networks import randomised
 
 from nestling.apart.runner import load
 from nestling.formats.tflite import printing as tflite
-from nestling.preprocess import ImagePreprocess, to_plain
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import ImagePreprocess, to_plain
+from nestling.preprocess.image import load as load_image
 
 SIDE = 16
 COLOURS = {"good": (200, 60, 40), "bad ü": (60, 180, 70)}

@@ -20,7 +20,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.head import Head
 from nestling.models import backbones, weights
 from nestling.models.backbones import RECOMMENDED, build, build_backbone, create, describe, to_arrays
-from nestling.preprocess import ImagePreprocess, table
+from nestling.preprocess.image import ImagePreprocess, table
 
 SMALL = "mobilenetv3_small_050"
 

@@ -32,7 +32,7 @@ from nestling.graph import reference
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.models.backbones import build
-from nestling.preprocess import ImagePreprocess, to_plain
+from nestling.preprocess.image import ImagePreprocess, to_plain
 
 Shared = Callable[[str], Path]
 

@@ -12,7 +12,7 @@ from nestling.data.folders import scan
 from nestling.measure import answers as module
 from nestling.measure.answers import answers
 from nestling.pages.page import Row
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 PREPROCESS = ImagePreprocess((8, 8), 3, 1.0, "bilinear", (0.0,) * 3, (1.0,) * 3)
 

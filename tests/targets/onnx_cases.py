@@ -17,8 +17,8 @@ from nestling.formats.onnx.runtimes import OPEN, Runtime, import_onnxruntime
 from nestling.graph import reference
 from nestling.graph.ir import Array, Conv2d, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check
-from nestling.pictures import Reading
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
+from nestling.preprocess.pictures import Reading
 
 onnxruntime = import_onnxruntime()
 SIXTEEN = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, Reading(1023, "srgb")))

@@ -19,8 +19,8 @@ from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.integers import Range, quant_of
 from nestling.graph.ir import Graph, Node, Table, Tensor
-from nestling.pictures import Reading
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
+from nestling.preprocess.pictures import Reading
 
 PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, Reading(16383, "srgb"))
 UNSEEN = pictures(24, seed=1)

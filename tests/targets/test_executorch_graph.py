@@ -19,7 +19,7 @@ from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 CALIBRATION, UNSEEN = pictures(32), pictures(40, seed=1)
 WHAT = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))

@@ -21,7 +21,7 @@ from nestling.formats import FORMATS
 from nestling.formats.format import ExportConfig, Job, Printed, Printer
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Tensor
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 LABELS = ("ant", "bee", "cat", "dog")
 MEAN, STD = (0.5, 0.4, 0.45), (0.25, 0.2, 0.3)  # quantization_cases.TABLE's

@@ -25,7 +25,7 @@ from nestling.formats.tflite import run as tflite_run
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 SIDE = 64
 WHAT = About(("a", "b"), ImagePreprocess((SIDE, SIDE), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))

@@ -201,7 +201,7 @@ import sys
 import numpy as np
 from nestling.graph import ir
 from nestling.graph.ir import Graph, Node, Tensor
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 from nestling.formats import onnx
 from nestling.formats.about import About
 table = np.linspace(-1, 1, 256, dtype=np.float32)[None].repeat(3, 0)

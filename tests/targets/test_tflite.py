@@ -19,8 +19,8 @@ from nestling.formats.tflite import printing as tflite
 from nestling.formats.tflite import run as tflite_run
 from nestling.graph import ir
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
-from nestling.pictures import Reading
-from nestling.preprocess import ImagePreprocess, to_plain
+from nestling.preprocess.image import ImagePreprocess, to_plain
+from nestling.preprocess.pictures import Reading
 
 RNG = np.random.default_rng(0)
 KERNELS = ("reference", "builtin", "default")

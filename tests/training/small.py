@@ -10,7 +10,7 @@ from torch_networks import randomised
 
 from nestling.bundle import Bundle, save
 from nestling.models.capture.capture import capture
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 SIDE, WIDTH = 24, 20
 

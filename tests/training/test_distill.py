@@ -24,7 +24,7 @@ from nestling.measure.answers import evaluate
 from nestling.models import weights
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
-from nestling.preprocess import ImagePreprocess, Preprocess
+from nestling.preprocess.image import ImagePreprocess, Preprocess
 from nestling.quantization.quantize import quantize
 from nestling.training import distill as module
 from nestling.training.augment import AUGMENTATIONS, Augmentation

@@ -32,7 +32,7 @@ from nestling.graph.ir import Graph
 from nestling.models.backbones import build, build_backbone, create, preprocess_of
 from nestling.models.capture.capture import capture
 from nestling.models.plain import plain
-from nestling.preprocess import ImagePreprocess, Preprocess, table
+from nestling.preprocess.image import ImagePreprocess, Preprocess, table
 
 MANY = FEW + 1
 VIT = pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)  # attention, and 224 pixels

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nestling.data.folders import Item
 from nestling.embedding.cache import embed
 from nestling.errors import NestlingError
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 
 SMALL = ImagePreprocess((16, 16), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
 

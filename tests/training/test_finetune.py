@@ -17,7 +17,7 @@ from nestling.graph.ir import Graph
 from nestling.measure.answers import evaluate
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
-from nestling.preprocess import load as load_image
+from nestling.preprocess.image import load as load_image
 from nestling.quantization.quantize import quantize
 from nestling.training import teach as module
 from nestling.training.blocks import blocks_of

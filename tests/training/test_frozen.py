@@ -18,7 +18,7 @@ from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import Network, build, build_backbone, create
 from nestling.models.capture.capture import capture
-from nestling.preprocess import table as normalisation
+from nestling.preprocess.image import table as normalisation
 from nestling.training import teach as module
 from nestling.training.augment import AUGMENTATIONS
 from nestling.training.blocks import blocks_of, learning

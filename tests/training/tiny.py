@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nestling.cli import show
 from nestling.data.folders import Item
 from nestling.errors import NestlingError
-from nestling.preprocess import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess
 from nestling.training.augment import AUGMENTATIONS, Augmentation
 from nestling.training.loop import LoopConfig, train
 from nestling.training.samples import Samples

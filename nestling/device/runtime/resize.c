@@ -28,7 +28,7 @@ static int64_t nearest(double value) {
 
 /* ---- where ----------------------------------------------------------------------------------------------------------------- */
 
-/* The whole image after resizing and before the crop, in the roundings of nestling/preprocess.py. */
+/* The whole image after resizing and before the crop, in the roundings of nestling/preprocess/image.py. */
 static void full_size(const resize_target *t, const window *w, int64_t *full_h, int64_t *full_w) {
     const int64_t target_h = (int64_t)(t->height / t->crop), target_w = (int64_t)(t->width / t->crop);
     if (target_h != target_w) {

@@ -1,4 +1,4 @@
-/* From a photograph to what a network takes: the bytes of nestling.preprocess.load, which resizes with Pillow. */
+/* From a photograph to what a network takes: the bytes of nestling.preprocess.image.load, which resizes with Pillow. */
 #ifndef RESIZE_H
 #define RESIZE_H
 

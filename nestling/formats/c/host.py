@@ -20,7 +20,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.about import About, from_json
 from nestling.formats.c.trusted import ABOUT
 from nestling.graph.ir import Array
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 from nestling.temporary import restored
 
 HEADER = "nestling_model.h"

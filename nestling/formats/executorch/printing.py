@@ -15,7 +15,7 @@ from torch import nn
 from nestling.errors import NestlingError
 from nestling.formats.about import About, to_json
 from nestling.formats.quiet import quiet
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 ABOUT_METHOD = "nestling"  # the constant method that returns the JSON
 

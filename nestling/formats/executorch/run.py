@@ -20,7 +20,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.about import About, from_json, require_labels
 from nestling.formats.executorch.printing import ABOUT_METHOD
 from nestling.formats.quiet import quiet
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 
 @dataclass(frozen=True, eq=False)

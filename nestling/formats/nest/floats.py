@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError
 from nestling.models.backbones import Network, build
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from nestling.graph import reference
 from nestling.graph.edit import tidy
 from nestling.graph.ends import Ending, ending
 from nestling.graph.ir import Array, Graph, Tensor
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 Image = NDArray[np.uint8]
 

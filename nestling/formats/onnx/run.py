@@ -15,7 +15,7 @@ from nestling.formats.onnx.file import AGAIN, parse, read
 from nestling.formats.onnx.pieces import NHWC, signed
 from nestling.formats.onnx.runtimes import OPEN, Answer, Runtime, open_session, run
 from nestling.graph.ir import Array
-from nestling.preprocess import Preprocess
+from nestling.preprocess.image import Preprocess
 
 
 @dataclass(frozen=True, eq=False)

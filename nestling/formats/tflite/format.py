@@ -9,7 +9,7 @@ from nestling.formats.format import INTEGERS, File, Format, Image, Job, Printed,
 from nestling.formats.layer_time import LayerTime
 from nestling.formats.runner import Runner
 from nestling.graph.ir import Graph
-from nestling.preprocess import to_plain
+from nestling.preprocess.image import to_plain
 
 RUNS = 30  # of one image
 

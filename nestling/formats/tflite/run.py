@@ -19,8 +19,8 @@ from nestling.formats.quiet import quiet
 from nestling.formats.tflite import metadata as tflite_metadata
 from nestling.formats.tflite.metadata import AGAIN
 from nestling.graph.ir import Array
-from nestling.preprocess import Preprocess
-from nestling.preprocess import from_plain as preprocess_from_plain
+from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import from_plain as preprocess_from_plain
 
 Kernels = Literal["default", "builtin", "reference"]
 

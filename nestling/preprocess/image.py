@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nestling.errors import UnusableFile
-from nestling.levels import SIXTEEN_BITS, white
 from nestling.outside import brief
-from nestling.pictures import (
+from nestling.preprocess.levels import SIXTEEN_BITS, white
+from nestling.preprocess.pictures import (
     AS_STORED,
     MOST_PIXELS,
     Colour,
@@ -32,7 +32,7 @@ from nestling.pictures import (
     named,
     opened,
 )
-from nestling.room import Turn
+from nestling.preprocess.room import Turn
 
 Interpolation = Literal["bicubic", "bilinear"]
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from nestling.colour import Conversion, Space, to_srgb
 from nestling.errors import UnusableData
-from nestling.levels import (
+from nestling.preprocess.colour import Conversion, Space, to_srgb
+from nestling.preprocess.levels import (
     BITS_PER_SAMPLE,
     SIXTEEN_BITS,
     Box,
@@ -32,7 +32,7 @@ from nestling.levels import (
     to_bytes,
     values_of,
 )
-from nestling.room import Turn
+from nestling.preprocess.room import Turn
 
 Uint8Array = NDArray[np.uint8]
 T = TypeVar("T")
