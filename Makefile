@@ -30,6 +30,7 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
 # tflite_speed.py wants another environment, quantization.py takes --data as well: see their --help
 bench: setup

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own habit
 
 from nestling.errors import UnsupportedOp
-from nestling.formats.tflite.print_table import affine
+from nestling.formats.affine_table import affine
 from nestling.graph import ir
 from nestling.graph.float_twin import real
 from nestling.graph.ir import Graph, Node, Quant
@@ -40,7 +40,7 @@ class GraphProgram(nn.Module):
 
     graph: float or int8, with a table in front; a float end of an int8 one (dequantize, fully_connected) is welcome. Raises
     UnsupportedOp, naming the layer, for an op that has no such form, and weights with a zero point, which XNNPACK does not take
-    (see executorch_weights.py).
+    (see symmetric.py).
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -61,7 +61,7 @@ class GraphProgram(nn.Module):
         for name, place in self.places.items():
             tensor = graph.tensors[name]
             if name in weights and tensor.quant is not None and tensor.quant.zero_point.any():
-                hint = "make them symmetric: executorch_weights.py"
+                hint = "make them symmetric: symmetric.py"
                 raise UnsupportedOp(f"the weights {name!r} have a zero point, which XNNPACK does not take; .tflite works.", hint)
             data = real(tensor) if tensor.dtype == "int32" else np.asarray(tensor.data)  # biases: XNNPACK rounds them back
             if name in broadcast and data.shape[:3] == (1, 1, 1):

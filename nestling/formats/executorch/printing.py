@@ -1,9 +1,4 @@
-"""The ExecuTorch target: a .pte program from uint8 NHWC to logits, or to the embedding, run by XNNPACK.
-
-executorch_graph.py     a Graph as the torch module that is lowered
-executorch_weights.py   weights with a zero point made symmetric, as XNNPACK wants them
-executorch_layers.py    how long each operation of a program takes
-"""
+"""A torch module as a .pte program, from uint8 NHWC to logits, or to the embedding, lowered to XNNPACK."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nestling.errors import UnsupportedOp
+from nestling.formats import affine_table
 from nestling.formats.onnx.pieces import (
     AS,
     NCHW,
@@ -31,7 +32,6 @@ from nestling.formats.onnx.pieces import (
     transposed,
     unsigned,
 )
-from nestling.formats.tflite import print_table as tflite_table
 from nestling.graph import ir
 from nestling.graph.ir import Array, Node, Tensor
 
@@ -271,7 +271,7 @@ def _table(page: Page, node: Node) -> Pieces:
     C = 3 is slow. On an int8 EfficientNet-Lite0 it took 20% of the time, this takes 3%, a Gather 12%.
     """
     table, out = page.graph.tensors[node.inputs[1]], page.graph.tensors[node.name]
-    line = tflite_table.affine(_data(table), out.quant)
+    line = affine_table.affine(_data(table), out.quant)
     yield from _on_line(page, node, *line) if line else _looked_up(page, node, _data(table))
 
 

@@ -1,12 +1,6 @@
-"""The ONNX target: a printer of a Graph, the runner that reads the file back, and what ONNX Runtime shows of its inside.
+"""A Graph as an .onnx file.
 
-    onnx_operators.py   which operators a node becomes
-    onnx_pieces.py      what these are put together from; names and order
-    onnx_file.py        the checks of a file that may be anybody's
-    onnx_runtimes.py    ONNX Runtime and OpenVINO
-
-An int8 Graph is printed as QDQ: QuantizeLinear and DequantizeLinear around float operators, with the Graph's integers. Importing
-and printing need no torch.
+An int8 Graph is printed as QDQ: QuantizeLinear and DequantizeLinear around float operators, with the Graph's integers.
 """
 
 from __future__ import annotations

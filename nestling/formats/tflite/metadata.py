@@ -27,8 +27,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from nestling.bundle import MOST_LABELS
 from nestling.errors import UnusableFile
-from nestling.formats.tflite import print_table as tflite_table
-from nestling.formats.tflite.print_table import Float32s
+from nestling.formats import affine_table
+from nestling.formats.affine_table import Float32s
 from nestling.graph.ir import Graph
 from nestling.outside import Record, parsed
 from nestling.printable import json_text
@@ -70,8 +70,8 @@ def entries(
     for node in graph.nodes:
         if node.op == "table":
             table = graph.tensors[node.inputs[1]]
-            constants = None if table.data is None or table.dtype != "float32" else tflite_table.affine(table.data, None)
-            if constants and table.data is not None and tflite_table.evaluate(*constants, None).tobytes() != table.data.tobytes():
+            constants = None if table.data is None or table.dtype != "float32" else affine_table.affine(table.data, None)
+            if constants and table.data is not None and affine_table.evaluate(*constants, None).tobytes() != table.data.tobytes():
                 found[TABLE + table.name] = table.data.tobytes()
     return {**found, STANDARD: _model_metadata(graph, labels, name)}
 
@@ -148,7 +148,7 @@ def exact_table(model: bytes, table: str, arithmetic: Float32s) -> Float32s:
     if kept is None or kept.nbytes != arithmetic.nbytes:
         return arithmetic
     values: Float32s = np.frombuffer(kept, np.float32).reshape(arithmetic.shape).copy()
-    close = np.abs(values - arithmetic).max() <= tflite_table.FLOAT_TOLERANCE * np.abs(values).max()
+    close = np.abs(values - arithmetic).max() <= affine_table.FLOAT_TOLERANCE * np.abs(values).max()
     return values if close else arithmetic
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from nestling.errors import UnsupportedOp
-from nestling.formats.tflite import print_table as tflite_table
+from nestling.formats import affine_table
 from nestling.formats.tflite.flatbuffer import TYPES, FileTensor, Operator
 from nestling.graph import ir
 from nestling.graph.ir import Array, Graph, Node, Quant, Sides, Tensor
@@ -188,7 +188,7 @@ def _reshape(node: Node, graph: Graph) -> Printed:
 def _table(node: Node, graph: Graph) -> Printed:
     x, table, out = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]], graph.tensors[node.name]
     assert table.data is not None  # spec.py: a table is a constant
-    constants = tflite_table.affine(table.data, out.quant)
+    constants = affine_table.affine(table.data, out.quant)
     width, channels = x.shape[2], x.shape[3]
     wide = (1, 1, width, channels)
     if constants is None:

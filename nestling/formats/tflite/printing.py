@@ -1,12 +1,4 @@
-"""The .tflite target: a printer of a Graph, straight from the flatbuffer schema, and the runner that reads the file back.
-
-    tflite_operators.py    which operators a node becomes (and how they are named, so that the Graph can be read back)
-    tflite_table.py        the normalisation table as operators
-    tflite_flatbuffer.py   a list of operators and tensors as bytes
-    tflite_metadata.py     labels and preprocessing inside the file
-
-Importing and printing need no torch.
-"""
+"""A Graph as the bytes of a .tflite file, straight from the flatbuffer schema; in half precision and dynamic range, too."""
 
 from __future__ import annotations
 
@@ -18,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from nestling.errors import NestlingError
-from nestling.formats.tflite import metadata as tflite_metadata
+from nestling.formats.tflite import metadata
 from nestling.formats.tflite.flatbuffer import FileTensor, Listing, Operator, write
 from nestling.formats.tflite.print_operators import CODE, PRINTERS
 from nestling.graph.ir import Graph, Node, Quant, Tensor
@@ -47,7 +39,7 @@ def print_graph(
     precision behind DEQUANTIZE) or "dynamic" (int8 weights, symmetric per output channel; activations stay float, the kernels
     quantise them as they come).
     A Graph that was read from an old uint8 network is printed as uint8 again: only those kernels read a weight's zero point.
-    labels, preprocess and learned_from (plain JSON values), name: written into the file as metadata, see tflite_metadata.py.
+    labels, preprocess and learned_from (plain JSON values), name: written into the file as metadata, see metadata.py.
     Raises UnsupportedOp for batch_norm and for average_pool with padding that is neither SAME nor VALID; NestlingError where a
     Graph that is already int8 is asked for in another precision.
     """
@@ -60,8 +52,8 @@ def print_graph(
     listing = REWRITES[precision](Listing(tensors, operators, graph.inputs, graph.outputs))
     if any(_unsigned(node, graph) for node in graph.nodes):
         listing = as_uint8(listing)
-    entries = tflite_metadata.entries(graph, labels, preprocess, learned_from or {}, name)
-    return tflite_metadata.with_labels_file(write(_only_used(listing), entries), labels)
+    entries = metadata.entries(graph, labels, preprocess, learned_from or {}, name)
+    return metadata.with_labels_file(write(_only_used(listing), entries), labels)
 
 
 def _file_tensor(tensor: Tensor) -> FileTensor:

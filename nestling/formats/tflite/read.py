@@ -1,12 +1,7 @@
 """A .tflite file of anybody's as a Graph: float, int8, or the old uint8 (shifted by 128, exactly).
 
-    tflite_file.py        bytes -> checked tensors and operators
-    tflite_builder.py     the Graph under construction
-    tflite_operators.py   one reader an operator, in the table READERS at its end
-    tflite_constants.py   operators whose inputs are all constants: shape arithmetic, half-precision weights
-
 Tensors keep their names. Padding becomes explicit, a RELU of its own becomes its producer's clamp or a multiplication by one, and
-the arithmetic that files print for `table` becomes a table again. Importing needs no torch.
+the arithmetic that files print for `table` becomes a table again.
 """
 
 from __future__ import annotations
@@ -17,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import UnusableFile
-from nestling.formats.tflite import metadata as tflite_metadata
+from nestling.formats.tflite import metadata
 from nestling.formats.tflite.file import FileModel, parse
 from nestling.formats.tflite.read_builder import Builder, Lookup
 from nestling.formats.tflite.read_constants import FOLDS
@@ -47,7 +42,7 @@ def read_tflite(source: bytes | Path, where: str = "", pixels: Array | None = No
         spec.require_proportion(graph, where)
     except (ValueError, IndexError, TypeError, OverflowError) as error:  # shapes that do not fit and the like
         raise UnusableFile(f"{where}: {error}") from error
-    about = tflite_metadata.about(source, where)
+    about = metadata.about(source, where)
     return spec.check(graph, where), {
         "labels": about.labels,
         "preprocess": about.preprocess,

@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from nestling.errors import UnsupportedOp, UnusableFile
-from nestling.formats.tflite import metadata as tflite_metadata
+from nestling.formats.tflite import metadata
 from nestling.formats.tflite.file import SHARED, SMALL, FileModel, FileOp, FileTensor
 from nestling.graph import ir, spec
 from nestling.graph.ir import Array, Attrs, Clamp, Dtype, Node, Quant, Sides, Tensor
@@ -232,7 +232,7 @@ class Builder:
             self.refuse("bytes of an image become whole numbers that no table holds")
         values = lookup.values
         if values.dtype == np.float32:
-            values = tflite_metadata.exact_table(self.data, lookup.name, values.astype(np.float32))
+            values = metadata.exact_table(self.data, lookup.name, values.astype(np.float32))
         table = lookup.name if lookup.name not in self.tensors else self.fresh(lookup.name)
         self.tensors[table] = Tensor(table, tuple(values.shape), DTYPES[values.dtype.name], values, quant)
         return self.emit("table", ir.Table(), (lookup.image, table), out, DTYPES[values.dtype.name], quant)

@@ -16,7 +16,7 @@ from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.about import About, require_labels
 from nestling.formats.quiet import quiet
-from nestling.formats.tflite import metadata as tflite_metadata
+from nestling.formats.tflite import metadata
 from nestling.formats.tflite.metadata import AGAIN
 from nestling.graph.ir import Array
 from nestling.preprocess.image import Preprocess
@@ -156,7 +156,7 @@ def load_bytes(model: bytes, path: str, kernels: Kernels = "default", threads: i
 
 
 def _about(model: bytes, file: str) -> About | None:
-    said = tflite_metadata.about(model, file)
+    said = metadata.about(model, file)
     if said.preprocess is None:
         return None
     try:

@@ -3,18 +3,16 @@
 Each function says how the constants are packed, what scratch the call needs and what its answer may be written over. The kernels'
 side of it is runtime/nst_kernels.h, the formulas are in docs/integer-semantics.md. The graph is checked.
 
-    kernels_windows.py   convolutions, pools
-    kernels_sums.py      fully connected, head, mean, softmax
-    kernels_bytes.py     element by element, tables, concat, pad
+    windows.py    convolutions, pools
+    sums.py       fully connected, head, mean, softmax
+    bytewise.py   element by element, tables, concat, pad
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nestling.formats.c.kernels import bytewise as kernels_bytes
-from nestling.formats.c.kernels import sums as kernels_sums
-from nestling.formats.c.kernels import windows as kernels_windows
+from nestling.formats.c.kernels import bytewise, sums, windows
 from nestling.formats.c.kernels.bytewise import View
 from nestling.formats.c.kernels.layers import Layer, without_kernel
 from nestling.graph.ir import Graph, Node
@@ -22,23 +20,23 @@ from nestling.graph.ir import Graph, Node
 Lowering = Callable[[Node, Graph], Layer | View]
 
 KERNELS: Mapping[str, Lowering] = {
-    "conv2d": kernels_windows.conv2d,
-    "depthwise_conv2d": kernels_windows.depthwise_conv2d,
-    "fully_connected": kernels_sums.fully_connected,
-    "add": kernels_bytes.add,
-    "mul": kernels_bytes.mul,
-    "average_pool": kernels_windows.pool,
-    "max_pool": kernels_windows.pool,
-    "mean": kernels_sums.mean,
-    "pad": kernels_bytes.pad,
-    "concat": kernels_bytes.concat,
-    "reshape": kernels_bytes.reshape,
-    "softmax": kernels_sums.softmax,
-    "hard_swish": kernels_bytes.lookup,
-    "logistic": kernels_bytes.lookup,
-    "quantize": kernels_bytes.lookup,
-    "dequantize": kernels_sums.dequantize,
-    "table": kernels_bytes.table,
+    "conv2d": windows.conv2d,
+    "depthwise_conv2d": windows.depthwise_conv2d,
+    "fully_connected": sums.fully_connected,
+    "add": bytewise.add,
+    "mul": bytewise.mul,
+    "average_pool": windows.pool,
+    "max_pool": windows.pool,
+    "mean": sums.mean,
+    "pad": bytewise.pad,
+    "concat": bytewise.concat,
+    "reshape": bytewise.reshape,
+    "softmax": sums.softmax,
+    "hard_swish": bytewise.lookup,
+    "logistic": bytewise.lookup,
+    "quantize": bytewise.lookup,
+    "dequantize": sums.dequantize,
+    "table": bytewise.table,
 }
 
 

@@ -3,7 +3,7 @@
     steps            what runs, in order: which tensors it reads, which one it writes
     pieces           bytes of a tensor that live from one step to another (a view, or a part of a concat, lives in another's bytes)
     blocks           pieces at fixed distances: a tensor with its views, an output that takes over its input's bytes
-    offsets          one a block (plan_offsets.py)
+    offsets          one a block (offsets.py)
 
 The plan is checked by walking through it (see `verify`), which shares nothing with the way in which it was found.
 """

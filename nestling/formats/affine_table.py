@@ -1,6 +1,6 @@
-"""The normalisation table as operators of TFLite, and back.
+"""The normalisation table as operators that every runtime has, and back.
 
-TFLite has no lookup by channel, so `table` becomes cast, mul, add(, quantize) with constants that give every one of the 256 x C
+No runtime has a lookup by channel, so `table` becomes cast, mul, add(, quantize) with constants that give every one of the 256 x C
 entries, or, where no such constants exist, a gather over the flat table. Both were measured: the first takes 0.6% of an
 EfficientNet-Lite0 inference, the gather 2.6%. The constants are repeated along the width, [1, 1, W, C]: at a broadcast of C = 3
 the kernels are slow (4%).
