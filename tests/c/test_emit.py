@@ -19,11 +19,14 @@ from nestling.errors import NestlingError, UnsupportedOp, UnusableData
 from nestling.formats.c import host, machines
 from nestling.formats.c.folder import print_network, write
 from nestling.formats.c.lower import lower
+from nestling.formats.c.machines import machine as machine_of
 from nestling.graph import ir, reference
 from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.graph.macs import macs
+
+HOST = machine_of("host")
 
 Shared = Callable[[str], Path]
 MODEL = {"nestling_model.h", "nestling_model.c", "nestling_weights.h", "nestling_weights.c"}
@@ -211,7 +214,7 @@ def test_zeros_are_folded_and_weights_interleaved() -> None:
     net.conv("a", "x", 5)
     net.conv("b", "a", 5)
     net.node("mean", ir.Mean(), "e", "b")
-    program = lower(headed(net.graph("e")))
+    program = lower(headed(net.graph("e")), HOST)
     layer = next(layer for layer in program.layers if layer.writes == "b")
     weights, bias = (np.asarray(constant.data) for constant in layer.constants[:2])
     own, old = (np.asarray(net.tensors[name].data) for name in ("b.w", "b.b"))
@@ -241,7 +244,7 @@ def test_names_that_are_not_words_do_no_harm(tmp_path: Path) -> None:
     assert set(nasty) <= set(runner.activations(noise(graph, 1)[0])) and runner.labels == labels
     assert all(letter.isascii() for letter in made["nestling_model.c"].decode())
     rows = [line for line in made["README.md"].decode().splitlines() if re.match(r"\| \d+ \|", line)]
-    assert len(rows) == len(lower(graph).layers) and all(row.count("|") == 9 for row in rows)
+    assert len(rows) == len(lower(graph, HOST).layers) and all(row.count("|") == 9 for row in rows)
 
 
 def test_labels_that_are_missing_are_numbered(tmp_path: Path) -> None:
@@ -263,7 +266,7 @@ def test_float_arithmetic_before_the_head_names_the_layer() -> None:
         Node("add", ("real", "real"), ("twice",), ir.Add(), "blocks.3.float"),
     ]
     with pytest.raises(UnsupportedOp, match=r"add 'twice' \(blocks\.3\.float\) is in float.*\.tflite works"):
-        lower(net.graph("twice"))
+        lower(net.graph("twice"), HOST)
 
 
 def test_networks_without_an_image_or_scores_are_refused() -> None:
@@ -281,7 +284,7 @@ def test_sums_that_leave_32_bits_are_refused() -> None:
     bias = net.tensors["a.b"]
     net.tensors["a.b"] = replace(bias, data=np.full(4, 2**31 - 1, np.int32))
     with pytest.raises(UnsupportedOp, match=r"conv2d 'a' \(layers\.a\): its sums may leave 32 bits"):
-        lower(net.graph("a"))
+        lower(net.graph("a"), HOST)
 
 
 def test_a_head_that_is_not_finite_is_refused() -> None:

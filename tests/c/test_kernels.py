@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
 from nestling.formats.c.lower import lower
+from nestling.formats.c.machines import machine as machine_of
 from nestling.graph import ir, reference
 from nestling.graph.edit import tidy
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.graph.spec import check
+
+HOST = machine_of("host")
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONGER = settings(QUICK, max_examples=300)
@@ -84,7 +87,7 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def assert_as_reference(kernels: Kernels, graph: Graph, image: NDArray[Any]) -> None:
     """The quick kernels, the same in place, and the naive twins."""
     expected = dict(reference.activations(check(graph), image))
-    program = lower(graph)
+    program = lower(graph, HOST)
     for how in ({}, {"in_place": True}, {"twin": True}):
         answers = kernels.run(program, {graph.inputs[0]: image}, **how)
         assert answers.keys() <= expected.keys()
@@ -155,7 +158,7 @@ def test_every_byte_through_a_table(scale: float, zero: int, kernels: Kernels) -
     )
     for outputs, left in ((("b", "c"), ["b", "c"]), (("a", "b", "c"), ["a", "b", "c"])):
         graph = Graph({t.name: t for t in tensors}, nodes, ("x",), outputs)
-        assert [layer.writes for layer in lower(graph).layers] == left
+        assert [layer.writes for layer in lower(graph, HOST).layers] == left
         assert_as_reference(kernels, graph, every)
 
 
@@ -224,7 +227,7 @@ def test_an_image_enters_through_its_table(kernels: Kernels) -> None:
         net.tensors["norm"] = replace(net.tensors["norm"], data=net.tensors["norm"].data[:channels], shape=(channels, 256))
         net.tensors["x"] = replace(net.tensors["x"], shape=(1, 12, 12, channels))
         net.conv("a", "x", 5, 3, stride=(2, 2), dilation=(2, 1), padding=(2, 1, 0, 3))
-        first = lower(net.graph("a"))
+        first = lower(net.graph("a"), HOST)
         assert [layer.function for layer in first.layers] == ["nst_conv_image"]
         net.conv("b", "x", 5)
         net.node("max_pool", ir.MaxPool((12, 12), (1, 1)), "m", "b")

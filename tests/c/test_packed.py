@@ -27,11 +27,14 @@ from nestling.formats.c import host, virtual
 from nestling.formats.c.kernels.few_bits import with_packed_weights
 from nestling.formats.c.kernels.layers import Layer, Program, Room
 from nestling.formats.c.lower import lower
+from nestling.formats.c.machines import machine as machine_of
 from nestling.formats.c.plan.plan import Step, plan
 from nestling.graph import ir, reference
 from nestling.graph.ir import Graph, Tensor
 from nestling.graph.packed import bits_for, pack, unpack
 from nestling.graph.spec import check
+
+HOST = machine_of("host")
 
 Shared = Callable[[str], Path]
 Case = tuple[Graph, NDArray[Any]]
@@ -90,7 +93,7 @@ def packed_cases(draw: Draw, cases: st.SearchStrategy[Case]) -> tuple[Graph, NDA
     except UnusableFile as error:
         assume("scale" not in str(error))  # those of a few drawn graphs lie at the edge already
         raise
-    program = with_packed_weights(lower(graph), worth=1)
+    program = with_packed_weights(lower(graph, HOST), worth=1)
     assume(any(layer.function.endswith("_packed") for layer in program.layers))
 
     def roomy(layer: Layer) -> Layer:
@@ -149,7 +152,7 @@ def test_channels_in_parts(channels: tuple[int, int], window: str, kernels: Kern
     attrs = ir.FullyConnected() if dense else ir.Conv2d(padding=(size // 2,) * 4)
     node = ir.Node("fully_connected" if dense else "conv2d", ("x", "w", "b"), ("y",), attrs)
     graph = check(Graph({t.name: t for t in tensors}, (node,), ("x",), ("y",)))
-    whole = lower(graph)
+    whole = lower(graph, HOST)
     (layer,) = with_packed_weights(whole, worth=1).layers
     least = layer.scratch_most - (-(-out // 4) - 1) * 4 * size * size * depth
     for room in np.linspace(least, layer.scratch_most, 4).astype(int).tolist():
@@ -212,13 +215,13 @@ def test_what_saves_no_flash_stays_as_it_is() -> None:
     net.conv("a", "x", 8, 3, stride=(2, 2), padding=(0, 1, 0, 1), clamp="relu")
     net.conv("b", "a", 10)
     net.node("mean", ir.Mean(), "e", "b")
-    program = lower(headed(few(net.graph("e"), lambda _: 4)))
+    program = lower(headed(few(net.graph("e"), lambda _: 4)), HOST)
     assert not any("packed" in layer.function or "bit" in layer.kind for layer in program.layers)
 
 
 def test_a_network_of_every_kind_on_this_computer(tmp_path: Path) -> None:
     graph = mixed()
-    layers = {layer.writes: layer for layer in lower(graph).layers}
+    layers = {layer.writes: layer for layer in lower(graph, HOST).layers}
     assert {layer.function for layer in layers.values()} >= {
         "nst_conv_image_packed", "nst_conv_packed", "nst_conv_1x1_packed", "nst_depthwise_3_packed", "nst_depthwise_5_packed",
         "nst_depthwise_packed", "nst_fully_connected_packed", "nst_conv",
@@ -260,5 +263,5 @@ def test_flash_falls_by_two_fifths_and_ram_does_not_grow(shared_data: Shared, tm
     assert arena["packed"] == arena["whole"]
     ran = virtual.answer(built, image)
     expected = dict(reference.activations(packed, image[None]))
-    assert ran.embedding.tobytes() == expected[lower(packed).embedding].tobytes()
+    assert ran.embedding.tobytes() == expected[lower(packed, HOST).embedding].tobytes()
     assert ran.stack_bound is not None and ran.stack_bound < 2048

@@ -30,7 +30,7 @@ class Needs:
 
 def needs(graph: Graph, machine: Machine) -> Needs:
     """graph: as folder.print_network takes it."""
-    program = lower(graph)
+    program = lower(graph, machine)
     constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
     return Needs(emit.arranged(program, machine), constants)
 

@@ -23,7 +23,7 @@ def print_network(graph: Graph, about: About, machine: Machine, name: str = "nes
     name: what the network is called in comments. No torch is needed.
     Raises UnsupportedOp, naming the layer, for what the C target has no kernel for.
     """
-    program = lower(graph)
+    program = lower(graph, machine)
     return emit.files(program, emit.arranged(program, machine), machine, about, name)
 
 

@@ -24,7 +24,8 @@ def _printer(machine: str) -> Printer:
         from nestling.formats.c import emit
         from nestling.formats.c.lower import lower
 
-        target, program = machines.machine(machine), lower(job.inside(_format(machine), INTEGERS))
+        target = machines.machine(machine)
+        program = lower(job.inside(_format(machine), INTEGERS), target)
         planned = emit.arranged(program, target)
         constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
         files = emit.files(program, planned, target, about(job.bundle, integers=True))

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from nestling.formats.c.kernels.bytewise import View
 from nestling.formats.c.kernels.few_bits import with_packed_weights
-from nestling.formats.c.kernels.layers import Layer, Parts, Program, Read, Struct
+from nestling.formats.c.kernels.layers import Layer, Parts, Program, Read, Struct, View
 from nestling.formats.c.kernels.table import kernel
 from nestling.formats.c.kernels.windows import with_table
+from nestling.formats.c.machines import Machine
 from nestling.graph.ends import ending
 from nestling.graph.ir import Graph
 from nestling.graph.passes import merge_pads
@@ -26,8 +26,8 @@ Layers = Mapping[str, Layer]  # by the tensor that each writes, in running order
 Aliases = Mapping[str, tuple[str, int]]
 
 
-def lower(graph: Graph) -> Program:
-    """The calls for a graph. Its activations are int8, but for an image at the beginning and float32 scores at the end.
+def lower(graph: Graph, machine: Machine) -> Program:
+    """The calls for a graph on a machine. Activations are int8, but for an image at the beginning and float32 scores at the end.
 
     Raises UnsupportedOp, naming the layer, for float arithmetic before the head.
     """
@@ -35,7 +35,7 @@ def lower(graph: Graph) -> Program:
     layers: dict[str, Layer] = {}
     aliases: dict[str, tuple[str, int]] = {}
     for node in graph.nodes:
-        made = kernel(node, graph)
+        made = kernel(node, graph, machine)
         if isinstance(made, View):
             aliases[made.name] = (made.of, 0)
         else:

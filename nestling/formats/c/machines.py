@@ -27,7 +27,8 @@ class Machine:
 
     run: the command that runs a program, "{elf}" being the program's file. counts: what its timer tells of a layer.
     alignment: of tensors in the arena, bytes. install: Debian packages of compiler and emulator.
-    replaces: file of the portable runtime -> this machine's own, relative to machines/.
+    replaces: file of the portable runtime -> this machine's own, relative to machines/. features: what kernels may need of it
+    ("dsp", "mve").
     """
 
     name: str
@@ -41,6 +42,7 @@ class Machine:
     alignment: int
     install: tuple[str, ...]
     replaces: Mapping[str, str] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
     @property
     def compiler(self) -> str:

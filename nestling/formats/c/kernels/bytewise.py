@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from nestling.formats.c.kernels import constants as pack
-from nestling.formats.c.kernels.layers import Constant, Layer, Parts, Pointers, Read, Struct, Value, Written, clamp_of, layer, plane
+from nestling.formats.c.kernels.layers import (
+    Constant,
+    Layer,
+    Parts,
+    Pointers,
+    Read,
+    Struct,
+    Value,
+    View,
+    Written,
+    clamp_of,
+    plane,
+)
+from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import ir, reference
 from nestling.graph.fixed_point import quantize_multiplier
 from nestling.graph.ir import Graph, Node, Tensor
@@ -16,18 +28,8 @@ from nestling.graph.ir import Graph, Node, Tensor
 EVERY = np.arange(-128, 128).astype(np.int8)
 
 
-@dataclass(frozen=True)
-class View:
-    """The node's output is its input's bytes."""
-
-    name: str
-    of: str
-
-
-def add(node: Node, graph: Graph) -> Layer:
+def add(node: Node, graph: Graph, variant: Variant) -> Layer:
     """The operand of the larger scale comes first."""
-    if one_byte(node, graph):
-        return lookup(node, graph)
     a, b = sorted((graph.tensors[name] for name in node.inputs), key=pack.scale, reverse=True)
     y = graph.tensors[node.name]
     twice = 2 * pack.scale(a)
@@ -45,13 +47,11 @@ def add(node: Node, graph: Graph) -> Layer:
         **pack.scaling(*real, 2 * 255 << 19),
         "output": pack.output(y, clamp_of(node)),
     }
-    return _elementwise(node, graph, "add", (a, b), Struct("nst_add_layer", fields))
+    return _elementwise(node, graph, variant, (a, b), Struct("nst_add_layer", fields))
 
 
-def mul(node: Node, graph: Graph) -> Layer:
+def mul(node: Node, graph: Graph, variant: Variant) -> Layer:
     """Gates of squeeze-and-excitation, mostly."""
-    if one_byte(node, graph):
-        return lookup(node, graph)
     a, b = (graph.tensors[name] for name in node.inputs)
     y = graph.tensors[node.name]
     scales = [pack.quant_of(tensor).scale for tensor in (a, b, y)]
@@ -63,18 +63,17 @@ def mul(node: Node, graph: Graph) -> Layer:
         **pack.scaling(*real, 255 * 255),
         "output": pack.output(y, clamp_of(node)),
     }
-    return _elementwise(node, graph, "mul", (a, b), Struct("nst_mul_layer", fields))
+    return _elementwise(node, graph, variant, (a, b), Struct("nst_mul_layer", fields))
 
 
-def _elementwise(node: Node, graph: Graph, kind: str, operands: tuple[Tensor, Tensor], struct: Struct) -> Layer:
+def _elementwise(node: Node, graph: Graph, variant: Variant, operands: tuple[Tensor, Tensor], struct: Struct) -> Layer:
     size = math.prod(graph.tensors[node.name].shape)
     reads = [
         Read(x.name) if x.data is None else Constant(f"operand{i}", "int8_t", np.asarray(x.data, np.int8), x.shape)
         for i, x in enumerate(operands)
     ]
     over = tuple(dict.fromkeys(x.name for x in operands if x.data is None and math.prod(x.shape) == size))
-    function = f"nst_{kind}"
-    return layer(node, graph, kind, function, (*reads, struct, Written()), (f"{function}.c", "nst_fixed.c"), over=over)
+    return layer(node, graph, node.op, variant, (*reads, struct, Written()), over)
 
 
 def _broadcast(node: Node, a: Tensor, b: Tensor, y: Tensor) -> Struct:
@@ -89,21 +88,21 @@ def one_byte(node: Node, graph: Graph) -> bool:
     return len(moving) == 1 and all(math.prod(tensor.shape) == 1 for tensor in tensors if tensor.data is not None)
 
 
-def lookup(node: Node, graph: Graph) -> Layer:
+def lookup(node: Node, graph: Graph, variant: Variant) -> Layer:
     """out[i] = table[x[i] + 128]: the reference's answers to all 256 bytes."""
     x = next(name for name in node.inputs if graph.tensors[name].data is None)
     values = (EVERY if name == x else np.asarray(graph.tensors[name].data).reshape(1) for name in node.inputs)
     table = reference.step(graph, node, tuple(values))
     constant = Constant("table", "int8_t", np.asarray(table, np.int8), (256,))
     arguments = (Read(x), constant, math.prod(graph.tensors[node.name].shape), Written())
-    return layer(node, graph, node.op.replace("_", "-"), "nst_lookup", arguments, ("nst_lookup.c",), over=(x,))
+    return layer(node, graph, node.op.replace("_", "-"), variant, arguments, (x,))
 
 
-def table(node: Node, graph: Graph) -> Layer:
+def table(node: Node, graph: Graph, variant: Variant) -> Layer:
     """The normalisation, where no convolution takes it in."""
     x = graph.tensors[node.inputs[0]]
     arguments = (Read(x.name), image_table(node, graph), x.shape[1] * x.shape[2], x.shape[3], Written())
-    return layer(node, graph, "table", "nst_table", arguments, ("nst_table.c",), over=(x.name,))
+    return layer(node, graph, "table", variant, arguments, (x.name,))
 
 
 def image_table(node: Node, graph: Graph) -> Constant:
@@ -112,17 +111,17 @@ def image_table(node: Node, graph: Graph) -> Constant:
     return Constant("table", "int8_t", np.asarray(values.data), values.shape)
 
 
-def pad(node: Node, graph: Graph) -> Layer:
+def pad(node: Node, graph: Graph, variant: Variant) -> Layer:
     """Where no convolution takes it in."""
     assert isinstance(node.attrs, ir.Pad)
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.name]
     top, _, left, _ = node.attrs.padding
     fields: dict[str, Value] = {"in": plane(x), "out": plane(y), "pad": (top, left), "in_zero": pack.zero_point(y)}
     arguments = (Read(x.name), Struct("nst_pad_layer", fields), Written())
-    return layer(node, graph, "pad", "nst_pad", arguments, ("nst_pad.c",))
+    return layer(node, graph, "pad", variant, arguments)
 
 
-def concat(node: Node, graph: Graph) -> Layer:
+def concat(node: Node, graph: Graph, variant: Variant) -> Layer:
     """Part by part; a part of another scale (old uint8 networks) through a table of the reference's answers."""
     assert isinstance(node.attrs, ir.Concat)
     axis = node.attrs.axis
@@ -140,7 +139,7 @@ def concat(node: Node, graph: Graph) -> Layer:
         "tables": Pointers("tables", tables),
     }
     arguments = (Parts(operands), Struct("nst_concat_layer", fields), Written())
-    return layer(node, graph, "concat", "nst_concat", arguments, ("nst_concat.c",))
+    return layer(node, graph, "concat", variant, arguments)
 
 
 def _part_table(node: Node, graph: Graph, part: int) -> Constant | None:
@@ -149,6 +148,6 @@ def _part_table(node: Node, graph: Graph, part: int) -> Constant | None:
     return None if np.array_equal(values, EVERY) else Constant(f"table{part}", "int8_t", values, (256,))
 
 
-def reshape(node: Node, graph: Graph) -> View:
+def reshape(node: Node, graph: Graph, variant: Variant) -> View:
     """Nothing moves."""
     return View(node.name, node.inputs[0])

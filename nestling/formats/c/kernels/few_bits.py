@@ -6,7 +6,6 @@ A program of 8-bit weights stays as it is. What is packed follows from the value
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,15 +15,6 @@ from nestling.graph import packed
 
 WORTH = 768  # bytes of flash that a kernel's layers must save together: more than it takes with nst_packed.c, on any machine
 SHARED = "nst_packed.c"
-KERNELS: Mapping[str, str] = {  # function -> the file of its twin for packed weights
-    "nst_conv_1x1": "nst_conv_1x1_packed.c",
-    "nst_conv": "nst_conv_packed.c",
-    "nst_conv_image": "nst_conv_packed.c",
-    "nst_depthwise": "nst_depthwise_packed.c",
-    "nst_depthwise_3": "nst_depthwise_3_packed.c",
-    "nst_depthwise_5": "nst_depthwise_5_packed.c",
-    "nst_fully_connected": "nst_fully_connected_packed.c",
-}
 IN_PARTS = ("nst_conv_1x1", "nst_conv", "nst_fully_connected")  # may unpack some channels after the others; see nst_packed.h
 ONE_GROUP = 3  # sides of a layout, [rows][depth][4]; several groups, which have one more, are unpacked all at once
 
@@ -53,14 +43,14 @@ def with_packed_weights(program: Program, worth: int = WORTH) -> Program:
     saved: Counter[str] = Counter()
     for layer in program.layers:
         if layer.writes in found:
-            saved[KERNELS[layer.function]] += found[layer.writes].saved
-    chosen = {layer.writes for layer in program.layers if layer.writes in found and saved[KERNELS[layer.function]] >= worth}
+            saved[layer.few_bits] += found[layer.writes].saved
+    chosen = {layer.writes for layer in program.layers if layer.writes in found and saved[layer.few_bits] >= worth}
     layers = (_packed(layer, found[layer.writes], program) if layer.writes in chosen else layer for layer in program.layers)
     return replace(program, layers=tuple(layers))
 
 
 def _few(layer: Layer) -> Few | None:
-    if layer.function not in KERNELS:
+    if not layer.few_bits:
         return None
     weights = next(constant for constant in layer.constants if constant.role == "weights")
     bits = packed.bits_for(weights.data)
@@ -84,7 +74,7 @@ def _packed(layer: Layer, few: Few, program: Program) -> Layer:
         kind=f"{layer.kind}, {few.bits}-bit weights",
         function=f"{layer.function}_packed",
         arguments=(*arguments, *scratch, *((Room(),) if parts else ()), few.bits),
-        files=(*layer.files, KERNELS[layer.function], SHARED),
+        files=(*layer.files, layer.few_bits, SHARED),
         scratch=least,
         scratch_most=whole,
         over=over,

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nestling.errors import UnsupportedOp
-from nestling.graph.ir import Array, Clamp, Graph, Node, Tensor
-from nestling.graph.macs import macs
+from nestling.graph.ir import Array, Clamp, Node, Tensor
 
 CType = Literal["int8_t", "int32_t", "float", "double"]
 BYTES: Mapping[CType, int] = {"int8_t": 1, "int32_t": 4, "float": 4, "double": 8}
@@ -95,7 +94,7 @@ class Layer:
 
     scratch: bytes; scratch_most: as many as it can use, where it is told how many there are (Room), 0 for no more than scratch.
     over: inputs whose bytes the answer may take over, the best first.
-    files: the runtime's .c files that hold the function and what it calls.
+    files: the runtime's .c files that hold the function and what it calls. few_bits: the one with its twin for packed weights.
     """
 
     kind: str
@@ -109,6 +108,7 @@ class Layer:
     macs: int = 0
     source: str = ""
     scratch_most: int = 0
+    few_bits: str = ""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -120,6 +120,14 @@ class Layer:
     def constants(self) -> tuple[Constant, ...]:
         """Every array that the call needs, in the order of the arguments."""
         return tuple(constant for argument in self.arguments for constant in _constants(argument))
+
+
+@dataclass(frozen=True)
+class View:
+    """The node's output is its input's bytes."""
+
+    name: str
+    of: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,20 +164,6 @@ class Program:
         end = first + bytes_of(self.tensors[name])
         spans = [(*self.root(layer.writes), bytes_of(self.tensors[layer.writes])) for layer in self.layers]
         return tuple(i for i, (of, start, size) in enumerate(spans) if of == root and start < end and first < start + size)
-
-
-def layer(
-    node: Node,
-    graph: Graph,
-    kind: str,
-    function: str,
-    arguments: tuple[Argument, ...],
-    files: tuple[str, ...],
-    scratch: int = 0,
-    over: tuple[str, ...] = (),
-) -> Layer:
-    """The Layer of a node; the rest follows from the node."""
-    return Layer(kind, function, arguments, node.name, files, scratch, over, clamp_of(node), macs(node, graph), node.source)
 
 
 def clamp_of(node: Node) -> Clamp:

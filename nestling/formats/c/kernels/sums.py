@@ -1,4 +1,4 @@
-"""Fully connected layers, heads, means and softmax. (node, graph) -> Layer; see kernels.py."""
+"""Fully connected layers, heads, means and softmax. (node, graph, variant) -> Layer; see table.py."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import numpy as np
 
 from nestling.errors import UnsupportedOp
 from nestling.formats.c.kernels import constants as pack
-from nestling.formats.c.kernels.layers import Constant, Layer, Read, Struct, Value, Written, clamp_of, layer, without_kernel
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Struct, Value, Written, clamp_of, without_kernel
+from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import ir
 from nestling.graph.fixed_point import exp_of_negative, high_mul, quantize_multiplier, wrap
 from nestling.graph.ir import Graph, Node
 from nestling.graph.reference_integer import mean_multiplier
 
-PRODUCTS = ("nst_fully_connected.c", "nst_products.c", "nst_fixed.c")
+
+def is_head(node: Node, graph: Graph) -> bool:
+    """Scores in float32."""
+    return graph.tensors[node.name].dtype == "float32"
 
 
-def fully_connected(node: Node, graph: Graph) -> Layer:
-    """In integers; in float32 it is the head, which must read an int8 embedding through a dequantize."""
+def fully_connected(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """In integers."""
     x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    if y.dtype == "float32":
-        return _head(node, graph)
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8))
     scales = [pack.quant_of(tensor).scale.astype(np.float64) for tensor in (x, weight, y)]
     factor = scales[0] * scales[1] / scales[2]
@@ -29,7 +31,7 @@ def fully_connected(node: Node, graph: Graph) -> Layer:
     fields: dict[str, Value] = {
         "depth": x.shape[1],
         "channels": y.shape[1],
-        "weights": pack.interleaved(found.weight),
+        "weights": variant.pack(found.weight, 1),
         "weight_zero": found.weight_zero,
         "bias": Constant("bias", "int32_t", found.bias.astype(np.int32), found.bias.shape),
         "factor": Constant("factor", "double", factor, factor.shape),
@@ -38,10 +40,11 @@ def fully_connected(node: Node, graph: Graph) -> Layer:
     }
     struct = Struct("nst_fully_connected_layer", fields)
     arguments = (Read(x.name), struct, Written())
-    return layer(node, graph, "fully connected", "nst_fully_connected", arguments, PRODUCTS)
+    return layer(node, graph, "fully connected", variant, arguments)
 
 
-def _head(node: Node, graph: Graph) -> Layer:
+def head(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """In float32. It must read an int8 embedding through a dequantize."""
     before = graph.producer(node.inputs[0])
     constants = [graph.tensors[name].data for name in node.inputs[1:]]
     if before is None or before.op != "dequantize" or any(data is None for data in constants) or clamp_of(node) != "none":
@@ -58,17 +61,17 @@ def _head(node: Node, graph: Graph) -> Layer:
         "bias": Constant("bias", "float", bias, bias.shape),
     }
     arguments = (Read(x.name), Struct("nst_head_layer", fields), Written())
-    return layer(node, graph, "head in float", "nst_head", arguments, ("nst_head.c",))
+    return layer(node, graph, "head in float", variant, arguments)
 
 
-def dequantize(node: Node, graph: Graph) -> Layer:
+def dequantize(node: Node, graph: Graph, variant: Variant) -> Layer:
     """Scores as float32."""
     x = graph.tensors[node.inputs[0]]
     arguments = (Read(x.name), math.prod(x.shape), pack.zero_point(x), pack.scale(x), Written())
-    return layer(node, graph, "dequantize", "nst_dequantize", arguments, ("nst_dequantize.c",))
+    return layer(node, graph, "dequantize", variant, arguments)
 
 
-def mean(node: Node, graph: Graph) -> Layer:
+def mean(node: Node, graph: Graph, variant: Variant) -> Layer:
     """Over any sides, as kept, summed, kept, summed, kept."""
     assert isinstance(node.attrs, ir.Mean)
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.name]
@@ -91,10 +94,10 @@ def mean(node: Node, graph: Graph) -> Layer:
         "output": pack.output(y, "none"),
     }
     arguments = (Read(x.name), Struct("nst_mean_layer", fields), Written())
-    return layer(node, graph, "mean", "nst_mean", arguments, ("nst_mean.c", "nst_fixed.c"))
+    return layer(node, graph, "mean", variant, arguments)
 
 
-def softmax(node: Node, graph: Graph) -> Layer:
+def softmax(node: Node, graph: Graph, variant: Variant) -> Layer:
     """With a table of exponentials for the 256 differences that there can be."""
     assert isinstance(node.attrs, ir.Softmax)
     x = graph.tensors[node.inputs[0]]
@@ -110,4 +113,4 @@ def softmax(node: Node, graph: Graph) -> Layer:
         "exponentials": Constant("exponentials", "int32_t", exponentials.astype(np.int32), (256,)),
     }
     arguments = (Read(x.name), Struct("nst_softmax_layer", fields), Written())
-    return layer(node, graph, "softmax", "nst_softmax", arguments, ("nst_softmax.c", "nst_fixed.c"))
+    return layer(node, graph, "softmax", variant, arguments)

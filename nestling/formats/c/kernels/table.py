@@ -1,11 +1,13 @@
-"""The table: which kernel a node becomes. (node, graph) -> Layer, or View where nothing is to be done.
+"""The kernels: for each op its variants. The first that the machine has what it needs for, and that takes the node, is called.
 
-Each function says how the constants are packed, what scratch the call needs and what its answer may be written over. The kernels'
-side of it is runtime/nst_kernels.h, the formulas are in docs/integer-semantics.md. The graph is checked.
+Each function that lowers says how the constants are packed, what scratch the call needs and what its answer may be written over.
+The kernels' side of it is runtime/nst_kernels.h, the formulas are in docs/integer-semantics.md. The graph is checked.
 
     windows.py    convolutions, pools
     sums.py       fully connected, head, mean, softmax
     bytewise.py   element by element, tables, concat, pad
+
+A new kernel is a file in runtime/ and a line here: see CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -13,34 +15,63 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nestling.formats.c.kernels import bytewise, sums, windows
-from nestling.formats.c.kernels.bytewise import View
-from nestling.formats.c.kernels.layers import Layer, without_kernel
+from nestling.formats.c.kernels.layers import Layer, View, without_kernel
+from nestling.formats.c.kernels.variant import Variant
+from nestling.formats.c.machines import Machine
 from nestling.graph.ir import Graph, Node
 
-Lowering = Callable[[Node, Graph], Layer | View]
+FIXED = ("nst_fixed.c",)
+PRODUCTS = ("nst_products.c", *FIXED)
 
-KERNELS: Mapping[str, Lowering] = {
-    "conv2d": windows.conv2d,
-    "depthwise_conv2d": windows.depthwise_conv2d,
-    "fully_connected": sums.fully_connected,
-    "add": bytewise.add,
-    "mul": bytewise.mul,
-    "average_pool": windows.pool,
-    "max_pool": windows.pool,
-    "mean": sums.mean,
-    "pad": bytewise.pad,
-    "concat": bytewise.concat,
-    "reshape": bytewise.reshape,
-    "softmax": sums.softmax,
-    "hard_swish": bytewise.lookup,
-    "logistic": bytewise.lookup,
-    "quantize": bytewise.lookup,
-    "dequantize": sums.dequantize,
-    "table": bytewise.table,
+
+def _depthwise(function: str, takes: Callable[[Node, Graph], bool]) -> Variant:
+    return Variant(
+        function, windows.depthwise, takes,
+        calls=FIXED, pack=windows.as_they_are, scratch=windows.plane_bytes, few_bits=f"{function}_packed.c",
+    )  # fmt: skip
+
+
+DEPTHWISE = (
+    _depthwise("nst_depthwise_3", windows.is_depthwise_of(3)),
+    _depthwise("nst_depthwise_5", windows.is_depthwise_of(5)),
+    _depthwise("nst_depthwise", windows.is_depthwise),
+)
+CONV_1X1 = (
+    Variant(
+        "nst_conv_1x1", windows.conv_1x1, windows.is_1x1,
+        calls=PRODUCTS, scratch=windows.depth_words, few_bits="nst_conv_1x1_packed.c",
+    ),
+)  # fmt: skip
+CONV = (Variant("nst_conv", windows.conv, calls=PRODUCTS, scratch=windows.patch_bytes, few_bits="nst_conv_packed.c"),)
+FULLY_CONNECTED = (
+    Variant("nst_head", sums.head, sums.is_head),
+    Variant("nst_fully_connected", sums.fully_connected, calls=PRODUCTS, few_bits="nst_fully_connected_packed.c"),
+)
+LOOKUP = Variant("nst_lookup", bytewise.lookup)
+OF_ONE_BYTE = Variant("nst_lookup", bytewise.lookup, bytewise.one_byte)
+
+KERNELS: Mapping[str, tuple[Variant, ...]] = {
+    "conv2d": (*DEPTHWISE, *CONV_1X1, *CONV),
+    "depthwise_conv2d": DEPTHWISE,
+    "fully_connected": FULLY_CONNECTED,
+    "add": (OF_ONE_BYTE, Variant("nst_add", bytewise.add, calls=FIXED)),
+    "mul": (OF_ONE_BYTE, Variant("nst_mul", bytewise.mul, calls=FIXED)),
+    "average_pool": (Variant("nst_average_pool", windows.pool),),
+    "max_pool": (Variant("nst_max_pool", windows.pool),),
+    "mean": (Variant("nst_mean", sums.mean, calls=FIXED),),
+    "pad": (Variant("nst_pad", bytewise.pad),),
+    "concat": (Variant("nst_concat", bytewise.concat),),
+    "reshape": (Variant("", bytewise.reshape),),
+    "softmax": (Variant("nst_softmax", sums.softmax, calls=FIXED),),
+    "hard_swish": (LOOKUP,),
+    "logistic": (LOOKUP,),
+    "quantize": (LOOKUP,),
+    "dequantize": (Variant("nst_dequantize", sums.dequantize),),
+    "table": (Variant("nst_table", bytewise.table),),
 }
 
 
-def kernel(node: Node, graph: Graph) -> Layer | View:
+def kernel(node: Node, graph: Graph, machine: Machine) -> Layer | View:
     """The call that a node becomes. Raises UnsupportedOp where there is none: float arithmetic before the head, mostly."""
     y = graph.tensors[node.name]
     head = node.op == "fully_connected" and y.dtype == "float32"
@@ -49,4 +80,7 @@ def kernel(node: Node, graph: Graph) -> Layer | View:
     gives = ("float32",) if node.op in ("dequantize", "reshape") or head else ("int8",)
     if (floats and not head and node.op != "reshape") or (y.dtype not in (*gives, "int8")) or node.op not in KERNELS:
         raise without_kernel(node)
-    return KERNELS[node.op](node, graph)
+    variant = next((one for one in KERNELS[node.op] if one.can(node, graph, machine)), None)
+    if variant is None:
+        raise without_kernel(node)
+    return variant.lower(node, graph, variant)

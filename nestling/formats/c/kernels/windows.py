@@ -1,7 +1,9 @@
-"""Convolutions and pools: what slides a window over a map. (node, graph) -> Layer; see kernels.py."""
+"""Convolutions and pools: what slides a window over a map. (node, graph, variant) -> Layer; see table.py."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,34 +11,64 @@ from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.bytewise import image_table
-from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Value, Written, layer, plane
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Value, Written, plane
+from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import ir
 from nestling.graph.ir import Graph, Node, Tensor
 
-PRODUCTS = ("nst_products.c", "nst_fixed.c")
+
+def is_depthwise(node: Node, graph: Graph) -> bool:
+    """A channel a group, whatever it is called."""
+    weight, x = graph.tensors[node.inputs[1]], graph.tensors[node.inputs[0]]
+    return node.op == "depthwise_conv2d" or (weight.shape[3] == 1 and x.shape[3] > 1)
 
 
-def conv2d(node: Node, graph: Graph) -> Layer:
-    """1x1 without a stride, one channel a group (depthwise), or any."""
+def is_depthwise_of(width: int) -> Callable[[Node, Graph], bool]:
+    """With windows so wide, its columns side by side."""
+
+    def takes(node: Node, graph: Graph) -> bool:
+        attrs, _, weight, _ = _windowed(node, graph)
+        return is_depthwise(node, graph) and weight.shape[2] == width and attrs.dilation[1] == 1
+
+    return takes
+
+
+def is_1x1(node: Node, graph: Graph) -> bool:
+    """A matrix product: no window, no stride, no border, one group."""
+    attrs, x, weight, _ = _windowed(node, graph)
+    return (*weight.shape[1:3], *attrs.stride) == (1, 1, 1, 1) and attrs.padding == (0, 0, 0, 0) and x.shape[3] == weight.shape[3]
+
+
+def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See is_1x1."""
+    _, x, weight, y = _windowed(node, graph)
+    out = weight.shape[0]
+    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(out, -1))
+    sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, 1), out)
+    struct = Struct("nst_conv_1x1_layer", {"pixels": y.shape[1] * y.shape[2], "sums": sums})
+    return layer(node, graph, "conv 1x1", variant, (Read(x.name), struct, Written(), Scratch()), (x.name,))
+
+
+def depth_words(node: Node, graph: Graph) -> int:
+    """nst_conv_1x1's scratch."""
+    return 4 * graph.tensors[node.inputs[1]].shape[3]
+
+
+def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """Any convolution."""
     attrs, x, weight, y = _windowed(node, graph)
-    out, *size, depth = weight.shape
+    out, height, width, depth = weight.shape
     groups = x.shape[3] // depth
-    data = np.asarray(weight.data, np.int8)
-    if depth == 1 and groups > 1:
-        return _depthwise(node, graph, data.reshape(out, -1), (size[0], size[1]))
-    found = pack.sums(node, graph, data.reshape(out, -1))
-    sums = pack.sums_struct(node, graph, found, pack.interleaved_by_group(found.weight, groups), out // groups)
-    plain = (*size, *attrs.stride) == (1, 1, 1, 1) and attrs.padding == (0, 0, 0, 0) and groups == 1
-    if plain:
-        struct = Struct("nst_conv_1x1_layer", {"pixels": y.shape[1] * y.shape[2], "sums": sums})
-        arguments = (Read(x.name), struct, Written(), Scratch())
-        files = ("nst_conv_1x1.c", *PRODUCTS)
-        return layer(node, graph, "conv 1x1", "nst_conv_1x1", arguments, files, 4 * depth, (x.name,))
-    fields = _map_fields(attrs, (size[0], size[1]), x, y)
-    struct = Struct("nst_conv_layer", {**fields, "groups": groups, "sums": sums})
-    kind = _kind("conv", (size[0], size[1]), attrs.stride, attrs.dilation) + (f" in {groups} groups" if groups > 1 else "")
-    arguments = (Read(x.name), struct, Written(), Scratch())
-    return layer(node, graph, kind, "nst_conv", arguments, ("nst_conv.c", *PRODUCTS), 6 * found.weight.shape[1])
+    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(out, -1))
+    sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, groups), out // groups)
+    struct = Struct("nst_conv_layer", {**_map_fields(attrs, (height, width), x, y), "groups": groups, "sums": sums})
+    kind = _kind("conv", (height, width), attrs.stride, attrs.dilation) + (f" in {groups} groups" if groups > 1 else "")
+    return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch()))
+
+
+def patch_bytes(node: Node, graph: Graph) -> int:
+    """nst_conv's scratch."""
+    return 6 * math.prod(graph.tensors[node.inputs[1]].shape[1:])
 
 
 def with_table(conv: Layer, table: Node, graph: Graph) -> Layer:
@@ -48,30 +80,29 @@ def with_table(conv: Layer, table: Node, graph: Graph) -> Layer:
     return replace(conv, kind=f"{conv.kind} of image", function="nst_conv_image", arguments=arguments)
 
 
-def depthwise_conv2d(node: Node, graph: Graph) -> Layer:
-    """weight [1, KH, KW, O] as [O, KH * KW]."""
-    weight = np.asarray(graph.tensors[node.inputs[1]].data, np.int8)
-    _, height, width, channels = weight.shape
-    return _depthwise(node, graph, weight.reshape(-1, channels).T, (height, width))
-
-
-def _depthwise(node: Node, graph: Graph, weight: NDArray[np.int8], size: ir.Pair) -> Layer:
-    """weight: int8 [O, KH * KW]."""
-    attrs, x, _, y = _windowed(node, graph)
-    found = pack.sums(node, graph, np.ascontiguousarray(weight))
-    packed = Constant("weights", "int8_t", found.weight, found.weight.shape)
-    sums = pack.sums_struct(node, graph, found, packed, len(weight))
+def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """weight: [1, KH, KW, O], or of a convolution whose groups are channels [O, KH, KW, 1]; packed as [O, KH * KW]."""
+    attrs, x, weight, y = _windowed(node, graph)
+    data = np.asarray(weight.data, np.int8)
+    data = data.reshape(-1, weight.shape[3]).T if node.op == "depthwise_conv2d" else data.reshape(len(data), -1)
+    size = (weight.shape[1], weight.shape[2])
+    found = pack.sums(node, graph, np.ascontiguousarray(data))
+    sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, len(data)), len(data))
     struct = Struct("nst_depthwise_layer", {**_map_fields(attrs, size, x, y), "sums": sums})
-    special = size[1] in (3, 5) and attrs.dilation[1] == 1
-    function = f"nst_depthwise_{size[1]}" if special else "nst_depthwise"
-    kind = _kind("depthwise", size, attrs.stride, attrs.dilation)
-    arguments = (Read(x.name), struct, Written(), Scratch())
     over = (x.name,) if x.shape[3] == y.shape[3] else ()  # a channel is read as a whole before its answers are written
-    return layer(node, graph, kind, function, arguments, (f"{function}.c", "nst_fixed.c"), _plane_bytes(attrs, size, y), over)
+    kind = _kind("depthwise", size, attrs.stride, attrs.dilation)
+    return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch()), over)
 
 
-def _plane_bytes(attrs: ir.Conv2d | ir.DepthwiseConv2d, size: ir.Pair, y: Tensor) -> int:
+def as_they_are(weight: NDArray[np.int8], groups: int) -> Constant:
+    """A channel's taps in a row."""
+    return Constant("weights", "int8_t", weight, weight.shape)
+
+
+def plane_bytes(node: Node, graph: Graph) -> int:
     """nst_depthwise's scratch: the weights of a channel as int16, and its plane as far as windows reach (see nst_plane_in)."""
+    attrs, _, weight, y = _windowed(node, graph)
+    size = (weight.shape[1], weight.shape[2])
     rows, columns = y.shape[1], -(-y.shape[2] // 4) * 4
     height, width = (
         (count - 1) * attrs.stride[i] + (size[i] - 1) * attrs.dilation[i] + 1 for i, count in enumerate((rows, columns))
@@ -105,7 +136,7 @@ def _kind(name: str, size: ir.Pair, stride: ir.Pair, dilation: ir.Pair = (1, 1))
     return f"{name} {size[0]}x{size[1]}{strides}{dilated}"
 
 
-def pool(node: Node, graph: Graph) -> Layer:
+def pool(node: Node, graph: Graph, variant: Variant) -> Layer:
     """average_pool, max_pool."""
     attrs, x, y = node.attrs, graph.tensors[node.inputs[0]], graph.tensors[node.name]
     assert isinstance(attrs, ir.AveragePool | ir.MaxPool)
@@ -116,8 +147,6 @@ def pool(node: Node, graph: Graph) -> Layer:
         "upwards": int(isinstance(attrs, ir.AveragePool) and attrs.unsigned),
         "output": pack.output(y, attrs.clamp),
     }
-    function = f"nst_{node.op}"
     arguments = (Read(x.name), Struct("nst_pool_layer", fields), Written())
     over = (x.name,) if (attrs.padding[0], attrs.padding[2]) == (0, 0) else ()
-    kind = _kind(node.op.replace("_", " "), attrs.size, attrs.stride)
-    return layer(node, graph, kind, function, arguments, (f"{function}.c",), over=over)
+    return layer(node, graph, _kind(node.op.replace("_", " "), attrs.size, attrs.stride), variant, arguments, over)
