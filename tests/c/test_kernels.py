@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
+from nestling.formats.c.kernels.table import KERNELS
+from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.lower import lower
+from nestling.formats.c.machines import Machine
 from nestling.formats.c.machines import machine as machine_of
 from nestling.graph import ir, reference
 from nestling.graph.edit import tidy
@@ -84,10 +88,10 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Kernels(compiled(tmp_path_factory.mktemp("kernels"), "-O2", request.param))
 
 
-def assert_as_reference(kernels: Kernels, graph: Graph, image: NDArray[Any]) -> None:
+def assert_as_reference(kernels: Kernels, graph: Graph, image: NDArray[Any], machine: Machine = HOST) -> None:
     """The quick kernels, the same in place, and the naive twins."""
     expected = dict(reference.activations(check(graph), image))
-    program = lower(graph, HOST)
+    program = lower(graph, machine)
     for how in ({}, {"in_place": True}, {"twin": True}):
         answers = kernels.run(program, {graph.inputs[0]: image}, **how)
         assert answers.keys() <= expected.keys()
@@ -103,6 +107,30 @@ def assert_as_reference(kernels: Kernels, graph: Graph, image: NDArray[Any]) -> 
 @given(data=st.data())
 def test_a_kernel_gives_the_reference_bytes(op: str, data: st.DataObject, kernels: Kernels) -> None:
     assert_as_reference(kernels, *valid(data.draw(graphs(integer=True, op=op, most=1))))
+
+
+# Of every op that hypothesis draws; the head, tables and what leaves the integers have tests of their own.
+VARIANTS = [(op, variant) for op in STEPS for variant in KERNELS.get(op, ()) if variant.function not in ("", "nst_head")]
+
+
+def cases(op: str) -> st.SearchStrategy[Case]:
+    return windows() if op in ("conv2d", "depthwise_conv2d") else graphs(integer=True, op=op, most=1)
+
+
+@pytest.mark.parametrize(("op", "variant"), VARIANTS, ids=[f"{op}-{variant.function}" for op, variant in VARIANTS])
+@QUICK
+@given(data=st.data())
+def test_every_variant_gives_the_reference_bytes(op: str, variant: Variant, data: st.DataObject, kernels: Kernels) -> None:
+    """Each on nodes that it takes, whether or not another would have come first; what it needs, this machine is said to have.
+
+    A kernel for a processor's own instructions has a portable twin in its file, and that is what runs here; on its machine the
+    instructions do, see test_boards.py.
+    """
+    graph, image = valid(data.draw(cases(op)))
+    assume(any(node.op == op and variant.takes(node, graph) for node in graph.nodes))
+    others = tuple(other for other in KERNELS[op] if other.function != variant.function)
+    with patch.dict(KERNELS, {op: (variant, *others)}):
+        assert_as_reference(kernels, graph, image, replace(HOST, features=(variant.needs,)))
 
 
 @LONGER

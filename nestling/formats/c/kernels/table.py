@@ -12,7 +12,7 @@ A new kernel is a file in runtime/ and a line here: see CONTRIBUTING.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from nestling.formats.c.kernels import bytewise, sums, windows
 from nestling.formats.c.kernels.layers import Layer, View, without_kernel
@@ -50,7 +50,7 @@ FULLY_CONNECTED = (
 LOOKUP = Variant("nst_lookup", bytewise.lookup)
 OF_ONE_BYTE = Variant("nst_lookup", bytewise.lookup, bytewise.one_byte)
 
-KERNELS: Mapping[str, tuple[Variant, ...]] = {
+KERNELS: dict[str, tuple[Variant, ...]] = {
     "conv2d": (*DEPTHWISE, *CONV_1X1, *CONV),
     "depthwise_conv2d": DEPTHWISE,
     "fully_connected": FULLY_CONNECTED,
