@@ -37,6 +37,7 @@ from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.folders import scan
 from nestling.device import manifest
+from nestling.device.build import HEAD_SOURCES
 from nestling.device.head_file import inputs_of, logits, made
 from nestling.device.head_format import RATES, HeadFile, Training, from_bytes, to_bytes
 from nestling.device.learn import EPOCHS, LearnConfig, learn
@@ -71,7 +72,7 @@ SAMPLE = np.dtype([("embedding", np.uintp), ("label", np.uint32)], align=True)  
 
 
 class CLearner:
-    """nestling_head.c, compiled -O3 for any processor of this kind, called through ctypes."""
+    """nestling_head_*.c, compiled -O3 for any processor of this kind, called through ctypes."""
 
     def __init__(self, head: HeadFile, library: ctypes.CDLL) -> None:
         content = to_bytes(head)
@@ -129,7 +130,7 @@ def compiled(place: Path) -> ctypes.CDLL:
         raise SystemExit("needs a C compiler: gcc or clang")
     path = place / "head.so"
     flags = ("-std=c99", "-O3", "-ffp-contract=off", "-shared", "-fPIC")
-    subprocess.run([compiler, *flags, "-o", path, RUNTIME / "nestling_head.c"], check=True)
+    subprocess.run([compiler, *flags, "-o", path, *(RUNTIME / name for name in HEAD_SOURCES)], check=True)
     library = ctypes.CDLL(str(path))
     library.nestling_learn_step.restype = ctypes.c_float
     return library

@@ -22,6 +22,8 @@ from nestling.errors import NestlingError
 from nestling.formats.c import machines
 
 RUNTIME = Path(__file__).with_name("runtime")
+HEAD_SOURCES = ("nestling_head_format.c", "nestling_head_learn.c", "nestling_head_order.c", "nestling_head_flash.c")
+HEAD_FILES = ("nestling_head.h", "nestling_head_parts.h", *HEAD_SOURCES)  # the learner: all that a firmware needs of it
 LEAST_CMAKE = (3, 28)  # earlier ones write "$ORIGIN" wrongly
 LIBRARIES = tuple(  # of ExecuTorch, that net_runner is linked with
     f"libexecutorch{part}.so" for part in ("", "_backend_xnnpack", "_kernels_optimized", "_kernels_quantized", "_threadpool")

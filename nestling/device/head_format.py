@@ -47,7 +47,7 @@ COUNTED = 2**48  # which none that is counted gets to
 SMALLEST = 2.0**-126  # the smallest float32 with all its digits
 BELOW_1 = 1 - 2.0**-24  # the largest float32 below 1
 
-# In the file's order. runtime/nestling_head.c has the same bounds, and docs/head-file.md: tests/device/test_head_bounds.py.
+# In the file's order. runtime/nestling_head_format.c has the same bounds, and docs/head-file.md: tests/device/test_head_bounds.py.
 FIELDS = (
     Field("magic", "8s"),
     Field("version", "I", VERSION, VERSION),

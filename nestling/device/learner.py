@@ -1,7 +1,7 @@
 """The head's learner where Python is: loss and gradients by ExecuTorch's training runtime, the optimiser here.
 
-The same steps as nestling_learn_step() of runtime/nestling_head.c, sums in another order. Everything that the next step depends
-on is in the HeadFile that it gives: a Learner made from it goes on as if it had never stopped, bit for bit.
+The same steps as nestling_learn_step() of runtime/nestling_head_learn.c, sums in another order. Everything that the next step
+depends on is in the HeadFile that it gives: a Learner made from it goes on as if it had never stopped, bit for bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The order of the training data: the same for the same seed and epoch here and in nestling_head.c, where it is made again."""
+"""The order of the training data: the same for the same seed and epoch here and in nestling_head_order.c, which makes it again."""
 
 from __future__ import annotations
 

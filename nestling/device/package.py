@@ -25,7 +25,7 @@ from nestling.artifacts.yardstick import expected, made_up
 from nestling.bundle import PARTS, Bundle
 from nestling.data.choose import part, training_data
 from nestling.device import head_file, manifest
-from nestling.device.build import TARGETS, Target, built, built_with_executorch, runtime_file
+from nestling.device.build import HEAD_FILES, TARGETS, Target, built, built_with_executorch, runtime_file
 from nestling.device.head_file import HeadFile, Training
 from nestling.device.head_format import RATES, Optimizer
 from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile, System
@@ -304,7 +304,7 @@ def _firmware(network: Mapping[str, bytes], head: bytes, target: Target, values:
     """The folder of a program that learns: the network's C, the learner's, the machine's, the head as an array."""
     machine = machines.machine(target.c_machine)
     files = {name: text for name, text in network.items() if name not in NOT_IN_FIRMWARE}
-    files |= {name: runtime_file(name) for name in ("nestling_head.h", "nestling_head.c", "main_learn.c")}
+    files |= {name: runtime_file(name) for name in (*HEAD_FILES, "main_learn.c")}
     board = [f"{Path(name).stem}.o" for name in machines.files(machine) if name.endswith(".c") and name in files]
     objects = sorted({f"{Path(name).stem}.o" for name in files if name.endswith(".c")} - set(board))
     rows = [", ".join(map(str, head[at : at + 16])) for at in range(0, len(head), 16)]

@@ -1,6 +1,7 @@
-/* What the tests ask of the C: its own numbers, its view of a header, and a header that it has filled. nestling_head.c is included,
- * for some of what is asked is static there. */
-#include "nestling_head.c"
+/* What the tests ask of the C: its own numbers, its view of a header, and a header that it has filled. Two files of the learner
+ * are included, for some of what is asked is static there; the others are linked. */
+#include "nestling_head_format.c"
+#include "nestling_head_learn.c"
 
 #include <stdio.h>
 

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.device.build import HEAD_SOURCES
 from nestling.device.head_file import HeadFile, Training, made
 from nestling.preprocess.image import ImagePreprocess
 
 RUNTIME = Path(str(files("nestling.device") / "runtime"))
 HERE = Path(__file__).parent
+INCLUDED = ("nestling_head_format.c", "nestling_head_learn.c")  # by c_head.c
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
 PREPROCESS = ImagePreprocess((48, 64), 3, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3)
 ROOM = 1 << 14  # characters of a description
@@ -51,9 +53,10 @@ class _Order(ctypes.Structure):
 
 
 def library(folder: Path, *flags: str, compiler: str = "cc") -> Any:
-    """nestling_head.c and c_head.c, loaded."""
+    """The learner and c_head.c, loaded."""
     built = folder / f"head-{compiler}{''.join(flags)}.so"
-    command = [compiler, *FLAGS, *(flags or ("-O3",)), "-shared", "-fPIC", f"-I{RUNTIME}", str(HERE / "c_head.c"), "-o", str(built)]
+    sources = [HERE / "c_head.c", *(RUNTIME / part for part in HEAD_SOURCES if part not in INCLUDED)]
+    command = [compiler, *FLAGS, *(flags or ("-O3",)), "-shared", "-fPIC", f"-I{RUNTIME}", *map(str, sources), "-o", str(built)]
     subprocess.run(command, check=True)
     loaded = ctypes.CDLL(str(built))
     loaded.nestling_learn_step.restype = ctypes.c_float

@@ -20,6 +20,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from nestling.device.build import HEAD_SOURCES
 from nestling.device.head_file import HeadFile, Training, from_bytes, inputs_of, to_bytes
 
 SGD = Training(rate=0.2, momentum=0.9, decay=1e-3)
@@ -236,11 +237,12 @@ def test_compilers_and_their_levels_agree_in_every_bit(tmp_path: Path) -> None:
 def test_it_compiles_without_a_warning_and_without_libraries(compiler: str, tmp_path: Path) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"needs {compiler}")
-    built = tmp_path / "head.o"
     flags = (*FLAGS, "-pedantic", "-Wconversion", "-O2", "-ffreestanding")
-    for name in ("nestling_head", "nestling_file"):
-        subprocess.run([compiler, *flags, "-c", str(RUNTIME / f"{name}.c"), "-o", str(tmp_path / f"{name}.o")], check=True)
-    subprocess.run([compiler, *flags, "-c", str(RUNTIME / "nestling_head.c"), "-o", str(built)], check=True)
+    for name in (*HEAD_SOURCES, "nestling_file.c"):
+        subprocess.run([compiler, *flags, "-c", str(RUNTIME / name), "-o", str(tmp_path / f"{name}.o")], check=True)
+    built = tmp_path / "head.o"
+    parts = [str(tmp_path / f"{name}.o") for name in HEAD_SOURCES]
+    subprocess.run([compiler, "-r", "-nostdlib", *parts, "-o", str(built)], check=True)
     wanted = subprocess.run(["nm", "-u", str(built)], capture_output=True, text=True, check=True).stdout.split()
     assert set(wanted) - {"U"} <= {"memcpy", "memset", "memmove", "memcmp"}  # which every C compiler takes for granted
 
@@ -250,7 +252,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     program = tmp_path / "sanitized"
     command = ["cc", *FLAGS, *flags, f"-I{RUNTIME}", str(HERE / "learn_file.c"), str(RUNTIME / "nestling_file.c")]
-    subprocess.run([*command, str(RUNTIME / "nestling_head.c"), "-o", str(program)], check=True)
+    subprocess.run([*command, *(str(RUNTIME / part) for part in HEAD_SOURCES), "-o", str(program)], check=True)
     for kind, training in (("sgd", SGD), ("bf16", replace(SGD, moment_type="bfloat16")), ("adam", ADAM)):
         for inputs, classes in ((1, 1), (31, 17), (33, 3), (64, 33)):
             path = tmp_path / f"{kind}-{inputs}.nst"

@@ -12,13 +12,13 @@ import pytest
 from device.c_head import FLAGS, HERE, RUNTIME, new_head
 from numpy.typing import NDArray
 
+from nestling.device.build import HEAD_FILES
 from nestling.device.head_file import HeadFile, Training, from_bytes, inputs_of, to_bytes
 from nestling.device.order import order
 from nestling.formats.c import virtual
 from nestling.formats.c.machines import files, machine
 
 MACHINES = ("linux-arm64", "cortex-m4", "rv32imc")
-SOURCES = ("nestling_head.h", "nestling_head.c")
 SGD = Training(rate=0.5, momentum=0.9, decay=1e-3, seed=7, batch=16)
 HEADS = {
     "sgd": new_head(256, training=SGD),
@@ -35,7 +35,7 @@ def learned_on(name: str, head: HeadFile, folder: Path) -> bytes:
         pytest.skip(missing)
     folder.mkdir()
     sources = {source: file for source, file in files(board).items() if source != "main_bench.c"}
-    sources |= {source: RUNTIME / source for source in SOURCES} | {"learn_steps.c": HERE / "learn_steps.c"}
+    sources |= {source: RUNTIME / source for source in HEAD_FILES} | {"learn_steps.c": HERE / "learn_steps.c"}
     for source, file in sources.items():
         shutil.copyfile(file, folder / source)
     content = to_bytes(head)

@@ -301,7 +301,7 @@ def test_firmware_builds_without_a_warning_and_learns_in_qemu(firmware: Path) ->
         pytest.skip(problem)
     needs("make", install="make")
     names = set(contents(firmware))
-    assert {"Makefile", "nestling_head.c", "nestling_model.h", "head_nst.h", "main_learn.c", "memory.ld"} <= names
+    assert {"Makefile", *build.HEAD_FILES, "nestling_model.h", "head_nst.h", "main_learn.c", "memory.ld"} <= names
     assert not names & {"net_runner", "features.pte", "head.nst", "main_bench.c", "bench_image.h", "train.sh"}
     there = on(firmware, None)
     built = subprocess.run(["make", "-C", there], capture_output=True, text=True)

@@ -15,6 +15,7 @@ import pytest
 from device.c_head import FLAGS, HERE, RUNTIME, new_head
 from device.learn_forks import stepped
 
+from nestling.device.build import HEAD_SOURCES
 from nestling.device.head_file import HeadFile, Training, from_bytes, newest, save, to_bytes
 from nestling.errors import NestlingError, UnusableFile
 
@@ -26,7 +27,7 @@ SUFFIXES = ("", ".previous", ".part")
 
 def program(folder: Path, name: str, *flags: str) -> Path:
     built = folder / name
-    sources = [HERE / f"{name}.c", RUNTIME / "nestling_head.c", RUNTIME / "nestling_file.c"]
+    sources = [HERE / f"{name}.c", *(RUNTIME / part for part in HEAD_SOURCES), RUNTIME / "nestling_file.c"]
     subprocess.run(["cc", *FLAGS, "-O2", *flags, f"-I{RUNTIME}", *map(str, sources), "-o", str(built)], check=True)
     return built
 
