@@ -26,7 +26,7 @@ from nestling.bundle import Bundle, load
 from nestling.bundle import Step as LineageStep
 from nestling.models.backbones import create
 from nestling.processor import processor
-from nestling.training.distill import Lessons, distill, usual
+from nestling.training.distill import DistillConfig, distill, usual
 from nestling.training.finetune import finetune
 from nestling.training.teach import Taught
 
@@ -40,16 +40,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--temperature", type=float, default=Lessons.temperature)
-    parser.add_argument("--alpha", type=float, default=Lessons.alpha)
-    parser.add_argument("--features", type=float, default=Lessons.features)
+    parser.add_argument("--temperature", type=float, default=DistillConfig.temperature)
+    parser.add_argument("--alpha", type=float, default=DistillConfig.alpha)
+    parser.add_argument("--features", type=float, default=DistillConfig.features)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--augment", default="light", help="none, light, strong; of both trainings")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--half", action="store_true")
     arguments = parser.parse_args()
     teacher = load(arguments.teacher)
-    lessons = Lessons(arguments.temperature, arguments.alpha, arguments.features)
+    lessons = DistillConfig(arguments.temperature, arguments.alpha, arguments.features)
     with folder(arguments.data) as data:
         print(
             f"{processor()}; torch {version('torch')}, timm {version('timm')}; {arguments.data or 'ELPV'}, "
@@ -65,7 +65,7 @@ def main() -> None:
         print(f"with the teacher for half of the epochs {half[0]:.2%}, {100 * (half[0] - plain):+.1f} points")
 
 
-def row(data: Path, teacher: Bundle, lessons: Lessons, arguments: argparse.Namespace, seed: int) -> tuple[float, ...]:
+def row(data: Path, teacher: Bundle, lessons: DistillConfig, arguments: argparse.Namespace, seed: int) -> tuple[float, ...]:
     """Test top-1 by the labels alone, with the teacher, and where wanted with it for half of the epochs."""
     student = student_of(teacher, arguments, seed)
     config = replace(usual(student), epochs=arguments.epochs, seed=seed)

@@ -28,6 +28,7 @@ from nestling.formats.c.fitting import needs, whole
 from nestling.quantization.quantize import quantize
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
+from nestling.training.session import Session
 from nestling.training.teach import TrainingConfig
 
 
@@ -44,9 +45,9 @@ def main() -> None:
     tuning = TrainingConfig(epochs=options.finetune)
     with folder(options.data) as data:
         before = _fitted(options.network, data)
-        before = finetune(before, data, tuning, show.bars).bundle if options.finetune else before
+        before = finetune(before, data, tuning, Session(show.bars)).bundle if options.finetune else before
         pruned = prune(before, data, config, show.bars)
-        after = finetune(pruned.bundle, data, tuning, show.bars).bundle if options.finetune else pruned.bundle
+        after = finetune(pruned.bundle, data, tuning, Session(show.bars)).bundle if options.finetune else pruned.bundle
         ran = [_ran(quantize(bundle, data, progress=show.bars), options.machine) for bundle in (before, after)]
     costs = pruned.before.macs, pruned.after.macs
     tops = [float(bundle.lineage[-1].metrics["test_top1"]) for bundle in (before, after)]

@@ -23,6 +23,7 @@ from nestling.compress.measure import RUNTIME, Compared, Packed, compare, packed
 from nestling.compress.prune import SparseConfig, sparsify
 from nestling.data.choose import training_data
 from nestling.processor import processor
+from nestling.training.session import Session
 from nestling.training.teach import TrainingConfig
 from nestling.training.zeros import Method
 
@@ -51,7 +52,7 @@ def main() -> None:
         for place, method in enumerate(options.methods.split(",")):
             config = SparseConfig(method, share, options.ranking)
             began = perf_counter()
-            made = sparsify(old, data, config, TrainingConfig(epochs=options.epochs), show.bars).bundle
+            made = sparsify(old, data, config, TrainingConfig(epochs=options.epochs), Session(show.bars)).bundle
             minutes = (perf_counter() - began) / 60
             if options.keep:
                 options.keep.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ def command(
 
     from nestling import bundle as bundles
     from nestling.models.lacking import lacking
-    from nestling.training.distill import Lessons, distill, usual
+    from nestling.training.distill import DistillConfig, distill, usual
 
     if not teacher:
         raise typer.BadParameter("--teacher is missing: a bundle, NAME.nest, or a timm name")
@@ -82,11 +82,9 @@ def command(
         workers=workers,
     )
     lost = lacking(student)
-    lessons = Lessons(temperature, alpha, features, teacher_size)
+    lessons = DistillConfig(temperature, alpha, features, teacher_size)
     made = training.taught(
-        lambda progress, checkpoint, team, told: distill(
-            student, data, teacher, config, lessons, progress, checkpoint, resume, team, told
-        ),
+        lambda session: distill(student, data, teacher, config, lessons, session),
         output,
         resume,
         json,

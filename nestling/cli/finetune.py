@@ -78,7 +78,7 @@ def command(
     begun = bundles.load(bundle)
     lost = lacking(begun)
     made = training.taught(
-        lambda progress, checkpoint, team, told: finetune(begun, data, config, progress, checkpoint, resume, team, told),
+        lambda session: finetune(begun, data, config, session),
         output,
         resume,
         json,

@@ -110,9 +110,7 @@ def _structured(path: Path, data: Path | None, output: Path, config: Any, teachi
         show.left_out(pruned.left_out)
     else:
         tuned = training.taught(
-            lambda progress, checkpoint, team, told: finetune(
-                pruned.bundle, data, teaching, progress, checkpoint, resume, team, told
-            ),
+            lambda session: finetune(pruned.bundle, data, teaching, session),
             output,
             resume,
             json,
@@ -162,7 +160,7 @@ def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: 
 
     old = bundles.load(path)
     made = training.taught(
-        lambda progress, checkpoint, team, told: sparsify(old, data, config, teaching, progress, checkpoint, resume, team, told),
+        lambda session: sparsify(old, data, config, teaching, session),
         output,
         resume,
         json,

@@ -137,7 +137,7 @@ def _trained(bundle: Path, data: Path | None, output: Path, config: "QatConfig",
     from nestling.training.qat import qat
 
     loaded = bundles.load(bundle)
-    work: Any = lambda progress, checkpoint, team, told: qat(loaded, data, config, progress, checkpoint, resume, team, told)  # noqa: E731
+    work: Any = lambda session: qat(loaded, data, config, session)  # noqa: E731
     made: Any = training.taught(work, output, resume, json)  # takes whatever has a bundle and left_out
     found: Qat | None = made
     return found

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestling.cli import options, show
-from nestling.progress import Progress, silent
+from nestling.progress import silent
 from nestling.scores import doubts
 
 if TYPE_CHECKING:
     from nestling.models.lacking import Lacking
     from nestling.training.loop_state import Epoch
+    from nestling.training.session import Session
     from nestling.training.teach import Taught
-    from nestling.training.team import Team
 
 BundleFile = Annotated[Path, typer.Argument(help="The fitted bundle.")]
 Data = Annotated[Path | None, typer.Argument(help="The photographs it learned from.", show_default="where they were")]
@@ -45,8 +45,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 HEADING = f"{'epoch':>5}  {'loss':>7}  {'val top-1':>9}  {'val loss':>8}  {'seconds':>7}"
 
-Teach = Callable[[Progress, Path, "Team", "Callable[[Epoch], None]"], "Taught"]
-"""(progress, checkpoint, team, told) -> what came of it."""
+Teach = Callable[["Session"], "Taught"]
 
 
 def taught(work: Teach, output: Path, resume: bool, json: bool, lost: Lacking | None = None) -> Taught | None:
@@ -55,6 +54,7 @@ def taught(work: Teach, output: Path, resume: bool, json: bool, lost: Lacking | 
     lost: what the bundle's backbone lacks, said before the work begins.
     """
     from nestling import bundle as bundles
+    from nestling.training.session import Session
     from nestling.training.team import joined
 
     checkpoint = output.with_name(f"{output.name}.checkpoint")
@@ -70,7 +70,7 @@ def taught(work: Teach, output: Path, resume: bool, json: bool, lost: Lacking | 
             for line in (*heading, _line(epoch)):
                 tell(line)
 
-        made = work(show.bars if team.leads else silent, checkpoint, team, told)
+        made = work(Session(show.bars if team.leads else silent, checkpoint, resume, team, told))
     if not team.leads:
         return None
     bundles.save(made.bundle, output)

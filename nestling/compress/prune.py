@@ -8,7 +8,7 @@ measure.py    both networks beside each other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -29,9 +29,8 @@ from nestling.models.backbones import build
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.preprocess.image import table as normalisation
 from nestling.progress import Progress, silent
-from nestling.training.loop_state import Epoch
+from nestling.training.session import Session
 from nestling.training.teach import Lesson, Taught, TrainingConfig, teach
-from nestling.training.team import Team
 from nestling.training.zeros import Method
 
 __all__ = ["Measured", "PruneConfig", "Pruned", "SparseConfig", "in_turns", "no_gain", "prune", "sparsify", "unfolded_graph"]
@@ -135,11 +134,7 @@ def sparsify(
     data: Path | None = None,
     config: SparseConfig | None = None,
     training: TrainingConfig = SPARSE_TRAINING,
-    progress: Progress = silent,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    team: Team | None = None,
-    told: Callable[[Epoch], None] = lambda epoch: None,
+    session: Session | None = None,
 ) -> Taught:
     """Make more and more of the weights zero while the network learns, then let it recover. See teach() for what comes in and out.
 
@@ -157,7 +152,7 @@ def sparsify(
         changing=growing(config.method, config.sparsity, config.ranking),
         settled=ramp_of(training.epochs),
     )
-    made = teach(bundle, data, training, lesson, progress, checkpoint, resume, team, told)
+    made = teach(bundle, data, training, lesson, session)
     step = made.bundle.lineage[-1]
     step = replace(step, metrics=dict(step.metrics) | {"sparsity": round(sparsity_of(made.bundle), 6)})
     return replace(made, bundle=replace(made.bundle, lineage=(*made.bundle.lineage[:-1], step)))

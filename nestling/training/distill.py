@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +12,17 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize
 from nestling.bundle import Bundle, Timm
 from nestling.data.choose import training_data
 from nestling.errors import NestlingError
-from nestling.progress import Progress, silent
+from nestling.progress import Progress
 from nestling.training.loop import Batch, Loss
-from nestling.training.loop_state import Epoch
 from nestling.training.samples import Samples
+from nestling.training.session import Session
 from nestling.training.teach import Lesson, Taught, TrainingConfig, require_sensible, teach
 from nestling.training.teacher import Answers, asked, teacher_bundle, teacher_of, top1, warn_of_seen
 from nestling.training.team import Team
 
 
 @dataclass(frozen=True)
-class Lessons:
+class DistillConfig:
     """How the teacher is listened to.
 
     temperature: what both networks' logits are divided by; above 1 it shows what the teacher thinks of the other classes.
@@ -55,12 +54,8 @@ def distill(
     data: Path | None,
     teacher: str | Path,
     config: TrainingConfig | None = None,
-    lessons: Lessons | None = None,
-    progress: Progress = silent,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    team: Team | None = None,
-    told: Callable[[Epoch], None] = lambda epoch: None,
+    lessons: DistillConfig | None = None,
+    session: Session | None = None,
 ) -> Taught:
     """Train the bundle's float network on, by the labels and by what a teacher answers to the same images.
 
@@ -68,7 +63,8 @@ def distill(
     training photograph once, before the training; without config.variations each epoch has images and answers of its own.
     See teach() for the rest. Raises NestlingError where the teacher knows other classes, and for settings that cannot be.
     """
-    config, lessons, team = config or usual(bundle), lessons or Lessons(), team or Team()
+    config, lessons, session = config or usual(bundle), lessons or DistillConfig(), session or Session()
+    progress = session.progress
     require_sensible(bundle, config)
     _require_possible(config, lessons)
     dataset = training_data(bundle, data)
@@ -89,10 +85,10 @@ def distill(
         return distilling(answers, lessons)
 
     lesson = Lesson("distill", settings, loss_of, settings | {"teacher": answering.name})
-    return teach(bundle, data, config, lesson, progress, checkpoint, resume, team, told)
+    return teach(bundle, data, config, lesson, session)
 
 
-def distilling(answers: Answers, lessons: Lessons) -> Loss:
+def distilling(answers: Answers, lessons: DistillConfig) -> Loss:
     """(1 - alpha) CE(targets, p) + alpha T^2 KL(softmax(teacher / T) || softmax(student / T)) + features * similarities, an image.
 
     Source: Hinton et al. 2015; T^2 keeps the gradients' size the same at any T.
@@ -137,7 +133,7 @@ def _both(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return logits, given[0].float()
 
 
-def _require_possible(config: TrainingConfig, lessons: Lessons) -> None:
+def _require_possible(config: TrainingConfig, lessons: DistillConfig) -> None:
     if config.mixup or config.cutmix:
         raise NestlingError("the teacher was not asked about mixed photographs.", "leave out --mixup and --cutmix")
     if not lessons.temperature > 0:

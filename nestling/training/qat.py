@@ -6,7 +6,6 @@ qat_network.py   the float Graph with these where the int8 Graph has Quants, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -29,22 +28,22 @@ from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build
-from nestling.progress import Progress, silent
+from nestling.progress import Progress
 from nestling.quantization.calibrate import batches, observe
 from nestling.quantization.quantize import YARDSTICK, Quantized, measured, quantized
 from nestling.scores.agree import rms
 from nestling.training.fake_quant import LearnedGrid, Method
-from nestling.training.loop import AfterStep, Batch, Changing, Checkpoint, LoopConfig, Loss, classification, judged, rate_at, train
+from nestling.training.loop import AfterStep, Batch, Changing, LoopConfig, Loss, classification, judged, rate_at, train
 from nestling.training.loop_state import Epoch, curves_of
 from nestling.training.norms import with_norms
 from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.samples import read_samples
-from nestling.training.teach import TrainingConfig, augmentation, digest_of, loop_config, require_sensible
-from nestling.training.team import Team
+from nestling.training.session import Session
+from nestling.training.teach import TrainingConfig, augmentation, checkpoint_of, digest_of, loop_config, require_sensible
 from nestling.training.zeros import keeping
 
 Kept = Literal["qat", "post-training"]
-TEMPERATURE = 4.0  # of distillation, as in distill.Lessons
+TEMPERATURE = 4.0  # of distillation, as in distill.DistillConfig
 
 
 def usual() -> TrainingConfig:
@@ -102,22 +101,19 @@ def qat(
     bundle: Bundle,
     data: Path | None = None,
     config: QatConfig | None = None,
-    progress: Progress = silent,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    team: Team | None = None,
-    told: Callable[[Epoch], None] = lambda epoch: None,
+    session: Session | None = None,
 ) -> Qat:
     """Train the bundle's network with its values rounded, give it those integers, and hold it against post-training quantisation.
 
-    data: the folder that the bundle learned from; None for the one that its lineage names. checkpoint, resume, team, told: as teach
-    has them. The trained bundle's architecture is the float Graph that was trained, without its roundings; head, int8 graph and
-    yardstick belong to it. Where it is no better on the validation part, the bundle of post-training quantisation is kept.
+    data: the folder that the bundle learned from; None for the one that its lineage names. The trained bundle's architecture is the
+    float Graph that was trained, without its roundings; head, int8 graph and yardstick belong to it. Where it is no better on the
+    validation part, the bundle of post-training quantisation is kept.
     Raises as teach and quantize do, and NestlingError for settings that cannot be.
     Sources: Jacob et al. 2018, Krishnamoorthi 2018 (training with rounded values, delayed folding), Choi et al. 2018 (PACT), Esser
     et al. 2020 (LSQ).
     """
-    config, team = config or QatConfig(), team or Team()
+    config, session = config or QatConfig(), session or Session()
+    team, progress = session.team, session.progress
     _require_sound(bundle, config)
     training, head = config.training, bundle.head
     assert head is not None
@@ -151,9 +147,9 @@ def qat(
         distilling(teacher.to(team.device), config.distill) if config.distill else classification,
         {"backbone.": training.backbone_rate, "grids.": config.grid_rate, "steps.": config.grid_rate},
         team,
-        Checkpoint(checkpoint, resume, run) if checkpoint else None,
+        checkpoint_of(session, run),
         progress,
-        told,
+        session.told,
         keeping(bundle, _changing(config, loop)),
     )
     network.load_state_dict(trained.weights)

@@ -26,7 +26,7 @@ from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.models.backbones import build, preprocess_of
 from nestling.models.graph_module import GraphModule
-from nestling.progress import Progress, silent
+from nestling.progress import Progress
 from nestling.scores.evaluate import Evaluation, judge
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
 from nestling.training.blocks import learning, quickest, with_weights
@@ -42,6 +42,7 @@ from nestling.training.loop import (
 )
 from nestling.training.loop_state import Epoch, curves_of
 from nestling.training.samples import Samples, read_samples
+from nestling.training.session import Session
 from nestling.training.team import Team
 from nestling.training.zeros import keeping
 
@@ -125,27 +126,29 @@ class Taught:
     seconds: Mapping[str, float]
 
 
+def checkpoint_of(session: Session, run: Mapping[str, object]) -> Checkpoint | None:
+    """Where a training keeps its state, and what tells it from others; None where it keeps none."""
+    return Checkpoint(session.checkpoint, session.resume, run) if session.checkpoint else None
+
+
 def teach(
     bundle: Bundle,
     data: Path | None,
     config: TrainingConfig,
     lesson: Lesson,
-    progress: Progress = silent,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    team: Team | None = None,
-    told: Callable[[Epoch], None] = lambda epoch: None,
+    session: Session | None = None,
 ) -> Taught:
     """Train the bundle's float network on, beginning with its frozen head (learned anew where `size` changes or there is none).
 
     data: the folder that the bundle learned from, None for the one that its lineage names; its split stays, so that test stays
-    unseen. checkpoint: a file that is replaced after each epoch, resume goes on from it. told: called after each epoch.
+    unseen.
     The result has the same kind of architecture, new numbers and head, and neither int8 graph nor yardstick: quantise it again.
     The weights are those of the epoch with the best validation.
     Raises NestlingError for a bundle without float network or split and for settings that it can't have, UnusableData for a folder
     that it did not learn from.
     """
-    team = team or Team()
+    session = session or Session()
+    team, progress = session.team, session.progress
     require_sensible(bundle, config)
     config = _with_variations(config)
     started = perf_counter()
@@ -188,11 +191,9 @@ def teach(
         lesson.loss_of(sized, samples, team, progress),
         {"backbone.": config.backbone_rate},
         team,
-        Checkpoint(checkpoint, resume, run | {"blocks": config.blocks, "front": stage.front} | dict(lesson.run))
-        if checkpoint
-        else None,
+        checkpoint_of(session, run | {"blocks": config.blocks, "front": stage.front} | dict(lesson.run)),
         progress,
-        told,
+        session.told,
         keeping(bundle, lesson.changing),
         lesson.settled,
     )

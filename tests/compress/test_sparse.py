@@ -33,6 +33,7 @@ from nestling.preprocess.image import load as load_image
 from nestling.quantization.quantize import quantize
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
+from nestling.training.session import Session
 from nestling.training.teach import Taught, TrainingConfig
 from nestling.training.zeros import is_sparse, keeping, zeros_kept
 
@@ -233,10 +234,10 @@ def test_resumed_is_the_same_bundle(fitted: Bundle, photos: Path, blocked: Taugh
 
     checkpoint = tmp_path / "sparse.checkpoint"
     with pytest.raises(StopError):
-        sparsify(fitted, photos, BLOCKS, QUICK, checkpoint=checkpoint, told=stop)
+        sparsify(fitted, photos, BLOCKS, QUICK, session=Session(checkpoint=checkpoint, told=stop))
     with pytest.raises(NestlingError, match="differs in sparsity"):
-        sparsify(fitted, photos, replace(BLOCKS, sparsity=0.6), QUICK, checkpoint=checkpoint, resume=True)
-    resumed = sparsify(fitted, photos, BLOCKS, QUICK, checkpoint=checkpoint, resume=True)
+        sparsify(fitted, photos, replace(BLOCKS, sparsity=0.6), QUICK, session=Session(checkpoint=checkpoint, resume=True))
+    resumed = sparsify(fitted, photos, BLOCKS, QUICK, session=Session(checkpoint=checkpoint, resume=True))
     assert resumed.resumed == 1
     for name, array in blocked.bundle.arrays.items():
         assert np.array_equal(array, resumed.bundle.arrays[name]), name

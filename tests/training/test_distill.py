@@ -28,10 +28,11 @@ from nestling.preprocess.image import ImagePreprocess, Preprocess
 from nestling.quantization.quantize import quantize
 from nestling.training import distill as module
 from nestling.training.augment import AUGMENTATIONS, Augmentation
-from nestling.training.distill import Lessons, distill, distilling, similarities, usual
+from nestling.training.distill import DistillConfig, distill, distilling, similarities, usual
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import Batch
 from nestling.training.samples import Samples, read_samples
+from nestling.training.session import Session
 from nestling.training.teach import Taught, TrainingConfig
 from nestling.training.teacher import Answers, Teacher, asked, teacher_of, warn_of_seen
 from nestling.training.team import Team
@@ -78,7 +79,7 @@ def teacher(teaching: Bundle, shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made(student: Bundle, photos: Path, teacher: Path) -> Taught:
-    return distill(student, photos, teacher, QUICK, Lessons(features=2.0))
+    return distill(student, photos, teacher, QUICK, DistillConfig(features=2.0))
 
 
 # ---- the loss --------------------------------------------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ def test_the_loss_is_hintons() -> None:
     answers = Answers(np.random.default_rng(0).normal(0, 3, (4, 6, 3)).astype(np.float32), None)
     targets = torch.tensor([[0.9, 0.05, 0.05], [0.05, 0.05, 0.9]])
     indices, variation, alpha, t = torch.tensor([5, 2]), 3, 0.7, 2.5
-    loss = distilling(answers, Lessons(t, alpha))(network, Batch(torch.zeros(2, 1), targets, indices, variation))
+    loss = distilling(answers, DistillConfig(t, alpha))(network, Batch(torch.zeros(2, 1), targets, indices, variation))
     logits = network(torch.zeros(2, 1)).detach().double().numpy()
     for row, wanted in enumerate(loss.tolist()):
         p, q = (np.exp(z / t) / np.exp(z / t).sum() for z in (logits[row], answers.logits[variation, [5, 2][row]].astype(float)))
@@ -114,7 +115,7 @@ def test_the_loss_is_hintons() -> None:
 def test_without_a_teachers_share_it_is_the_labels_loss() -> None:
     network, answers = Fixed(torch.randn(4, 5)), Answers(np.ones((1, 4, 3), np.float32), None)
     targets = torch.eye(3)[[0, 1, 2, 0]]
-    loss = distilling(answers, Lessons(alpha=0))(network, Batch(torch.zeros(4, 1), targets, torch.arange(4)))
+    loss = distilling(answers, DistillConfig(alpha=0))(network, Batch(torch.zeros(4, 1), targets, torch.arange(4)))
     torch.testing.assert_close(loss, cross_entropy(network(torch.zeros(4, 1)), torch.tensor([0, 1, 2, 0]), reduction="none"))
 
 
@@ -139,8 +140,8 @@ def test_embeddings_are_compared_where_it_is_asked_for() -> None:
     network = Fixed(embeddings)
     answers = Answers(np.zeros((1, 4, 3), np.float32), np.random.default_rng(0).normal(0, 1, (1, 4, 6)).astype(np.float32))
     batch = Batch(torch.zeros(4, 1), torch.eye(3)[[0, 1, 2, 0]], torch.tensor([3, 1, 0, 2]))
-    without = distilling(answers, Lessons(features=0))(network, batch)
-    loss = distilling(answers, Lessons(features=5))(network, batch)
+    without = distilling(answers, DistillConfig(features=0))(network, batch)
+    loss = distilling(answers, DistillConfig(features=5))(network, batch)
     assert answers.embeddings is not None
     theirs = torch.from_numpy(answers.embeddings[0, [3, 1, 0, 2]])
     torch.testing.assert_close(loss - without, 5 * similarities(embeddings, theirs))
@@ -161,7 +162,7 @@ def test_the_answers_are_of_the_images_that_are_seen(
     seen: set[tuple[int, int]] = set()
     images: dict[int, set[bytes]] = {}
 
-    def spying(answers: Answers, lessons: Lessons) -> Any:
+    def spying(answers: Answers, lessons: DistillConfig) -> Any:
         real = distilling(answers, lessons)
 
         def loss(module: nn.Module, batch: Batch) -> torch.Tensor:
@@ -178,7 +179,7 @@ def test_the_answers_are_of_the_images_that_are_seen(
 
     monkeypatch.setattr(module, "distilling", spying)
     pupil = fit(photos, FitConfig("mobilenetv3_small_050", "none", 48)).bundle
-    learned = distill(pupil, photos, teacher, replace(QUICK, augment=augment, seed=5), Lessons(alpha=1.0))
+    learned = distill(pupil, photos, teacher, replace(QUICK, augment=augment, seed=5), DistillConfig(alpha=1.0))
     assert seen == {(k, i) for k in range(2) for i in range(27)}
     assert {len(found) for found in images.values()} == {2 if augment == "light" else 1}
     assert learned.history[-1].loss < learned.history[0].loss  # it comes nearer to its teacher
@@ -355,7 +356,7 @@ def test_a_timm_teacher_learns_from_train_alone(student: Bundle, photos: Path, m
         return real(items, *more, **named)
 
     monkeypatch.setattr(teachers, "embed", spied)
-    made = distill(student, photos, "tf_efficientnet_lite0", replace(QUICK, epochs=1), Lessons(teacher_size=32))
+    made = distill(student, photos, "tf_efficientnet_lite0", replace(QUICK, epochs=1), DistillConfig(teacher_size=32))
     assert student.split is not None and seen == {*student.split.train, *student.split.val}
     direct = fit(photos, FitConfig("tf_efficientnet_lite0", "package", 32)).bundle.lineage[-1].metrics["val_top1"]
     assert made.bundle.lineage[-1].settings["teacher_val_top1"] == pytest.approx(direct)
@@ -399,18 +400,18 @@ def test_resumed_is_the_same_bundle(student: Bundle, photos: Path, teacher: Path
     def stop(epoch: object) -> None:
         raise StopError
 
-    checkpoint, lessons = tmp_path / "a.checkpoint", Lessons(features=2.0)
+    checkpoint, lessons = tmp_path / "a.checkpoint", DistillConfig(features=2.0)
     with pytest.raises(StopError):
-        distill(student, photos, teacher, QUICK, lessons, checkpoint=checkpoint, told=stop)
-    resumed = distill(student, photos, teacher, QUICK, lessons, checkpoint=checkpoint, resume=True)
+        distill(student, photos, teacher, QUICK, lessons, session=Session(checkpoint=checkpoint, told=stop))
+    resumed = distill(student, photos, teacher, QUICK, lessons, session=Session(checkpoint=checkpoint, resume=True))
     assert resumed.resumed == 1
     assert all(np.array_equal(resumed.bundle.arrays[name], array) for name, array in made.bundle.arrays.items())
     with pytest.raises(NestlingError, match="belongs to another run; it differs in alpha"):
-        distill(student, photos, teacher, QUICK, replace(lessons, alpha=0.5), checkpoint=checkpoint, resume=True)
+        distill(student, photos, teacher, QUICK, replace(lessons, alpha=0.5), session=Session(checkpoint=checkpoint, resume=True))
 
 
 def test_only_the_last_blocks_learn(student: Bundle, photos: Path, teacher: Path) -> None:
-    after = distill(student, photos, teacher, replace(QUICK, epochs=1, blocks=1), Lessons(features=1.0)).bundle
+    after = distill(student, photos, teacher, replace(QUICK, epochs=1, blocks=1), DistillConfig(features=1.0)).bundle
     changed = {name for name, array in student.arrays.items() if not np.array_equal(after.arrays[name], array)}
     assert changed == {name for name in student.arrays if name.startswith("conv_head.")}
 
@@ -422,19 +423,19 @@ def test_random_weights_want_other_settings(student: Bundle, made: Taught) -> No
 @pytest.mark.parametrize(
     ("change", "config", "lessons", "said"),
     [
-        ({"architecture": None}, QUICK, Lessons(), "no float weights"),
-        ({"split": None}, QUICK, Lessons(), "not learned any classes"),
-        ({}, replace(QUICK, augment="wild"), Lessons(), "none, light, strong"),
-        ({}, replace(QUICK, mixup=0.2), Lessons(), "leave out --mixup and --cutmix"),
-        ({}, replace(QUICK, cutmix=1.0), Lessons(), "leave out --mixup and --cutmix"),
-        ({}, QUICK, Lessons(temperature=0), "--temperature is above 0"),
-        ({}, QUICK, Lessons(alpha=1.5), "--alpha is from 0"),
-        ({}, QUICK, Lessons(features=-1), "--features is 0 or more"),
-        ({}, QUICK, Lessons(teacher_size=64), "leave out --teacher-size"),
+        ({"architecture": None}, QUICK, DistillConfig(), "no float weights"),
+        ({"split": None}, QUICK, DistillConfig(), "not learned any classes"),
+        ({}, replace(QUICK, augment="wild"), DistillConfig(), "none, light, strong"),
+        ({}, replace(QUICK, mixup=0.2), DistillConfig(), "leave out --mixup and --cutmix"),
+        ({}, replace(QUICK, cutmix=1.0), DistillConfig(), "leave out --mixup and --cutmix"),
+        ({}, QUICK, DistillConfig(temperature=0), "--temperature is above 0"),
+        ({}, QUICK, DistillConfig(alpha=1.5), "--alpha is from 0"),
+        ({}, QUICK, DistillConfig(features=-1), "--features is 0 or more"),
+        ({}, QUICK, DistillConfig(teacher_size=64), "leave out --teacher-size"),
     ],
 )
 def test_what_cannot_be_is_said(
-    student: Bundle, photos: Path, teacher: Path, change: dict[str, Any], config: TrainingConfig, lessons: Lessons, said: str
+    student: Bundle, photos: Path, teacher: Path, change: dict[str, Any], config: TrainingConfig, lessons: DistillConfig, said: str
 ) -> None:
     with pytest.raises(NestlingError) as error:
         distill(replace(student, **change), photos, teacher, config, lessons)

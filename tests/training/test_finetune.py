@@ -23,6 +23,7 @@ from nestling.training import teach as module
 from nestling.training.blocks import blocks_of
 from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
+from nestling.training.session import Session
 from nestling.training.teach import Taught, TrainingConfig
 
 QUICK = TrainingConfig(epochs=2, batch=8, rate=1e-3, augment="light")
@@ -173,11 +174,11 @@ def test_resumed_is_the_same_bundle(fitted: Bundle, photos: Path, made: Taught, 
 
     checkpoint = tmp_path / "fine.checkpoint"
     with pytest.raises(StopError):
-        finetune(fitted, photos, QUICK, checkpoint=checkpoint, told=stop)
-    resumed = finetune(fitted, photos, QUICK, checkpoint=checkpoint, resume=True)
+        finetune(fitted, photos, QUICK, session=Session(checkpoint=checkpoint, told=stop))
+    resumed = finetune(fitted, photos, QUICK, session=Session(checkpoint=checkpoint, resume=True))
     assert resumed.resumed == 1 and changed(resumed.bundle, made.bundle) == set()
     with pytest.raises(NestlingError, match="belongs to another run; it differs in data"):
-        finetune(fitted, _fewer(photos, tmp_path), QUICK, checkpoint=checkpoint, resume=True)
+        finetune(fitted, _fewer(photos, tmp_path), QUICK, session=Session(checkpoint=checkpoint, resume=True))
 
 
 def _fewer(photos: Path, folder: Path) -> Path:

@@ -27,6 +27,7 @@ from nestling.training.fit import FitConfig, fit
 from nestling.training.frozen import Activations, Stage, cut, without_front
 from nestling.training.loop import LoopConfig, train
 from nestling.training.samples import Samples
+from nestling.training.session import Session
 from nestling.training.teach import Taught, TrainingConfig
 from nestling.training.team import Team
 
@@ -290,13 +291,13 @@ def test_resumed_is_the_same_bundle(
 
     checkpoint = tmp_path / "fine.checkpoint"
     with pytest.raises(StopError):
-        finetune(fitted, photos, SGD, checkpoint=checkpoint, told=stop)
-    resumed = finetune(fitted, photos, SGD, checkpoint=checkpoint, resume=True)
+        finetune(fitted, photos, SGD, session=Session(checkpoint=checkpoint, told=stop))
+    resumed = finetune(fitted, photos, SGD, session=Session(checkpoint=checkpoint, resume=True))
     found, wanted = numbers(resumed.bundle), numbers(kept.bundle)
     assert resumed.resumed == 1 and all(np.array_equal(found[name], wanted[name]) for name in wanted)
     uncached(monkeypatch)
     with pytest.raises(NestlingError, match="differs in front"), pytest.warns(UserWarning):
-        finetune(fitted, photos, SGD, checkpoint=checkpoint, resume=True)
+        finetune(fitted, photos, SGD, session=Session(checkpoint=checkpoint, resume=True))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from nestling.training.loop import Batch, LoopConfig
 from nestling.training.norms import with_norms
 from nestling.training.qat import Qat, QatConfig, distilling, qat
 from nestling.training.qat_network import FakeQuantised, placed
+from nestling.training.session import Session
 from nestling.training.teach import TrainingConfig
 from nestling.training.zeros import is_sparse
 
@@ -266,12 +267,12 @@ def test_resumed_is_the_same_to_the_bit(made: Qat, fitted: Bundle, photos: Path,
 
     config, checkpoint = QatConfig("pact", PLAIN, QUICK, fold_after=1), tmp_path / "q.checkpoint"
     with pytest.raises(StopError):
-        qat(fitted, photos, config, checkpoint=checkpoint, told=stop)
-    resumed = qat(fitted, photos, config, checkpoint=checkpoint, resume=True)
+        qat(fitted, photos, config, session=Session(checkpoint=checkpoint, told=stop))
+    resumed = qat(fitted, photos, config, session=Session(checkpoint=checkpoint, resume=True))
     assert resumed.resumed == 1 and same(resumed.trained.bundle.graph, made.trained.bundle.graph)
     assert np.array_equal(resumed.trained.bundle.head.weight, made.trained.bundle.head.weight)
     with pytest.raises(NestlingError, match=r"differs in .*method"):
-        qat(fitted, photos, replace(config, method="lsq"), checkpoint=checkpoint, resume=True)
+        qat(fitted, photos, replace(config, method="lsq"), session=Session(checkpoint=checkpoint, resume=True))
 
 
 def test_a_better_post_training_quantisation_is_kept(fitted: Bundle, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
