@@ -1,11 +1,15 @@
 """nestling distill."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nestling.cli import options, show, training
+
+if TYPE_CHECKING:
+    from nestling.models.lacking import Lacking
+    from nestling.training.teach import Taught
 
 
 def command(
@@ -92,6 +96,10 @@ def command(
     )
     if made is None:
         return
+    _show(made, output, lost, json)
+
+
+def _show(made: "Taught", output: Path, lost: "Lacking | None", json: bool) -> None:
     settings = made.bundle.lineage[-1].settings
     show.doubted(made.test)
     if json:

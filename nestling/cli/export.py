@@ -2,11 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from nestling.cli import show
+
+if TYPE_CHECKING:
+    from nestling.artifacts.export import Exported
+
+# of an artifact, in --json
+KEYS = (
+    "file", "format", "precision", "bytes", "agreement", "noise_ratio", "max_logit_difference", "ms", "failed", "coarse",
+)  # fmt: skip
 
 
 def command(
@@ -63,21 +71,16 @@ def command(
     limits = {name: parse_size(text) for name, text in room.items() if text}
     made = exported(bundle, output, wanted, data, ExportConfig(features, int8_head, weights, force, **limits), show.bars)
     if json:
-        keys = (
-            "file",
-            "format",
-            "precision",
-            "bytes",
-            "agreement",
-            "noise_ratio",
-            "max_logit_difference",
-            "ms",
-            "failed",
-            "coarse",
-        )
-        show.as_json({"artifacts": [{key: getattr(artifact, key) for key in keys} for artifact in made.artifacts]})
+        show.as_json({"artifacts": [{key: getattr(artifact, key) for key in KEYS} for artifact in made.artifacts]})
         require_passed(made)
         return
+    _show(made)
+    require_passed(made)
+    last = show.path_hint(output / made.artifacts[-1].file)
+    show.tell(f"written to {output}", f"next:  nestling bench {show.path_hint(output)}   or   nestling predict {last} PHOTO.jpg")
+
+
+def _show(made: "Exported") -> None:
     rows = [
         [
             a.file,
@@ -101,9 +104,6 @@ def command(
         if artifact.requantised is not None:
             channels, of = artifact.requantised
             show.say(f"{artifact.file}: {channels} of {of} output channels were requantised; the others keep their integers")
-    require_passed(made)
-    last = show.path_hint(output / made.artifacts[-1].file)
-    show.tell(f"written to {output}", f"next:  nestling bench {show.path_hint(output)}   or   nestling predict {last} PHOTO.jpg")
 
 
 def _listed(option: str, text: str, known: Sequence[str]) -> list[str]:

@@ -1,11 +1,15 @@
 """nestling finetune."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nestling.cli import options, show, training
+
+if TYPE_CHECKING:
+    from nestling.models.lacking import Lacking
+    from nestling.training.teach import Taught
 
 
 def command(
@@ -86,6 +90,10 @@ def command(
     )
     if made is None:
         return
+    _show(made, output, lost, json)
+
+
+def _show(made: "Taught", output: Path, lost: "Lacking | None", json: bool) -> None:
     if made.best.val_top1 <= made.val_top1_before:
         show.say(
             f"warning: on the validation part it is no better than it was ({show.share(made.val_top1_before)} before, "

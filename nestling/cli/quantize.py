@@ -12,6 +12,7 @@ from nestling.scores import doubts
 
 if TYPE_CHECKING:
     from nestling.quantization.bits import LayerBits
+    from nestling.quantization.quantize import Quantized
     from nestling.training.qat import Qat, QatConfig
 
 LISTED = 15  # layers in the table of --explain; the picture and --json have more
@@ -98,19 +99,7 @@ def command(
     if found:
         plain |= _about_training(found)
     if explain:
-        from nestling.quantization.explain import draw, explained
-
-        costs = explained(made, data, show.bars)
-        picture = output.with_name(f"{output.stem}-layers.svg")
-        draw(costs, picture)
-        plain |= {"layers": [asdict(cost) for cost in costs], "picture": str(picture)}
-        if not json:
-            worst = sorted(costs, key=lambda cost: -cost.error_gain)[:LISTED]
-            rows = [
-                [c.layer, c.op, f"{c.sqnr:.1f}", f"{100 * c.error_gain:+.1f}%", f"{100 * c.top1_gain:+.1f} points"] for c in worst
-            ]
-            show.table(["layer", "op", "SQNR, dB", "logit error without it", "top-1 gained"], rows, "layers that cost most")
-            show.tell(f"all layers: {picture}")
+        plain |= _explained(made, data, output, json)
     if plan:
         plain |= {"bits": [asdict(row) for row in plan], "budget": most, "weight_bytes": sum(row.bytes for row in plan)}
         if not json:
@@ -118,6 +107,27 @@ def command(
     if json:
         show.as_json(plain)
         return
+    _show(made, found, output)
+
+
+def _explained(made: "Quantized", data: Path | None, output: Path, json: bool) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from nestling.quantization.explain import draw, explained
+
+    costs = explained(made, data, show.bars)
+    picture = output.with_name(f"{output.stem}-layers.svg")
+    draw(costs, picture)
+    if not json:
+        worst = sorted(costs, key=lambda cost: -cost.error_gain)[:LISTED]
+        rows = [[c.layer, c.op, f"{c.sqnr:.1f}", f"{100 * c.error_gain:+.1f}%", f"{100 * c.top1_gain:+.1f} points"] for c in worst]
+        show.table(["layer", "op", "SQNR, dB", "logit error without it", "top-1 gained"], rows, "layers that cost most")
+        show.tell(f"all layers: {picture}")
+    return {"layers": [asdict(cost) for cost in costs], "picture": str(picture)}
+
+
+def _show(made: "Quantized", found: "Qat | None", output: Path) -> None:
+    step = made.bundle.lineage[-1]
     show.tell(
         f"validation top-1 {show.share(step.metrics['val_top1'])}; on the yardstick's "
         f"{len(made.bundle.yardstick.fingerprints) if made.bundle.yardstick else 0} images "

@@ -159,10 +159,7 @@ def qat(
 
     metrics = {"val_top1": after, "val_top1_post_training": post_top1, "val_top1_float": round(before, 6), "noise": round(noise, 6)}
     metrics |= {"best_epoch": trained.best.number} | _yardstick_metrics(made.bundle, dataset)
-    settings = asdict(config.quantize) | {"equalized": False, "bias_corrected": False, "folder": str(dataset.root.resolve())}
-    settings |= {"qat": config.method, "fold_after": config.fold_after, "distill": config.distill, "training": asdict(training)}
-    settings |= {"grid_rate": config.grid_rate, "alpha_decay": config.alpha_decay, "kept": "qat"}
-    step = Step("quantize", settings, fingerprint(dataset), metrics, curves_of(trained.history))
+    step = Step("quantize", _settings(config, dataset), fingerprint(dataset), metrics, curves_of(trained.history))
     made = replace(made, bundle=replace(made.bundle, lineage=(*made.bundle.lineage, step)))
     which: Kept = "qat" if after > post_top1 else "post-training"
     return Qat(
@@ -178,6 +175,14 @@ def qat(
         trained.resumed,
         (*dataset.left_out, *bad, *bad_val),
     )
+
+
+def _settings(config: QatConfig, dataset: Dataset) -> dict[str, object]:
+    """What the lineage tells of it."""
+    settings = asdict(config.quantize) | {"equalized": False, "bias_corrected": False, "folder": str(dataset.root.resolve())}
+    settings |= {"qat": config.method, "fold_after": config.fold_after, "distill": config.distill}
+    settings |= {"training": asdict(config.training), "grid_rate": config.grid_rate, "alpha_decay": config.alpha_decay}
+    return settings | {"kept": "qat"}
 
 
 def distilling(teacher: nn.Module, share: float) -> Loss:

@@ -36,6 +36,7 @@ from nestling.training.loop import (
     Checkpoint,
     LoopConfig,
     Loss,
+    Trained,
     classification,
     judged,
     train,
@@ -168,11 +169,7 @@ def teach(
     if config.blocks is not None and config.variations and not loop.mixing and lesson.changing is None:
         variations = min(config.variations, config.epochs)
         stage = without_front(stage, sized, variations, config.seed, config.workers, team, progress)
-    micro = config.micro
-    if micro is None and config.freeze_norm:
-        image = torch.from_numpy(stage.samples.image(0, config.seed, 0))
-        micro = team.leaders(quickest(stage.network, image, len(bundle.labels), config.batch // team.size, team, progress))
-    loop = replace(loop, micro=micro)
+    loop = replace(loop, micro=_micro(stage, config, len(bundle.labels), team, progress))
     if stage.front and isinstance(network.get_submodule("backbone"), GraphModule):
         loop = replace(loop, freeze_norm=True)  # as train_mode has it for one that learns in part: its back does not know
     frozen, _ = judged(stage.network, stage.val, loop, team)
@@ -202,15 +199,7 @@ def teach(
     network.load_state_dict(network.state_dict() | dict(trained.weights))
     made = with_weights(sized, network)
     evaluation, bad_test = _tested(made, dataset, progress)
-    settings = asdict(config) | dict(lesson.settings) | {"size": list(sized.preprocess.size), "folder": str(dataset.root.resolve())}
-    metrics = {
-        "val_top1_before": round(frozen, 6),
-        "val_top1": round(trained.best.val_top1, 6),
-        "test_top1": round(evaluation.top1, 6),
-        "best_epoch": trained.best.number,
-    }
-    del settings["workers"]  # they change nothing
-    step = Step(lesson.name, settings, fingerprint(dataset), metrics, curves_of(trained.history))
+    step = _step(lesson, config, sized, dataset, trained, frozen, evaluation)
     left_out = (*dataset.left_out, *bad, *bad_val, *bad_test)
     counts = {"train": len(samples.items), "val": len(val.items), "test": evaluation.images, "left_out": len(left_out)}
     return Taught(
@@ -224,6 +213,29 @@ def teach(
         trained.resumed,
         {"images": read - started, "training": done - read, "test": perf_counter() - done},
     )
+
+
+def _micro(stage: Stage, config: TrainingConfig, classes: int, team: Team, progress: Progress) -> int | None:
+    """Photographs at a time: as told; where norms are frozen, so that it changes nothing, as many as are quickest here."""
+    if config.micro is not None or not config.freeze_norm:
+        return config.micro
+    image = torch.from_numpy(stage.samples.image(0, config.seed, 0))
+    return team.leaders(quickest(stage.network, image, classes, config.batch // team.size, team, progress))
+
+
+def _step(
+    lesson: Lesson, config: TrainingConfig, sized: Bundle, dataset: Dataset, trained: Trained, before: float, test: Evaluation
+) -> Step:
+    """Its line in the lineage."""
+    settings = asdict(config) | dict(lesson.settings) | {"size": list(sized.preprocess.size), "folder": str(dataset.root.resolve())}
+    del settings["workers"]  # they change nothing
+    metrics = {
+        "val_top1_before": round(before, 6),
+        "val_top1": round(trained.best.val_top1, 6),
+        "test_top1": round(test.top1, 6),
+        "best_epoch": trained.best.number,
+    }
+    return Step(lesson.name, settings, fingerprint(dataset), metrics, curves_of(trained.history))
 
 
 # ---- before and after ------------------------------------------------------------------------------------------------------------
