@@ -87,13 +87,8 @@ def command(
     )
     lost = lacking(student)
     lessons = DistillConfig(temperature, alpha, features, teacher_size)
-    made = training.taught(
-        lambda session: distill(student, data, teacher, config, lessons, session),
-        output,
-        resume,
-        json,
-        lost,
-    )
+    work = lambda session: distill(student, data, teacher, config, lessons, session)  # noqa: E731
+    made = training.taught(work, output, resume, json, lost)
     if made is None:
         return
     _show(made, output, lost, json)

@@ -1,6 +1,6 @@
 """nestling quantize."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -11,6 +11,7 @@ from nestling.cli import options, show, training
 from nestling.scores import doubts
 
 if TYPE_CHECKING:
+    from nestling.graph.integers import Mode, QuantizeConfig
     from nestling.quantization.bits import LayerBits
     from nestling.quantization.quantize import Quantized
     from nestling.training.qat import Qat, QatConfig
@@ -54,12 +55,9 @@ def command(
     from dataclasses import asdict, replace
 
     from nestling import bundle as bundles
-    from nestling.graph.integers import Mode, QuantizeConfig
+    from nestling.graph.integers import QuantizeConfig
     from nestling.quantization.quantize import quantized
 
-    wanted = [mode.strip() for mode in modes.split(",") if mode.strip()]
-    if unknown := [mode for mode in wanted if mode not in get_args(Mode)]:
-        raise typer.BadParameter(f"--modes is of {', '.join(get_args(Mode))}; found {unknown[0]!r}")
     most = _budget(bits, budget, bits_weights)
     config = QuantizeConfig(
         bits_weights=bits_weights,
@@ -67,7 +65,7 @@ def command(
         symmetric=symmetric,
         per_layer=per_layer,
         ends_at_8=first_last_8,
-        modes=tuple(mode for mode in get_args(Mode) if mode in wanted),
+        modes=_modes(modes),
     )
     start = perf_counter()
     plan: tuple[LayerBits, ...] = ()
@@ -78,12 +76,8 @@ def command(
         config = replace(config, layer_bits=layer_bits(plan))
     found: Qat | None = None
     if qat:
-        from nestling.training.qat import QatConfig, usual
-
-        settings = replace(usual(), epochs=epochs, augment=augment, batch=batch, seed=seed, workers=workers)
-        settings = replace(settings, rate=settings.rate if rate is None else rate)
-        wished = QatConfig(qat, config, settings, fold_after, distill)  # type: ignore[arg-type]  # it checks the word
-        found = _trained(bundle, data, output, wished, resume, json)
+        told = {"epochs": epochs, "augment": augment, "batch": batch, "seed": seed, "workers": workers, "rate": rate}
+        found = _trained(bundle, data, output, _wished(qat, config, told, fold_after, distill), resume, json)
         if found is None:
             return
         made = found.kept
@@ -91,15 +85,12 @@ def command(
         made = quantized(bundles.load(bundle), data, config, show.bars)
         bundles.save(made.bundle, output)
     step = made.bundle.lineage[-1]
-    plain: dict[str, object] = {"bundle": str(output), "seconds": perf_counter() - start} | dict(step.metrics)
     alone = doubts.int8_answer(made.bundle)
-    if alone is not None:
-        show.warnings([doubts.of_int8_answer(alone)])
-    plain |= {"one_answer": alone, "equalized": step.settings["equalized"], "bias_corrected": step.settings["bias_corrected"]}
-    if found:
-        plain |= _about_training(found)
-    if explain:
-        plain |= _explained(made, data, output, json)
+    show.warnings([doubts.of_int8_answer(alone)] if alone is not None else [])
+    plain: dict[str, object] = {"bundle": str(output), "seconds": perf_counter() - start} | dict(step.metrics)
+    plain |= {"one_answer": alone} | {key: step.settings[key] for key in ("equalized", "bias_corrected")}
+    plain |= _about_training(found) if found else {}
+    plain |= _explained(made, data, output, json) if explain else {}
     if plan:
         plain |= {"bits": [asdict(row) for row in plan], "budget": most, "weight_bytes": sum(row.bytes for row in plan)}
         if not json:
@@ -108,6 +99,15 @@ def command(
         show.as_json(plain)
         return
     _show(made, found, output)
+
+
+def _modes(text: str) -> "tuple[Mode, ...]":
+    from nestling.graph.integers import Mode
+
+    wanted = [mode.strip() for mode in text.split(",") if mode.strip()]
+    if unknown := [mode for mode in wanted if mode not in get_args(Mode)]:
+        raise typer.BadParameter(f"--modes is of {', '.join(get_args(Mode))}; found {unknown[0]!r}")
+    return tuple(mode for mode in get_args(Mode) if mode in wanted)
 
 
 def _explained(made: "Quantized", data: Path | None, output: Path, json: bool) -> dict[str, object]:
@@ -139,6 +139,15 @@ def _show(made: "Quantized", found: "Qat | None", output: Path) -> None:
     if found is None or found.which == "post-training":
         show.tell(f"kept because it helped: {', '.join(kept) or 'neither equalisation nor bias correction'}")
     show.tell(f"written to {output}", f"next:  nestling export {show.path_hint(output)} --to tflite -o out/")
+
+
+def _wished(method: str, config: "QuantizeConfig", told: Mapping[str, Any], fold_after: int | None, distill: float) -> "QatConfig":
+    from dataclasses import replace
+
+    from nestling.training.qat import QatConfig, usual
+
+    settings = replace(usual(), **{name: value for name, value in told.items() if value is not None})
+    return QatConfig(method, config, settings, fold_after, distill)  # type: ignore[arg-type]  # it checks the word
 
 
 def _trained(bundle: Path, data: Path | None, output: Path, config: "QatConfig", resume: bool, json: bool) -> "Qat | None":

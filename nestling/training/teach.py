@@ -173,12 +173,7 @@ def teach(
     if stage.front and isinstance(network.get_submodule("backbone"), GraphModule):
         loop = replace(loop, freeze_norm=True)  # as train_mode has it for one that learns in part: its back does not know
     frozen, _ = judged(stage.network, stage.val, loop, team)
-    run = {
-        "network": digest_of(network),
-        "data": fingerprint(dataset),
-        "augment": config.augment,
-        "size": sized.preprocess.size,
-    }
+    run = {"network": digest_of(network), "data": fingerprint(dataset), "augment": config.augment, "size": sized.preprocess.size}
     trained = train(
         stage.network,
         stage.samples,
