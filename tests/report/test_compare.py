@@ -120,6 +120,11 @@ def test_top1_is_what_eval_finds(found: Comparison, paths: tuple[Path, Path], ke
             assert file.top1 == evaluate(place / file.file, photos).evaluation.top1
 
 
+def test_a_bundle_without_integers_needs_no_folder_to_keep_them(paths: tuple[Path, Path]) -> None:
+    (base,) = compare(paths[:1], None, QUICK).bundles
+    assert base.integers is not None and base.quantised_here
+
+
 def test_p_is_scipys_binomial_of_the_photographs_that_changed(
     found: Comparison, paths: tuple[Path, Path], kept: Path, photos: Path
 ) -> None:

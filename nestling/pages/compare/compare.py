@@ -97,9 +97,9 @@ def compare(
         files = [asked(one, used, bars[one.name]) for one in made]
         made, rows = timed([one for one, _ in files], [own for _, own in files], config.rounds, progress)
         boards = [on_board(one, bars[one.name]) for one in made]
-    found = [
-        _compared(one, own, answered, right[0], board) for (one, board), own, answered in zip(boards, rows, right, strict=True)
-    ]
+        found = [
+            _compared(one, own, answered, right[0], board) for (one, board), own, answered in zip(boards, rows, right, strict=True)
+        ]
     unread = len(chosen.items) - len(used)
     lost = (f"{unread} of the {len(chosen.items)} photographs could not be read; no network was judged on them.",) if unread else ()
     said = f"{chosen.dataset.root.name}: {chosen.said}"
