@@ -46,7 +46,7 @@ def nestling(cache: Path) -> Nestling:
     def run(*arguments: object, status: int = 0, process: bool = False, **environment: str) -> Done:
         words = [str(word) for word in arguments]
         settings = {"NESTLING_CACHE": str(cache), "COLUMNS": "200"} | environment
-        done = _in_process(words, settings) if process else _here(words, settings)
+        done = _in_process(words, settings) if process else here(words, settings)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.status == status, done.stderr + done.stdout
         return done
@@ -59,7 +59,8 @@ def _in_process(words: list[str], settings: dict[str, str]) -> Done:
     return Done(ran.returncode, ran.stdout, ran.stderr)
 
 
-def _here(words: list[str], settings: dict[str, str]) -> Done:
+def here(words: list[str], settings: dict[str, str]) -> Done:
+    """In this process."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         for name, value in settings.items():
