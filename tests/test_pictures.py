@@ -88,7 +88,7 @@ from pathlib import Path
 def peak():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 import numpy
-from nestling import room
+from nestling.preprocess import room
 from nestling.data.stream import stream
 from nestling.data.folders import Item
 from nestling.preprocess.image import ImagePreprocess

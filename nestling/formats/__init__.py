@@ -12,27 +12,26 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from nestling.errors import NestlingError, UnusableFile
-from nestling.formats.c import format as c
 from nestling.formats.c import trusted
-from nestling.formats.executorch import format as executorch
+from nestling.formats.c.format import FORMATS as OF_C
+from nestling.formats.executorch.format import FORMATS as OF_EXECUTORCH
 from nestling.formats.format import File, Format
 from nestling.formats.layer_time import LayerTime
-from nestling.formats.nest import format as nest
-from nestling.formats.onnx import format as onnx
+from nestling.formats.nest.format import FORMATS as OF_NEST
+from nestling.formats.onnx.format import FORMATS as OF_ONNX
 from nestling.formats.runner import Runner
-from nestling.formats.tflite import format as tflite
+from nestling.formats.tflite.format import FORMATS as OF_TFLITE
 from nestling.temporary import restored
 
 FORMATS: dict[str, Format] = {
     form.name: form
-    for folder in (
-        nest,
-        executorch,
-        tflite,
-        onnx,
-        c,
+    for form in (
+        *OF_NEST,
+        *OF_EXECUTORCH,
+        *OF_TFLITE,
+        *OF_ONNX,
+        *OF_C,
     )
-    for form in folder.FORMATS
 }
 
 

@@ -334,7 +334,7 @@ Path(sys.argv[2]).write_bytes(print_graph(with_head(bundle.graph, bundle.head), 
 load(Path(sys.argv[1]))
 from nestling.artifacts.import_model import import_model
 import_model(Path(sys.argv[2]))
-from nestling.graph import trace
+from nestling.measure import trace
 heavy = {"torch", "timm", "openvino", "executorch"} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -202,19 +202,19 @@ import numpy as np
 from nestling.graph import ir
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.preprocess.image import ImagePreprocess
-from nestling.formats import onnx
+from nestling.formats.onnx import printing, run
 from nestling.formats.about import About
 table = np.linspace(-1, 1, 256, dtype=np.float32)[None].repeat(3, 0)
 tensors = [Tensor("image", (1, 8, 8, 3), "uint8"), Tensor("t", (3, 256), "float32", table), Tensor("x", (1, 8, 8, 3), "float32")]
 tensors.append(Tensor("y", (1, 3), "float32"))
 nodes = Node("table", ("image", "t"), ("x",), ir.Table()), Node("mean", ("x",), ("y",), ir.Mean())
 what = About(("a", "b", "c"), ImagePreprocess((8, 8), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))
-printed = onnx.print_graph(Graph({t.name: t for t in tensors}, nodes, ("image",), ("y",)), what)
+printed = printing.print_graph(Graph({t.name: t for t in tensors}, nodes, ("image",), ("y",)), what)
 assert "torch" not in sys.modules, "torch"
 """
 RUNNING = """
 for runtime in ("onnxruntime", "openvino"):
-    answer = onnx.load_bytes(printed, "net.onnx", 1, runtime)(np.full((1, 8, 8, 3), 255, np.uint8))
+    answer = run.load_bytes(printed, "net.onnx", 1, runtime)(np.full((1, 8, 8, 3), 255, np.uint8))
     assert np.abs(answer - 1).max() < 1e-5, answer
 """
 

@@ -379,11 +379,11 @@ import json, sys
 import numpy as np
 from nestling.graph import ir
 from nestling.graph.ir import Graph, Node, Tensor
-from nestling.formats import tflite
+from nestling.formats.tflite.printing import print_graph
 weight = np.ones((2, 4), np.float32)
 tensors = [Tensor("x", (1, 4), "float32"), Tensor("w", (2, 4), "float32", weight), Tensor("y", (1, 2), "float32")]
 graph = Graph({t.name: t for t in tensors}, (Node("fully_connected", ("x", "w"), ("y",), ir.FullyConnected()),), ("x",), ("y",))
-printed = tflite.print_graph(graph, labels=("a", "b"))
+printed = print_graph(graph, labels=("a", "b"))
 print(json.dumps([len(printed), "torch" in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
