@@ -15,6 +15,7 @@ from torch import nn
 
 from nestling.formats.tflite import printing as tflite
 from nestling.formats.tflite import run as tflite_run
+from nestling.graph import reference
 from nestling.graph.constant_channels import without_constant_channels
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import OUT_AXIS, Graph, same
@@ -101,6 +102,9 @@ def test_random_graphs_with_empty_rows_answer_as_before(case: tuple, seed: int) 
             rows[rng.random(len(rows)) < 0.5] *= rng.choice([0.0, 1e-9])
             tensors[weight.name] = replace(weight, data=np.ascontiguousarray(np.moveaxis(rows, 0, OUT_AXIS[node.op])))
     sparse = replace(graph, tensors=tensors)
+    # numbers on the way may be far larger than what is left of them in the end, and float32 is as exact as they are
+    on_the_way = max(float(np.abs(values.astype(np.float64)).max()) for _, values in reference.activations(sparse, value))
     found = tflite_run.run(tflite.print_graph(without_constant_channels(sparse)), [value])
     for ours, theirs in zip(found, tflite_run.run(tflite.print_graph(sparse), [value]), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * max(float(np.abs(theirs).max()), 1e-6))
+        allowed = max(1e-4 * float(np.abs(theirs).max()), 1e-6 * on_the_way)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=allowed)
