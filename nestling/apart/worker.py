@@ -98,7 +98,7 @@ def _start(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     if not arguments["measured"]:
         formats.prepare(path, runtime)
     elif formats.of(path).runtimes[runtime].brings_torch:
-        import torch  # noqa: F401
+        import torch  # noqa: F401  # so that its memory is there before the file's
     return None, ()
 
 

@@ -9,6 +9,7 @@ from nestling.cli import options, show, training
 
 if TYPE_CHECKING:
     from nestling.models.lacking import Lacking
+    from nestling.training.session import Session
     from nestling.training.teach import Taught
 
 
@@ -87,7 +88,10 @@ def command(
     )
     lost = lacking(student)
     lessons = DistillConfig(temperature, alpha, features, teacher_size)
-    work = lambda session: distill(student, data, teacher, config, lessons, session)  # noqa: E731
+
+    def work(session: "Session") -> "Taught":
+        return distill(student, data, teacher, config, lessons, session)
+
     made = training.taught(work, output, resume, json, lost)
     if made is None:
         return

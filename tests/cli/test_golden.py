@@ -1,6 +1,5 @@
-"""Files that earlier nestlings wrote are read ever after, and answer as they did. A folder a month of writing (see write.py)."""
+"""Files that earlier nestlings wrote are read ever after, and answer as they did. See golden/write.py."""
 
-import gzip
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli.conftest import Nestling
+from golden_files import ARCHIVES, recorded, unpacked
 from numpy.typing import NDArray
 
 from nestling import bundle as bundles
@@ -18,16 +18,21 @@ from nestling.device import manifest as packed
 from nestling.formats.tflite.read import read_tflite
 from nestling.preprocess.image import load as load_image
 
-GOLDEN = [path for path in sorted((Path(__file__).parents[1] / "golden").iterdir()) if (path / "answers.json").is_file()]
-ANSWERS = [(folder, name) for folder in GOLDEN for name in json.loads((folder / "answers.json").read_text())]
+ANSWERS = [(archive, name) for archive in ARCHIVES for name in recorded(archive)]
 LABELS = ("bad ü", "good")
 EXACT = ("integers.nest", "bits4.nest")  # the reference's own answers; other files hang on a runtime's roundings
 
 
-@pytest.fixture(params=GOLDEN, ids=lambda folder: folder.name)
+@pytest.fixture(params=ARCHIVES, ids=lambda archive: archive.name)
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy."""
-    return Path(shutil.copytree(request.param, tmp_path / "golden"))
+    """Files of our own."""
+    return unpacked(request.param, tmp_path / "golden")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """By archive, files that are only read."""
+    return {archive: unpacked(archive, tmp_path_factory.mktemp("golden")) for archive in ARCHIVES}
 
 
 def answers(file: Path, folder: Path, trust: bool = False) -> NDArray[np.float32]:
@@ -37,13 +42,10 @@ def answers(file: Path, folder: Path, trust: bool = False) -> NDArray[np.float32
     return runner.features(images) if "features" in file.name or file.name == "imported.nest" else runner(images)
 
 
-@pytest.mark.parametrize(("folder", "name"), ANSWERS, ids=[f"{folder.name}-{name}" for folder, name in ANSWERS])
-def test_a_file_of_then_answers_as_it_did(folder: Path, name: str, tmp_path: Path) -> None:
-    file = folder / name
-    if not file.exists():
-        file = tmp_path / name
-        file.write_bytes(gzip.decompress((folder / f"{name}.gz").read_bytes()))
-    wanted, found = np.array(json.loads((folder / "answers.json").read_text())[name]), answers(file, folder)
+@pytest.mark.parametrize(("archive", "name"), ANSWERS, ids=[f"{archive.stem}-{name}" for archive, name in ANSWERS])
+def test_a_file_of_then_answers_as_it_did(folders: dict[Path, Path], archive: Path, name: str) -> None:
+    folder = folders[archive]
+    wanted, found = np.array(recorded(archive)[name]), answers(folder / name, folder)
     assert found.shape == wanted.shape
     if name in EXACT:
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

@@ -1,18 +1,18 @@
 """Writes the files that every later nestling has to read: one of each kind, small, and what they answered when they were written.
 
-    python tests/golden/write.py tests/golden/2026-11
+    python tests/golden/write.py tests/golden/2026-11.tar.gz
 
-Run once, by the nestling whose files are to be kept; never again for the same folder.
+Run once, by the nestling whose files are to be kept; never again under the same name.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -98,13 +98,12 @@ def main(out: Path) -> None:
         answers[file.as_posix()] = ask(np.stack([load_image(runner.preprocess, path) for path in pictures])).tolist()
     Path("answers.json").write_text(json.dumps(answers))
     Path("named.safetensors").unlink()
-    with gzip.open("named.nest.gz", "wb") as packed:
-        packed.write(Path("named.nest").read_bytes())
-    Path("named.nest").unlink()
 
 
 if __name__ == "__main__":
     written, wanted = Path("/tmp/nestling-golden"), Path(sys.argv[1]).resolve()  # the folder stands in the bundles' lineages
     main(written)
+    with tarfile.open(wanted, "w:gz") as packed:
+        packed.add(written, ".")
     os.chdir("/")
-    shutil.move(written, wanted)
+    shutil.rmtree(written)

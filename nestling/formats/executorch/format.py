@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nestling.errors import UnsupportedOp
 from nestling.formats.format import INTEGERS, File, Format, Image, Job, Printed, Printer, Runtime
 from nestling.formats.layer_time import LayerTime
@@ -90,18 +92,14 @@ PROGRAM = Format(
     layer_times=_layer_times,
     names_layers=False,
 )
-BACKBONE = Format(
+BACKBONE = replace(
+    PROGRAM,
     name=FEATURES,
     what="ExecuTorch, the backbone alone",
     suffix=f".{FEATURES}",
-    mark=PROGRAM.mark,
-    runtimes=RUNTIMES,
     printers={precision: _printer_of_backbones(precision) for precision in ("fp32", INTEGERS)},
+    shown=(),
     embedding="alone",
-    loaded=_loaded,
-    wrong=_wrong,
-    as_printed=_symmetric,
-    layer_times=_layer_times,
-    names_layers=False,
+    own_embedding="",
 )
 FORMATS = (PROGRAM, BACKBONE)

@@ -34,14 +34,14 @@ def _load_openvino(file: File) -> Runner:
 
 
 def _prepare() -> None:
-    from nestling.formats.onnx import run  # noqa: F401
+    from nestling.formats.onnx import run  # noqa: F401  # to import it is the preparation
     from nestling.formats.onnx.runtimes import import_onnxruntime
 
     import_onnxruntime()
 
 
 def _prepare_openvino() -> None:
-    from nestling.formats.onnx import run  # noqa: F401
+    from nestling.formats.onnx import run  # noqa: F401  # to import it is the preparation
     from nestling.formats.onnx.openvino import openvino_core
 
     openvino_core()

@@ -33,7 +33,7 @@ def _load(file: File) -> Runner:
 
 
 def _prepare() -> None:
-    from nestling.formats.tflite import run  # noqa: F401
+    from nestling.formats.tflite import run  # noqa: F401  # to import it is the preparation
 
 
 def _loaded(printed: Printed, name: str) -> Runner:
