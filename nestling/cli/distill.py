@@ -72,20 +72,9 @@ def command(
         epochs=epochs or config.epochs,
         rate=config.rate if rate is None else rate,
         backbone_rate=config.backbone_rate if backbone_rate is None else backbone_rate,
-        variations=variations,
-        blocks=blocks,
-        freeze_norm=freeze_norm,
-        size=size,
-        batch=batch,
-        micro=micro,
-        augment=augment,
-        smoothing=smoothing,
-        ema=ema,
-        patience=patience,
-        optimiser=optimiser,
-        seed=seed,
-        workers=workers,
-    )
+        variations=variations, blocks=blocks, freeze_norm=freeze_norm, size=size, batch=batch, micro=micro, augment=augment,
+        smoothing=smoothing, ema=ema, patience=patience, optimiser=optimiser, seed=seed, workers=workers,
+    )  # fmt: skip
     lost = lacking(student)
     lessons = DistillConfig(temperature, alpha, features, teacher_size)
 
