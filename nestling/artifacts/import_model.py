@@ -221,8 +221,7 @@ def _own_table(graph: Graph, image: Tensor) -> Array | None:
         raise UnusableFile("its answer does not depend on the image, or the image's table is not a constant.")
     if table.quant is None:
         return np.asarray(table.data, np.float32)
-    real: Array = (table.data.astype(np.float32) - np.float32(table.quant.zero_point[0])) * table.quant.scale[0]
-    return real
+    return table.quant.real(table.data)
 
 
 def _said_by_table(table: Array) -> Said:

@@ -32,7 +32,7 @@ def integer_engine(graph: Graph, kernels: Kernels = "default") -> Engine:
     model = print_graph(graph)
     embedding = graph.tensors[graph.outputs[0]]
     assert embedding.quant is not None
-    scale, zero = embedding.quant.scale[0], np.float32(embedding.quant.zero_point[0])
+    quant = embedding.quant
 
     def embed(images: Iterator[Image]) -> Iterator[Vector]:
         workers = os.cpu_count() or 1
@@ -48,8 +48,7 @@ def integer_engine(graph: Graph, kernels: Kernels = "default") -> Engine:
                 steps = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
             finally:
                 free.put(interpreter)
-            vector: Vector = (steps.astype(np.float32) - zero) * scale
-            return vector
+            return quant.real(steps)
 
         pending: deque[Future[Vector]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="litert") as pool:

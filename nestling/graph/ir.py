@@ -34,6 +34,11 @@ class Quant:
     zero_point: NDArray[np.int32]
     axis: int | None = None
 
+    def real(self, steps: Array) -> NDArray[np.float32]:
+        """What 8-bit integers of a tensor with one scale stand for; each rounded once."""
+        real: NDArray[np.float32] = (steps.astype(np.float32) - np.float32(self.zero_point[0])) * self.scale[0]
+        return real
+
 
 @dataclass(frozen=True, eq=False)
 class Tensor:

@@ -216,9 +216,7 @@ def reference_embeddings(graph: Graph, images: Sequence[Image], progress: Progre
 def _reference(graph: Graph, image: Image) -> Floats:
     embedding = graph.tensors[graph.outputs[0]]
     assert embedding.quant is not None
-    steps = reference.run(graph, image[None])[embedding.name][0].astype(np.float32)
-    real: Floats = (steps - np.float32(embedding.quant.zero_point[0])) * embedding.quant.scale[0]
-    return real
+    return embedding.quant.real(reference.run(graph, image[None])[embedding.name][0])
 
 
 # ---- small things --------------------------------------------------------------------------------------------------------------

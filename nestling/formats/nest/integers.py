@@ -127,7 +127,4 @@ def _kernels(graph: Graph) -> Callable[[Image], Array] | None:
 
 def real_numbers(values: Array, tensor: Tensor) -> NDArray[np.float32]:
     """What the values of an activation stand for, float32."""
-    if tensor.quant is None:
-        return values.astype(np.float32)
-    real: NDArray[np.float32] = (values.astype(np.float32) - np.float32(tensor.quant.zero_point[0])) * tensor.quant.scale[0]
-    return real
+    return values.astype(np.float32) if tensor.quant is None else tensor.quant.real(values)

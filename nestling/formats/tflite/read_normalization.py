@@ -127,7 +127,7 @@ def dequantize(b: Builder) -> None:
         b.node("dequantize", ir.Dequantize(), (b.read_tensor(0),))
         return
     b.count(value.values.size)
-    real = (value.values.astype(np.float32) - quant.zero_point[0].astype(np.float32)) * quant.scale[0]
+    real = quant.real(value.values)
     b.values[b.op.outputs[0]] = replace(value, values=real)
 
 
