@@ -27,8 +27,7 @@ from nestling.bundle import Step as LineageStep
 from nestling.models.backbones import create
 from nestling.processor import processor
 from nestling.training.distill import DistillConfig, distill, usual
-from nestling.training.finetune import finetune
-from nestling.training.teach import Taught
+from nestling.training.finetune import Taught, finetune
 
 
 def main() -> None:
@@ -71,13 +70,13 @@ def row(data: Path, teacher: Bundle, lessons: DistillConfig, arguments: argparse
     config = replace(usual(student), epochs=arguments.epochs, seed=seed)
     config = replace(config, rate=arguments.rate or config.rate, augment=arguments.augment)
     plain, plain_minutes = timed(lambda: finetune(student, data, replace(config, variations=None) if arguments.fresh else config))
-    taught, taught_minutes = timed(lambda: distill(student, data, arguments.teacher, config, lessons))
+    taught, taught_minutes = timed(lambda: distill(student, data, arguments.teacher, replace(lessons, training=config)))
     line = [str(seed), str(arguments.epochs), said(plain, plain_minutes), said(taught, taught_minutes)]
     print(f"| {' | '.join(line)} | {100 * (taught.test.top1 - plain.test.top1):+.1f} |", flush=True)
     if not arguments.half:
         return plain.test.top1, taught.test.top1
     fewer = replace(config, epochs=arguments.epochs // 2)
-    half, minutes = timed(lambda: distill(student, data, arguments.teacher, fewer, lessons))
+    half, minutes = timed(lambda: distill(student, data, arguments.teacher, replace(lessons, training=fewer)))
     gain = f"{100 * (half.test.top1 - plain.test.top1):+.1f}"
     print(f"| {seed} | {fewer.epochs} | | {said(half, minutes)} | {gain} over {arguments.epochs} epochs without |", flush=True)
     return plain.test.top1, taught.test.top1, half.test.top1

@@ -18,9 +18,8 @@ from photographs import folder
 
 from nestling.models.backbones import DEFAULT
 from nestling.processor import processor
-from nestling.training.finetune import finetune
+from nestling.training.finetune import TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
-from nestling.training.teach import TrainingConfig
 
 
 def main() -> None:

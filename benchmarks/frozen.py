@@ -22,7 +22,7 @@ from nestling.training.augment import AUGMENTATIONS
 from nestling.training.blocks import learning
 from nestling.training.fit import FitConfig, fit
 from nestling.training.frozen import Stage, without_front
-from nestling.training.loop import LoopConfig, train
+from nestling.training.loop import LoopConfig, Task, train
 from nestling.training.samples import read_samples
 
 
@@ -51,7 +51,7 @@ def row(data: Path, arguments: argparse.Namespace) -> None:
     once = perf_counter() - start
     config = LoopConfig(epochs=arguments.epochs, variations=arguments.variations)
     slow, quick = (
-        min(epoch.seconds for epoch in train(stage.network, stage.samples, stage.val, len(bundle.labels), config).history)
+        min(epoch.seconds for epoch in train(stage.network, Task(stage.samples, stage.val, len(bundle.labels)), config).history)
         for stage in (whole, back)
     )
     print("| size | blocks | photographs | kept, MB | first, s | epoch, s | epoch without, s | times | ten epochs, times |")

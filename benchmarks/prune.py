@@ -26,9 +26,8 @@ from nestling.formats.format import ExportConfig
 from nestling.measure.bench import bench
 from nestling.models.backbones import DEFAULT
 from nestling.processor import processor
-from nestling.training.finetune import finetune
+from nestling.training.finetune import TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
-from nestling.training.teach import TrainingConfig
 
 FORMATS = (("tflite", "fp32"), ("tflite", "int8"), ("pte", "fp32"), ("pte", "int8"))
 

@@ -26,10 +26,9 @@ from nestling.formats.c import folder as c_folder
 from nestling.formats.c import machines, virtual
 from nestling.formats.c.fitting import needs, whole
 from nestling.quantization.quantize import quantize
-from nestling.training.finetune import finetune
+from nestling.training.finetune import TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.session import Session
-from nestling.training.teach import TrainingConfig
 
 
 def main() -> None:

@@ -21,8 +21,7 @@ from nestling.compress.measure import Measured
 from nestling.compress.search import SearchConfig, search
 from nestling.processor import processor
 from nestling.scores.evaluate import Evaluation
-from nestling.training.finetune import finetune
-from nestling.training.teach import TrainingConfig
+from nestling.training.finetune import TrainingConfig, finetune
 
 
 def share(text: str) -> float:

@@ -23,8 +23,8 @@ from nestling.compress.measure import RUNTIME, Compared, Packed, compare, packed
 from nestling.compress.prune import SparseConfig, sparsify
 from nestling.data.choose import training_data
 from nestling.processor import processor
+from nestling.training.finetune import TrainingConfig
 from nestling.training.session import Session
-from nestling.training.teach import TrainingConfig
 from nestling.training.zeros import Method
 
 HEADINGS = "| network | zeros | MACs with weights not 0 | val top-1 | test top-1 | int8 weights, packed | of dense | ms | minutes |"

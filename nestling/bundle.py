@@ -129,6 +129,27 @@ class Bundle:
     yardstick: Yardstick | None = None
 
 
+def fitted_head(bundle: Bundle) -> Head:
+    """The head of a fitted network. Raises NestlingError where there is none."""
+    if bundle.head is None:
+        raise NestlingError("only a fitted network will do: this bundle has no head.", "nestling fit PHOTOS -o my.nest")
+    return bundle.head
+
+
+def int8_graph(bundle: Bundle) -> Graph:
+    """The integers of a quantised network. Raises NestlingError where there are none."""
+    if bundle.graph is None:
+        raise NestlingError("this bundle has no integers yet.", "nestling quantize my.nest -o my8.nest")
+    return bundle.graph
+
+
+def yardstick_of(bundle: Bundle) -> Yardstick:
+    """What a quantised network was measured by. Raises NestlingError where it was not."""
+    if bundle.yardstick is None:
+        raise NestlingError("this bundle has no yardstick yet.", "nestling quantize my.nest -o my8.nest")
+    return bundle.yardstick
+
+
 def never_taught(bundle: Bundle) -> bool:
     """Whether the backbone's weights are random still: `fit` took none, and no training (which leaves curves) has followed."""
     taken = [str(step.settings.get("weights", "")) for step in bundle.lineage if step.name == "fit"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, Item, scan
+from nestling.data.folders import Dataset, Item, labels_of, scan
 from nestling.data.images import images_of, read_images
 from nestling.errors import UnusableData
 from nestling.formats.nest.floats import float_runner
@@ -75,7 +75,7 @@ def expected(bundle: Bundle, integers: bool, data: Path | None = None, progress:
 def expected_on(bundle: Bundle, integers: bool, items: Sequence[Item], progress: Progress = silent) -> Expected:
     """As expected, on photographs of one's own choice; all of them must be readable."""
     images = np.stack(images_of(items, bundle.preprocess))
-    truth = np.array([item.label for item in items], np.int64)
+    truth = labels_of(items)
     return _asked(bundle, integers, images, truth, f"{len(images)} photographs", progress)
 
 

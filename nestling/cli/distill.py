@@ -9,8 +9,8 @@ from nestling.cli import options, show, training
 
 if TYPE_CHECKING:
     from nestling.models.lacking import Lacking
+    from nestling.training.finetune import Taught
     from nestling.training.session import Session
-    from nestling.training.teach import Taught
 
 
 def command(
@@ -66,20 +66,20 @@ def command(
     if not teacher:
         raise typer.BadParameter("--teacher is missing: a bundle, NAME.nest, or a timm name")
     student = bundles.load(bundle)
-    config = usual(student)
-    config = replace(
-        config,
-        epochs=epochs or config.epochs,
-        rate=config.rate if rate is None else rate,
-        backbone_rate=config.backbone_rate if backbone_rate is None else backbone_rate,
+    begun = usual(student)
+    settings = replace(
+        begun,
+        epochs=epochs or begun.epochs,
+        rate=begun.rate if rate is None else rate,
+        backbone_rate=begun.backbone_rate if backbone_rate is None else backbone_rate,
         variations=variations, blocks=blocks, freeze_norm=freeze_norm, size=size, batch=batch, micro=micro, augment=augment,
         smoothing=smoothing, ema=ema, patience=patience, optimiser=optimiser, seed=seed, workers=workers,
     )  # fmt: skip
     lost = lacking(student)
-    lessons = DistillConfig(temperature, alpha, features, teacher_size)
+    config = DistillConfig(temperature, alpha, features, teacher_size, settings)
 
     def work(session: "Session") -> "Taught":
-        return distill(student, data, teacher, config, lessons, session)
+        return distill(student, data, teacher, config, session)
 
     made = training.taught(work, output, resume, json, lost)
     if made is None:

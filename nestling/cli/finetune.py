@@ -9,7 +9,7 @@ from nestling.cli import options, show, training
 
 if TYPE_CHECKING:
     from nestling.models.lacking import Lacking
-    from nestling.training.teach import Taught
+    from nestling.training.finetune import Taught
 
 
 def command(
@@ -56,8 +56,7 @@ def command(
     """
     from nestling import bundle as bundles
     from nestling.models.lacking import lacking
-    from nestling.training.finetune import finetune
-    from nestling.training.teach import TrainingConfig
+    from nestling.training.finetune import TrainingConfig, finetune
 
     config = TrainingConfig(
         epochs=epochs,

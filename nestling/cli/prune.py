@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nestling.compress.measure import Measured, Packed
     from nestling.compress.prune import Pruned
     from nestling.scores.evaluate import Evaluation
-    from nestling.training.teach import Taught
+    from nestling.training.finetune import Taught
 
 STRUCTURED = "structured"
 
@@ -63,7 +63,7 @@ def command(
 
     Example:  nestling prune my.nest photos --method block1x4 --sparsity 80% -o sparse.nest
     """
-    from nestling.training.teach import TrainingConfig
+    from nestling.training.finetune import TrainingConfig
 
     structured = method == STRUCTURED
     if structured and sparsity is not None:

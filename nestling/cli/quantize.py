@@ -1,20 +1,21 @@
 """nestling quantize."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from nestling.cli import options, show, training
+from nestling.cli import qat as qat_training
 from nestling.scores import doubts
 
 if TYPE_CHECKING:
-    from nestling.graph.integers import Mode, QuantizeConfig
+    from nestling.graph.integers import Mode
     from nestling.quantization.bits import LayerBits
     from nestling.quantization.quantize import Quantized
-    from nestling.training.qat import Qat, QatConfig
+    from nestling.training.qat import Qat
 
 LISTED = 15  # layers in the table of --explain; the picture and --json have more
 
@@ -77,7 +78,8 @@ def command(
     found: Qat | None = None
     if qat:
         told = {"epochs": epochs, "augment": augment, "batch": batch, "seed": seed, "workers": workers, "rate": rate}
-        found = _trained(bundle, data, output, _wished(qat, config, told, fold_after, distill), resume, json)
+        wished = qat_training.wished(qat, config, told, fold_after, distill)
+        found = qat_training.trained(bundle, data, output, wished, resume, json)
         if found is None:
             return
         made = found.kept
@@ -89,7 +91,7 @@ def command(
     show.warnings([doubts.of_int8_answer(alone)] if alone is not None else [])
     plain: dict[str, object] = {"bundle": str(output), "seconds": perf_counter() - start} | dict(step.metrics)
     plain |= {"one_answer": alone} | {key: step.settings[key] for key in ("equalized", "bias_corrected")}
-    plain |= _about_training(found) if found else {}
+    plain |= qat_training.plain(found) if found else {}
     plain |= _explained(made, data, output, json) if explain else {}
     if plan:
         plain |= {"bits": [asdict(row) for row in plan], "budget": most, "weight_bytes": sum(row.bytes for row in plan)}
@@ -134,54 +136,11 @@ def _show(made: "Quantized", found: "Qat | None", output: Path) -> None:
         f"{show.share(step.metrics['yardstick_top1'])} in int8, {show.share(step.metrics['yardstick_float_top1'])} in float"
     )
     if found:
-        _show_training(found)
+        qat_training.show_training(found)
     kept = [name for name, key in (("equalisation", "equalized"), ("bias correction", "bias_corrected")) if step.settings[key]]
     if found is None or found.which == "post-training":
         show.tell(f"kept because it helped: {', '.join(kept) or 'neither equalisation nor bias correction'}")
     show.tell(f"written to {output}", f"next:  nestling export {show.path_hint(output)} --to tflite -o out/")
-
-
-def _wished(method: str, config: "QuantizeConfig", told: Mapping[str, Any], fold_after: int | None, distill: float) -> "QatConfig":
-    from dataclasses import replace
-
-    from nestling.training.qat import QatConfig, usual
-
-    settings = replace(usual(), **{name: value for name, value in told.items() if value is not None})
-    return QatConfig(method, config, settings, fold_after, distill)  # type: ignore[arg-type]  # it checks the word
-
-
-def _trained(bundle: Path, data: Path | None, output: Path, config: "QatConfig", resume: bool, json: bool) -> "Qat | None":
-    """None in a process of a team that does not lead it."""
-    from nestling import bundle as bundles
-    from nestling.training.qat import qat
-
-    loaded = bundles.load(bundle)
-    work: Any = lambda session: qat(loaded, data, config, session)  # noqa: E731
-    made: Any = training.taught(work, output, resume, json)  # takes whatever has a bundle and left_out
-    found: Qat | None = made
-    return found
-
-
-def _about_training(found: "Qat") -> dict[str, object]:
-    """As --json prints it."""
-    return {
-        "kept": found.which,
-        "noise": found.noise,
-        "best_epoch": found.best.number,
-        "val_top1_qat": found.val_top1,
-        "val_top1_post_training": found.post_val_top1,
-        "val_top1_float": found.float_val_top1,
-    }
-
-
-def _show_training(found: "Qat") -> None:
-    show.tell(
-        f"validation top-1: trained {show.share(found.val_top1)} (epoch {found.best.number}), "
-        f"post-training {show.share(found.post_val_top1)} with the same bits, float {show.share(found.float_val_top1)}",
-        f"noise ratio {found.noise:.3f}: the int8 reference to the network that was trained, over that one to float",
-    )
-    if found.which == "post-training":
-        show.say("the training is not better than post-training quantisation on the validation part: kept is the latter")
 
 
 def _budget(bits: str, budget: str, bits_weights: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
@@ -13,10 +13,12 @@ from nestling.progress import silent
 from nestling.scores import doubts
 
 if TYPE_CHECKING:
+    from nestling.bundle import Bundle
+    from nestling.data.folders import LeftOut
     from nestling.models.lacking import Lacking
+    from nestling.training.finetune import Taught
     from nestling.training.loop_state import Epoch
     from nestling.training.session import Session
-    from nestling.training.teach import Taught
 
 BundleFile = Annotated[Path, typer.Argument(help="The fitted bundle.")]
 Data = Annotated[Path | None, typer.Argument(help="The photographs it learned from.", show_default="where they were")]
@@ -45,10 +47,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 HEADING = f"{'epoch':>5}  {'loss':>7}  {'val top-1':>9}  {'val loss':>8}  {'seconds':>7}"
 
-Teach = Callable[["Session"], "Taught"]
+
+class Made(Protocol):
+    """What a training gives: a bundle, and files that could not be used."""
+
+    @property
+    def bundle(self) -> Bundle: ...  # noqa: D102
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]: ...  # noqa: D102
 
 
-def taught(work: Teach, output: Path, resume: bool, json: bool, lost: Lacking | None = None) -> Taught | None:
+Some = TypeVar("Some", bound=Made)
+
+
+def taught(work: Callable[[Session], Some], output: Path, resume: bool, json: bool, lost: Lacking | None = None) -> Some | None:
     """Do the work, save the bundle, name files left out. None in a process of a team that does not lead it: it says nothing.
 
     lost: what the bundle's backbone lacks, said before the work begins.

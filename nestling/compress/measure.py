@@ -14,15 +14,15 @@ import numpy as np
 from ai_edge_litert import __version__ as litert
 from numpy.typing import NDArray
 
-from nestling.bundle import Bundle, Timm
+from nestling.bundle import Bundle, Timm, fitted_head
 from nestling.compress.channels import total_macs
 from nestling.data.choose import part
 from nestling.data.folders import Dataset, Item, LeftOut
 from nestling.data.stream import stream
 from nestling.embedding.cache import Features, embed
 from nestling.embedding.engine import Engine
-from nestling.embedding.of_bundle import bundle_engine
-from nestling.embedding.refit import refitted, training_views
+from nestling.embedding.of_bundle import engine_for
+from nestling.embedding.refit import judged_by, refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.formats.tflite.printing import print_graph
 from nestling.formats.tflite.run import open_interpreter
@@ -36,7 +36,7 @@ from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress, silent
-from nestling.scores.evaluate import Evaluation, judge
+from nestling.scores.evaluate import Evaluation
 
 RUNTIME = f"float32 .tflite in LiteRT {litert}"  # of every `ms` here
 ROUNDS, RUNS = 7, 15  # of timing: so many turns of so many images
@@ -121,7 +121,7 @@ def compare(
 ) -> Compared:
     """Both bundles, with their unfolded graphs, beside each other; the new one's head is first learned again on its embeddings."""
     start = perf_counter()
-    engines = _engine(old, dataset), _engine(new, dataset)
+    engines = engine_for(old, dataset), engine_for(new, dataset)
     train = embed(part(dataset, new, "train"), new.preprocess, engines[1], training_views(new), progress) if refit else None
     val = embed(part(dataset, new, "val"), new.preprocess, engines[1], progress=progress)
     made = refitted(new, (train, val)) if train else new
@@ -187,11 +187,6 @@ def unfolded_graph(bundle: Bundle) -> Graph:
     return graph
 
 
-def _engine(bundle: Bundle, dataset: Dataset) -> Engine:
-    count = len(dataset.items) * len(training_views(bundle))  # as fit counted, so that the cache knows the same engine's
-    return bundle_engine(bundle, count)
-
-
 def invoked(graph: Graph) -> Callable[[], object]:
     """One run of the graph as a device would have it: printed as .tflite, in LiteRT on one thread, of one image."""
     interpreter = open_interpreter(print_graph(graph), "the float network")
@@ -220,18 +215,9 @@ def measured(
     bundle: Bundle, graph: Graph, ms: float, dataset: Dataset, engine: Engine, progress: Progress
 ) -> tuple[Measured, Features]:
     """What the bundle with this unfolded graph costs and answers, with the features of the test part."""
-    assert bundle.head is not None
     val, test = (embed(part(dataset, bundle, which), bundle.preprocess, engine, progress=progress) for which in ("val", "test"))
-    judged = [
-        judge(
-            bundle.head.logits(some.x[0]),
-            np.array([item.label for item in some.items], np.int64),
-            [item.path for item in some.items],
-            bundle.labels,
-        )
-        for some in (val, test)
-    ]
-    head = bundle.head.weight.size + bundle.head.bias.size
+    judged = [judged_by(bundle, some) for some in (val, test)]
+    head = fitted_head(bundle).weight.size + fitted_head(bundle).bias.size
     folded = sum(t.data.size for t in prepare(graph).tensors.values() if t.data is not None and t.dtype == "float32")
     return Measured(total_macs(graph), learned(graph) + head, 4 * (folded + head), ms, judged[0].top1, judged[1]), test
 

@@ -17,7 +17,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from nestling.bundle import Bundle, Step
+from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import Batch, Importance, Thinned, thinned, total_macs
 from nestling.compress.measure import RUNTIME, Measured, compare, in_turns, no_gain, photographs, unfolded_graph
 from nestling.compress.sparse import Ranking, growing, prunable, ramp_of
@@ -29,8 +29,8 @@ from nestling.models.backbones import build
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.preprocess.image import table as normalisation
 from nestling.progress import Progress, silent
+from nestling.training.finetune import Lesson, Taught, TrainingConfig, teach
 from nestling.training.session import Session
-from nestling.training.teach import Lesson, Taught, TrainingConfig, teach
 from nestling.training.zeros import Method
 
 __all__ = ["Measured", "PruneConfig", "Pruned", "SparseConfig", "in_turns", "no_gain", "prune", "sparsify", "unfolded_graph"]
@@ -99,8 +99,7 @@ def prune(bundle: Bundle, data: Path | None = None, config: PruneConfig | None =
     """
     config = config or PruneConfig()
     _require_sound(config)
-    if bundle.head is None:
-        raise NestlingError("only a fitted network is pruned: its head is learned again.", "nestling fit PHOTOS -o my.nest")
+    head = fitted_head(bundle)
     start = perf_counter()
     with progress("capturing", 1) as advance:
         graph = unfolded_graph(bundle)
@@ -109,7 +108,7 @@ def prune(bundle: Bundle, data: Path | None = None, config: PruneConfig | None =
     batches = _batches(bundle, graph, dataset, config)
     with progress("pruning", 1) as advance:
         goal = int(total_macs(graph) * config.macs)
-        thin = thinned(graph, bundle.head, goal, config.importance, config.round_to, config.steps, batches)
+        thin = thinned(graph, head, goal, config.importance, config.round_to, config.steps, batches)
         advance(1)
     settled = renormed(thin.graph, [images for images, _ in batches])
     made = replace(bundle, architecture=settled, arrays={}, head=thin.head, graph=None, yardstick=None)

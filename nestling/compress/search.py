@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nestling.bundle import Bundle, Step
+from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import total_macs
 from nestling.compress.images import Images
 from nestling.compress.measure import RUNTIME, Measured, compare, learned, no_gain, photographs, unfolded_graph
@@ -84,8 +84,7 @@ def search(bundle: Bundle, data: Path | None = None, config: SearchConfig | None
     """
     config = config or SearchConfig()
     _require_sound(config)
-    if bundle.head is None:
-        raise NestlingError("only a fitted network is searched: its head is learned again.", "nestling fit PHOTOS -o my.nest")
+    head = fitted_head(bundle)
     start = perf_counter()
     with progress("capturing", 1) as advance:
         graph = unfolded_graph(bundle)
@@ -102,8 +101,8 @@ def search(bundle: Bundle, data: Path | None = None, config: SearchConfig | None
     with progress("candidates", config.candidates) as advance:
         found = find(
             graph,
-            bundle.head,
-            _limits(Subnet(graph, bundle.head), config),
+            head,
+            _limits(Subnet(graph, head), config),
             lambda subnet: top1(settled(subnet, own), judges),
             config.candidates,
             config.round_to,

@@ -13,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nestling.bundle import PARTS, Part
 from nestling.data.layout import ClassFolder, Layout, layout
 from nestling.data.walk import LOOP, files_below, folders_in, path_order, print_of
@@ -159,6 +162,11 @@ def copies(dataset: Dataset) -> tuple[tuple[Path, ...], ...]:
     for item in dataset.items:
         found[item.fingerprint].append(item.path)
     return tuple(tuple(paths) for paths in found.values() if len(paths) > 1)
+
+
+def labels_of(items: Sequence[Item]) -> NDArray[np.int64]:
+    """Their classes, int64 [N]."""
+    return np.array([item.label for item in items], np.int64)
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from nestling import bundle as bundles
 from nestling.artifacts.gates import judge
 from nestling.artifacts.yardstick import expected, made_up
-from nestling.bundle import PARTS, Bundle
+from nestling.bundle import PARTS, Bundle, int8_graph
 from nestling.data.choose import part, training_data
+from nestling.data.folders import labels_of
 from nestling.device import head_file, manifest
 from nestling.device.build import HEAD_FILES, TARGETS, Target, built, built_with_executorch, runtime_file
 from nestling.device.head_file import HeadFile, Training
@@ -201,8 +202,7 @@ def _require_replaceable(out: Path) -> None:
 
 def _embeddings(bundle: Bundle, data: Path | None, progress: Progress) -> tuple[NDArray[np.int8], NDArray[np.int64], str]:
     """int8 [N, D] of up to 500 training photographs and their labels, or of made-up images without; which these are, in words."""
-    assert bundle.graph is not None
-    engine = integer_engine(bundle.graph)
+    engine = integer_engine(int8_graph(bundle))
     try:
         items = part(training_data(bundle, data), bundle, "train", MOST_PHOTOGRAPHS)
     except UnusableData:
@@ -211,19 +211,17 @@ def _embeddings(bundle: Bundle, data: Path | None, progress: Progress) -> tuple[
         items = ()
     features = embed(items, bundle.preprocess, engine, progress=progress)
     x = features.x[0] if features.items else np.empty((0, engine.width), np.float32)
-    labels = np.array([item.label for item in features.items], np.int64)
     said = f"{len(x)} training photographs"
     if not len(x):
         images = made_up(bundle.preprocess)
         x, said = engine(images), f"{len(images)} made-up images, since no training photographs are at hand"
     scale, zero = _quant(bundle)
     steps: NDArray[np.int8] = np.clip(np.rint(x / np.float32(scale)) + zero, -128, 127).astype(np.int8)
-    return steps, labels, said
+    return steps, labels_of(features.items), said
 
 
 def _head(bundle: Bundle, head: Head, embeddings: NDArray[np.int8], labels: NDArray[np.int64], config: PackConfig) -> HeadFile:
     """labels: of the first embeddings, those that may be kept for replay."""
-    assert bundle.graph is not None
     scale, zero = _quant(bundle)
     settings = fit_settings(bundle)
     usual = Training()
@@ -247,7 +245,7 @@ def _head(bundle: Bundle, head: Head, embeddings: NDArray[np.int8], labels: NDAr
         embedding_scale=scale,
         embedding_zero=zero,
         preprocess=bundle.preprocess,
-        graph=digest(bundle.graph),
+        graph=digest(int8_graph(bundle)),
         training=training,
     )
     usual_replay = 0 if config.untrained else REPLAY[config.system]
@@ -256,8 +254,8 @@ def _head(bundle: Bundle, head: Head, embeddings: NDArray[np.int8], labels: NDAr
 
 
 def _quant(bundle: Bundle) -> tuple[float, int]:
-    assert bundle.graph is not None
-    quant = bundle.graph.tensors[bundle.graph.outputs[0]].quant
+    graph = int8_graph(bundle)
+    quant = graph.tensors[graph.outputs[0]].quant
     assert quant is not None
     return float(quant.scale[0]), int(quant.zero_point[0])
 

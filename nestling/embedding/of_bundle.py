@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nestling.bundle import Bundle
+from nestling.data.folders import Dataset
 from nestling.embedding.engine import Engine, engine_of
+from nestling.embedding.refit import training_views
 from nestling.formats.about import about
 from nestling.formats.onnx.printing import print_graph
 from nestling.graph.ir import Graph
@@ -24,3 +26,8 @@ def bundle_engine(bundle: Bundle, count: int) -> Engine:
     shape = (*body.preprocess.size, body.preprocess.channels)
     printed = (lambda: print_graph(float_graph(body), about(body, "embedding"))) if isinstance(body.architecture, Graph) else None
     return engine_of(build(body), shape, count, printed)
+
+
+def engine_for(bundle: Bundle, dataset: Dataset) -> Engine:
+    """The engine for all photographs that a bundle has learned from: the one that fit took, so that the cache knows them."""
+    return bundle_engine(bundle, len(dataset.items) * len(training_views(bundle)))

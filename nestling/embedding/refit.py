@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from nestling.bundle import PARTS, Bundle, Part
+from nestling.bundle import PARTS, Bundle, Part, fitted_head
+from nestling.data.folders import labels_of
 from nestling.embedding.cache import VIEWS, Features
 from nestling.embedding.head import Embeddings, fit_head
 from nestling.errors import NestlingError
+from nestling.scores.evaluate import Evaluation, judge
 
 VIEW_SETS: Mapping[str, tuple[str, ...]] = {
     "none": ("as-is",),
@@ -35,6 +37,12 @@ def refitted(bundle: Bundle, features: Sequence[Features]) -> Bundle:
     train, val = (embeddings_of(some, side, part) for some, part in zip(features, PARTS, strict=False))
     balanced = bool(fit_settings(bundle).get("balanced", False))
     return replace(bundle, head=fit_head(train, val, len(bundle.labels), balanced).head)
+
+
+def judged_by(bundle: Bundle, features: Features) -> Evaluation:
+    """What the bundle's head says to embeddings (their first view), held against their classes."""
+    paths = [item.path for item in features.items]
+    return judge(fitted_head(bundle).logits(features.x[0]), labels_of(features.items), paths, bundle.labels)
 
 
 def fit_settings(bundle: Bundle) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nestling.apart.runner import load
 from nestling.bundle import Bundle, Split
 from nestling.data.choose import Chosen, for_evaluation, scan_for, split_again
-from nestling.data.folders import Dataset, Item, LeftOut
+from nestling.data.folders import Dataset, Item, LeftOut, labels_of
 from nestling.data.stream import stream
 from nestling.data.survey import said_of_asked, survey
 from nestling.embedding.cache import default_cache
@@ -59,7 +59,7 @@ def evaluate(model: Path, data: Path, progress: Progress = silent, trust: bool =
     dataset = scan_for(runner.labels, data)
     chosen = for_evaluation(dataset, known_split(runner, dataset))
     items, logits, left_out = answers([runner], chosen.items, progress)
-    evaluation = judge(logits[0], np.array([item.label for item in items]), [item.path for item in items], runner.labels)
+    evaluation = judge(logits[0], labels_of(items), [item.path for item in items], runner.labels)
     notes = said_of_asked(survey(items, progress, default_cache()), runner.preprocess.reading)
     return Evaluated(evaluation, chosen.said, dataset.left_out + left_out, notes)
 

@@ -17,7 +17,7 @@ from nestling.artifacts import manifest
 from nestling.artifacts.manifest import Artifact
 from nestling.bundle import Bundle
 from nestling.data.choose import for_evaluation, part, scan_for, training_data
-from nestling.data.folders import Dataset, Item
+from nestling.data.folders import Dataset, Item, labels_of
 from nestling.data.images import read_images
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
@@ -101,7 +101,7 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
     shown = next(
         (i for i, n in enumerate(networks) if n.artifact and n.artifact.precision == INTEGERS and len(logits[i]) == len(items)), 0
     )
-    truth = np.array([item.label for item in items])
+    truth = labels_of(items)
     integers = bundles.load(next((out / a.bundle for a in artifacts if a.precision == INTEGERS), sources[0]))
     costs, notes = _costs(integers, dataset, progress)
     boards, why = _boards([out / a.file for a in listed if machine_of(out / a.file)], data, progress, trust)
@@ -131,7 +131,7 @@ def _row(
     labels: tuple[str, ...],
 ) -> Row:
     answered = items[: len(own)]
-    evaluation = judge(own, np.array([item.label for item in answered]), [item.path for item in answered], labels)
+    evaluation = judge(own, labels_of(answered), [item.path for item in answered], labels)
     found = compare(floats[: len(own)], own)
     artifact = network.artifact
     return Row(
@@ -189,7 +189,7 @@ def _examples(items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[
     """The most confident mistakes; and right answers from the surest to the least sure, evenly."""
     sure = softmax(logits).max(axis=1)
     answered = logits.argmax(axis=1)
-    right = np.array([item.label for item in items]) == answered
+    right = labels_of(items) == answered
     order = np.argsort(-sure, kind="stable")
     good, bad = order[right[order]], order[~right[order]][:EXAMPLES]
     spread = good[np.linspace(0, len(good) - 1, min(EXAMPLES, len(good))).astype(int)] if len(good) else good

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nestling.bundle import Bundle
+from nestling.bundle import Bundle, fitted_head
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
 from nestling.errors import NestlingError, UnusableData
@@ -75,8 +75,7 @@ def bits_for(
 
     Raises as chosen_bits, and NestlingError for a bundle without a head, UnusableData without images.
     """
-    if bundle.head is None:
-        raise NestlingError("only for a fitted network it can be told what bits cost.", "nestling fit PHOTOS -o my.nest")
+    head = fitted_head(bundle)
     dataset = training_data(bundle, data)
     images = images_of(part(dataset, bundle, "val", IMAGES), bundle.preprocess)
     if not images:
@@ -84,7 +83,7 @@ def bits_for(
     with progress("capturing", 1) as advance:
         graph = float_graph(bundle)
         advance(1)
-    return chosen_bits(graph, images, bundle.head, budget, config, progress)
+    return chosen_bits(graph, images, head, budget, config, progress)
 
 
 def chosen_bits(

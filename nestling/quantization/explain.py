@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from nestling.bundle import fitted_head, int8_graph
 from nestling.data.choose import part, training_data
 from nestling.data.images import read_images
 from nestling.errors import NestlingError
@@ -55,11 +56,10 @@ class LayerCost:
 def explained(made: Quantized, data: Path | None = None, progress: Progress = silent) -> tuple[LayerCost, ...]:
     """explain for a bundle that was just quantised, on validation images of the folder that it learned from."""
     bundle = made.bundle
-    assert bundle.graph is not None and bundle.head is not None
     items = part(training_data(bundle, data), bundle, "val", GAIN_IMAGES)
     found = list(read_images(items, bundle.preprocess))
     images, labels = [image for _, image in found], [item.label for item, _ in found]
-    return explain(made.float_graph, bundle.graph, bundle.head, images, labels, progress)
+    return explain(made.float_graph, int8_graph(bundle), fitted_head(bundle), images, labels, progress)
 
 
 def explain(

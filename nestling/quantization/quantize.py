@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.bundle import Bundle, Step, Yardstick
+from nestling.bundle import Bundle, Step, Yardstick, fitted_head, int8_graph
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, fingerprint
+from nestling.data.folders import Dataset, fingerprint, labels_of
 from nestling.data.images import images_of, read_images
-from nestling.embedding.cache import Features, embed
-from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.cache import embed
+from nestling.embedding.of_bundle import engine_for
 from nestling.embedding.of_integers import integer_engine
-from nestling.embedding.refit import refitted, training_views
+from nestling.embedding.refit import judged_by, refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph import reference
 from nestling.graph.integers import Choice, QuantizeConfig, with_integers
@@ -32,6 +32,7 @@ from nestling.progress import Progress, silent
 from nestling.quantization.bias_correction import bias_corrected
 from nestling.quantization.calibrate import Statistics, choose_ranges, observe
 from nestling.quantization.equalize import equalized
+from nestling.scores.evaluate import top1
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -80,8 +81,7 @@ def quantized(
 ) -> Quantized:
     """As quantize, with the float graph that the integers were made from: what explain compares with."""
     config = config or QuantizeConfig()
-    if bundle.head is None:
-        raise NestlingError("only a fitted network is quantised: its head is learned again.", "nestling fit PHOTOS -o my.nest")
+    fitted_head(bundle)
     dataset = training_data(bundle, data)
     images = images_of(part(dataset, bundle, "train", config.calibration), bundle.preprocess)
     if not images:
@@ -100,18 +100,11 @@ def quantized(
     with progress("refitting the head", 1) as advance:
         made = replace(refitted(bundle, (train, val)), graph=chosen.integers)
         advance(1)
-    made = replace(made, yardstick=measured(made, dataset, progress))
-    assert made.yardstick is not None and made.head is not None
+    yardstick = measured(made, dataset, progress)
     settings = asdict(config) | {"equalized": chosen.equalized, "bias_corrected": chosen.corrected}
-    truth = {item.fingerprint: item.label for item in dataset.items}
-    labels = np.array([truth[print_] for print_ in made.yardstick.fingerprints])
-    metrics = {
-        "val_top1": _top1(made.head.logits(val.x[0]), _labels(val)),
-        "yardstick_top1": _top1(made.yardstick.logits, labels),
-        "yardstick_float_top1": _top1(made.yardstick.float_logits, labels),
-    }
+    metrics = {"val_top1": judged_by(made, val).top1} | yardstick_metrics(yardstick, dataset)
     step = Step("quantize", settings, fingerprint(dataset), metrics)
-    return Quantized(replace(made, lineage=(*bundle.lineage, step)), chosen.float_graph)
+    return Quantized(replace(made, yardstick=yardstick, lineage=(*bundle.lineage, step)), chosen.float_graph)
 
 
 # ---- the ways, and the choice among them ---------------------------------------------------------------------------------------
@@ -164,11 +157,9 @@ def _trial(bundle: Bundle, integers: Graph, dataset: Dataset, progress: Progress
     engine = integer_engine(integers)
     train = embed(part(dataset, bundle, "train", TRIAL_TRAIN), bundle.preprocess, engine, progress=progress)
     val = embed(part(dataset, bundle, "val", TRIAL_VAL), bundle.preprocess, engine, progress=progress)
-    head = refitted(bundle, (train, val)).head
-    assert head is not None
-    logits = head.logits(val.x[0]).astype(np.float64)
+    logits = fitted_head(refitted(bundle, (train, val))).logits(val.x[0]).astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
-    chances = logits[np.arange(len(logits)), _labels(val)] - np.log(np.exp(logits).sum(axis=1))
+    chances = logits[np.arange(len(logits)), labels_of(val.items)] - np.log(np.exp(logits).sum(axis=1))
     return -float(chances.mean())
 
 
@@ -186,14 +177,13 @@ def _chosen(plans: Sequence[_Plan], trials: Sequence[float]) -> _Plan:
 
 def measured(bundle: Bundle, dataset: Dataset, progress: Progress = silent) -> Yardstick:
     """What the reference and the float network answer on up to 200 validation images, both under the bundle's head."""
-    assert bundle.graph is not None and bundle.head is not None
+    head = fitted_head(bundle)
     read = list(read_images(part(dataset, bundle, "val", YARDSTICK), bundle.preprocess))
     items, images = [item for item, _ in read], [image for _, image in read]
-    embeddings = reference_embeddings(bundle.graph, images, progress)
-    count = len(dataset.items) * len(training_views(bundle))  # as fit counted, so that the cache knows the same engine's
-    real = embed(items, bundle.preprocess, bundle_engine(bundle, count), progress=progress).x[0]
+    embeddings = reference_embeddings(int8_graph(bundle), images, progress)
+    real = embed(items, bundle.preprocess, engine_for(bundle, dataset), progress=progress).x[0]
     prints = tuple(item.fingerprint for item in items)
-    return Yardstick(prints, bundle.head.logits(embeddings), bundle.head.logits(real))
+    return Yardstick(prints, head.logits(embeddings), head.logits(real))
 
 
 def reference_embeddings(graph: Graph, images: Sequence[Image], progress: Progress = silent) -> Floats:
@@ -219,12 +209,8 @@ def _reference(graph: Graph, image: Image) -> Floats:
     return embedding.quant.real(reference.run(graph, image[None])[embedding.name][0])
 
 
-# ---- small things --------------------------------------------------------------------------------------------------------------
-
-
-def _labels(features: Features) -> NDArray[np.int64]:
-    return np.array([item.label for item in features.items], np.int64)
-
-
-def _top1(logits: Floats, truth: NDArray[np.int64]) -> float:
-    return round(float((logits.argmax(1) == truth).mean()), 6) if len(truth) else 0.0
+def yardstick_metrics(yardstick: Yardstick, dataset: Dataset) -> dict[str, float]:
+    """As the lineage keeps them."""
+    label_of = {item.fingerprint: item.label for item in dataset.items}
+    truth = np.array([label_of[print_] for print_ in yardstick.fingerprints], np.int64)
+    return {"yardstick_top1": top1(yardstick.logits, truth), "yardstick_float_top1": top1(yardstick.float_logits, truth)}

@@ -13,27 +13,29 @@ from nestling.bundle import Bundle, Timm
 from nestling.data.choose import training_data
 from nestling.errors import NestlingError
 from nestling.progress import Progress
+from nestling.training.finetune import Lesson, Taught, TrainingConfig, require_sensible, teach
 from nestling.training.loop import Batch, Loss
 from nestling.training.samples import Samples
 from nestling.training.session import Session
-from nestling.training.teach import Lesson, Taught, TrainingConfig, require_sensible, teach
 from nestling.training.teacher import Answers, asked, teacher_bundle, teacher_of, top1, warn_of_seen
 from nestling.training.team import Team
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """How the teacher is listened to.
+    """How the teacher is listened to, and how the student learns.
 
     temperature: what both networks' logits are divided by; above 1 it shows what the teacher thinks of the other classes.
     alpha: share of the loss that is the teacher's, the rest is the labels'. features: weight of the embeddings' similarities
     beside them, 0 for none. teacher_size: side of the input of a teacher by timm's name, None for its own.
+    training: None for what is usual for the bundle.
     """
 
     temperature: float = 4.0
     alpha: float = 0.9
     features: float = 0.0
     teacher_size: int | None = None
+    training: TrainingConfig | None = None
 
 
 def usual(bundle: Bundle) -> TrainingConfig:
@@ -53,61 +55,66 @@ def distill(
     bundle: Bundle,
     data: Path | None,
     teacher: str | Path,
-    config: TrainingConfig | None = None,
-    lessons: DistillConfig | None = None,
+    config: DistillConfig | None = None,
     session: Session | None = None,
 ) -> Taught:
     """Train the bundle's float network on, by the labels and by what a teacher answers to the same images.
 
     teacher: a bundle (NAME.nest) of the same classes, or a timm name (see teacher_bundle). It answers each variation of each
-    training photograph once, before the training; without config.variations each epoch has images and answers of its own.
-    See teach() for the rest. Raises NestlingError where the teacher knows other classes, and for settings that cannot be.
+    training photograph once, before the training; without variations in config.training each epoch has images and answers of its
+    own. See teach() for the rest. Raises NestlingError where the teacher knows other classes, and for settings that cannot be.
     """
-    config, lessons, session = config or usual(bundle), lessons or DistillConfig(), session or Session()
-    progress = session.progress
-    require_sensible(bundle, config)
-    _require_possible(config, lessons)
+    config, session = config or DistillConfig(), session or Session()
+    training, progress = config.training or usual(bundle), session.progress
+    require_sensible(bundle, training)
+    _require_possible(training, config)
     dataset = training_data(bundle, data)
-    teaching = teacher_bundle(str(teacher), bundle, dataset, lessons.teacher_size, progress)
+    teaching = teacher_bundle(str(teacher), bundle, dataset, config.teacher_size, progress)
     warn_of_seen(teaching, bundle)
-    variations = min(config.variations or config.epochs, config.epochs)
+    variations = min(training.variations or training.epochs, training.epochs)
     answering = teacher_of(teaching, bundle.labels, len(dataset.items) * variations)
     settings = {
         "teacher": str(teacher),
         "teacher_val_top1": round(top1(answering, bundle, dataset, progress), 6),
-        "temperature": lessons.temperature,
-        "alpha": lessons.alpha,
-        "features": lessons.features,
+        "temperature": config.temperature,
+        "alpha": config.alpha,
+        "features": config.features,
     }
 
     def loss_of(sized: Bundle, samples: Samples, team: Team, progress: Progress) -> Loss:
-        answers = asked(answering, samples, config.seed, variations, lessons.features > 0, config.workers, team, progress)
-        return distilling(answers, lessons)
+        answers = asked(answering, samples, training.seed, variations, config.features > 0, training.workers, team, progress)
+        return distilling(answers, config)
 
     lesson = Lesson("distill", settings, loss_of, settings | {"teacher": answering.name})
-    return teach(bundle, data, config, lesson, session)
+    return teach(bundle, data, training, lesson, session)
 
 
-def distilling(answers: Answers, lessons: DistillConfig) -> Loss:
-    """(1 - alpha) CE(targets, p) + alpha T^2 KL(softmax(teacher / T) || softmax(student / T)) + features * similarities, an image.
-
-    Source: Hinton et al. 2015; T^2 keeps the gradients' size the same at any T.
-    """
+def distilling(answers: Answers, config: DistillConfig) -> Loss:
+    """by_teacher + features * similarities, an image."""
     teacher = torch.from_numpy(answers.logits)
     embeddings = torch.from_numpy(answers.embeddings) if answers.embeddings is not None else None
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         logits, embedding = _both(network, batch.images) if embeddings is not None else (network(batch.images).float(), None)
-        device, t = logits.device, lessons.temperature
+        device = logits.device
         theirs = teacher[batch.variation, batch.indices].to(device)
-        hard = cross_entropy(logits, batch.targets, reduction="none")
-        soft = kl_div(log_softmax(logits / t, 1), log_softmax(theirs / t, 1), reduction="none", log_target=True).sum(1)
-        both = (1 - lessons.alpha) * hard + lessons.alpha * t**2 * soft
+        both = by_teacher(logits, theirs, batch.targets, config.alpha, config.temperature)
         if embeddings is None or embedding is None:
             return both
-        return both + lessons.features * similarities(embedding, embeddings[batch.variation, batch.indices].to(device))
+        return both + config.features * similarities(embedding, embeddings[batch.variation, batch.indices].to(device))
 
     return loss
+
+
+def by_teacher(logits: Tensor, theirs: Tensor, targets: Tensor, alpha: float, temperature: float) -> Tensor:
+    """(1 - alpha) CE(targets, p) + alpha T^2 KL(softmax(teacher / T) || softmax(student / T)), an image: float32 [N, C] -> [N].
+
+    Source: Hinton et al. 2015; T^2 keeps the gradients' size the same at any T.
+    """
+    hard = cross_entropy(logits, targets, reduction="none")
+    ours, wanted = log_softmax(logits / temperature, 1), log_softmax(theirs / temperature, 1)
+    soft = kl_div(ours, wanted, reduction="none", log_target=True).sum(1)
+    return (1 - alpha) * hard + alpha * temperature**2 * soft
 
 
 def similarities(student: Tensor, teacher: Tensor) -> Tensor:
@@ -133,12 +140,12 @@ def _both(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return logits, given[0].float()
 
 
-def _require_possible(config: TrainingConfig, lessons: DistillConfig) -> None:
-    if config.mixup or config.cutmix:
+def _require_possible(training: TrainingConfig, config: DistillConfig) -> None:
+    if training.mixup or training.cutmix:
         raise NestlingError("the teacher was not asked about mixed photographs.", "leave out --mixup and --cutmix")
-    if not lessons.temperature > 0:
-        raise NestlingError(f"--temperature is above 0; found {lessons.temperature:g}.")
-    if not 0 <= lessons.alpha <= 1:
-        raise NestlingError(f"--alpha is from 0 (the labels alone) to 1 (the teacher alone); found {lessons.alpha:g}.")
-    if not lessons.features >= 0:
-        raise NestlingError(f"--features is 0 or more; found {lessons.features:g}.")
+    if not config.temperature > 0:
+        raise NestlingError(f"--temperature is above 0; found {config.temperature:g}.")
+    if not 0 <= config.alpha <= 1:
+        raise NestlingError(f"--alpha is from 0 (the labels alone) to 1 (the teacher alone); found {config.alpha:g}.")
+    if not config.features >= 0:
+        raise NestlingError(f"--features is 0 or more; found {config.features:g}.")

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nestling.errors import NestlingError
 from nestling.models.graph_module import GraphModule
-from nestling.progress import Progress, silent
+from nestling.progress import Progress
 from nestling.training.augment import Mixing, mixed, seeded
 from nestling.training.loop_state import (
     Epoch,
@@ -37,6 +36,7 @@ from nestling.training.loop_state import (
     save_state,
 )
 from nestling.training.samples import Inputs, batches, in_order, shuffled
+from nestling.training.session import Session
 from nestling.training.team import Team
 
 JUDGED = 64  # validation images that go through at a time
@@ -103,12 +103,21 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """path: one file, replaced after each epoch. resume: go on from it where it is there. run: what else the run depends on
-    (data, network), as plain values; a file of another run is refused."""
+class Task:
+    """What is learned, and from what. samples: to learn from. val: to judge each epoch by, None for none.
 
-    path: Path
-    resume: bool = False
+    multipliers: of the rate, by the beginning of a parameter's name ("backbone." -> 0.1), the longest that fits; 1 for all others.
+    changing: what changes weights after each step. settled: the first epoch, from 1, that may be the best. run: what tells it from
+    other tasks (data, network), as plain values; a checkpoint of another is refused.
+    """
+
+    samples: Inputs
+    val: Inputs | None
+    classes: int
+    loss: Loss = classification
+    multipliers: Mapping[str, float] = field(default_factory=dict)
+    changing: Changing | None = None
+    settled: int = 1
     run: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -125,63 +134,49 @@ class Trained:
     resumed: int
 
 
-def train(
-    module: nn.Module,
-    samples: Inputs,
-    val: Inputs | None,
-    classes: int,
-    config: LoopConfig,
-    loss: Loss = classification,
-    multipliers: Mapping[str, float] | None = None,
-    team: Team | None = None,
-    checkpoint: Checkpoint | None = None,
-    progress: Progress = silent,
-    told: Callable[[Epoch], None] = lambda epoch: None,
-    changing: Changing | None = None,
-    settled: int = 1,
-) -> Trained:
+def train(module: nn.Module, task: Task, config: LoopConfig, session: Session | None = None) -> Trained:
     """Train a copy of the module, uint8 [N, h, w, C] -> logits [N, classes]; `module` itself stays as it is.
 
-    Only parameters that require a gradient learn; BatchNorm in front of which nothing learns is frozen with them. multipliers: of
-    the rate, by the beginning of a parameter's name ("backbone." -> 0.1), the longest that fits; 1 for all others.
-    told: called after each epoch. changing: what changes weights after each step. settled: the first epoch, from 1, that may
-    be the best. The same arguments give the same bits on one machine with one number of threads, whatever the number of workers,
-    interrupted and resumed or not. In a team with frozen norms they give what one process gives that accumulates the same
-    micro-batches, up to the order of sums; other micro-batches differ by rounding, which a rate that is too high makes large.
+    Only parameters that require a gradient learn; BatchNorm in front of which nothing learns is frozen with them. The same
+    arguments give the same bits on one machine with one number of threads, whatever the number of workers, interrupted and resumed
+    or not. In a team with frozen norms they give what one process gives that accumulates the same micro-batches, up to the order of
+    sums; other micro-batches differ by rounding, which a rate that is too high makes large.
     Raises NestlingError where a batch cannot be divided so, or the loss is no longer a number.
     """
-    team = team or Team()
-    start = _start(checkpoint, config, team)
+    session = session or Session()
+    team, checkpoint = session.team, session.checkpoint
+    run = _run(task, config)
+    start = _start(session, run)
     micro = min(start.micro if start else config.micro or config.batch, config.batch // team.size)
     _require_divisible(config, micro, team)
     network = channels_last(copy.deepcopy(module).to(team.device))
-    optimiser = optimiser_of(network, config, multipliers or {})
+    optimiser = optimiser_of(network, config, task.multipliers)
     if start and checkpoint:
-        require_fitting(checkpoint.path, start, network, optimiser, bool(config.average))
+        require_fitting(checkpoint, start, network, optimiser, bool(config.average))
         network.load_state_dict(start.weights)
         restore_moments(optimiser, start.moments)
     averaged = _copied(network.state_dict()) if config.average else {}
     for name, value in averaged.items():
         value.copy_(start.average[name] if start else value)
-    after_step = changing(network) if changing else None
-    course = _Course(team.wrap(network), network, optimiser, averaged, samples, classes, micro, config, loss, team, after_step)
+    after_step = task.changing(network) if task.changing else None
+    course = _Course(team.wrap(network), network, optimiser, averaged, task, micro, config, team, after_step)
     best_weights = dict(start.best) if start else {}
     history = start.history if start else ()
-    while len(history) < config.epochs and not _patience_ended(history, config.patience, settled):
+    while len(history) < config.epochs and not _patience_ended(history, config.patience, task.settled):
         began = perf_counter()
-        mean = _epoch(course, len(history), progress)
+        mean = _epoch(course, len(history), session.progress)
         weights = averaged or network.state_dict()
-        top1, val_loss = judged(network, val, config, team, weights) if val else (math.nan, math.nan)
+        top1, val_loss = judged(network, task.val, config, team, weights) if task.val else (math.nan, math.nan)
         epoch = Epoch(len(history) + 1, mean, top1, val_loss, perf_counter() - began)
         history = (*history, epoch)
-        if best_of(history, settled) is epoch:
+        if best_of(history, task.settled) is epoch:
             best_weights = _copied(weights)
         if checkpoint and team.leads:
             state = State(history, network.state_dict(), averaged, best_weights, moments_of(optimiser), micro)
-            save_state(checkpoint.path, state, _run(checkpoint, config))
-        told(epoch)
+            save_state(checkpoint, state, run)
+        session.told(epoch)
     best_weights = {name: value.cpu().contiguous() for name, value in best_weights.items()}
-    return Trained(best_weights, history, best_of(history, settled), len(start.history) if start else 0)
+    return Trained(best_weights, history, best_of(history, task.settled), len(start.history) if start else 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,36 +187,34 @@ class _Course:
     network: nn.Module
     optimiser: torch.optim.Optimizer
     averaged: Mapping[str, Tensor]
-    samples: Inputs
-    classes: int
+    task: Task
     micro: int
     config: LoopConfig
-    loss: Loss
     team: Team
     after_step: AfterStep | None
 
 
 def _epoch(course: _Course, number: int, progress: Progress) -> float:
     """Every sample once; the mean loss. Micro-batch k belongs to process k % size, and its random numbers to k."""
-    config, team, parts = course.config, course.team, course.config.batch // course.micro
+    config, team, task, parts = course.config, course.team, course.task, course.config.batch // course.micro
     train_mode(course.network, config.freeze_norm)
-    whole = shuffled(len(course.samples.labels), config.batch, config.seed, number)
+    whole = shuffled(len(task.samples.labels), config.batch, config.seed, number)
     order = [batch[i : i + course.micro] for batch in whole for i in range(0, config.batch, course.micro)]
     mine = range(team.rank, len(order), team.size)
-    labels = torch.from_numpy(course.samples.labels)
+    labels = torch.from_numpy(task.samples.labels)
     total = torch.zeros((), dtype=torch.float64)
     with progress(f"epoch {number + 1} of {config.epochs}", len(whole) * config.batch) as advance:
         variation = number % (config.variations or config.epochs)
-        stream = batches(course.samples, [order[place] for place in mine], config.seed, variation, config.workers)
+        stream = batches(task.samples, [order[place] for place in mine], config.seed, variation, config.workers)
         for place, (images, indices) in zip(mine, stream, strict=True):
             step, part = divmod(place, parts)
             last = part + team.size >= parts
             with seeded(config.seed, number, place, MIXING):
-                images, targets = mixed(images, labels[indices], course.classes, config.mixing, config.smoothing)
+                images, targets = mixed(images, labels[indices], task.classes, config.mixing, config.smoothing)
             batch = Batch(images.to(team.device), targets.to(team.device), indices, variation)
             with seeded(config.seed, number, place, MODEL), _gathered(course.wrapped, last):
                 with autocast(team.device, config.precision):
-                    losses = course.loss(course.wrapped, batch)
+                    losses = task.loss(course.wrapped, batch)
                 # a team's gradients are averaged, not added: so each one's share counts `size` times
                 (losses.sum() * (team.size / config.batch)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             total += losses.detach().sum().double().cpu()
@@ -355,19 +348,19 @@ def _patience_ended(history: tuple[Epoch, ...], patience: int | None, settled: i
     return patience is not None and len(history) > 0 and history[-1].number - best_of(history, settled).number >= patience
 
 
-def _start(checkpoint: Checkpoint | None, config: LoopConfig, team: Team) -> State | None:
-    if checkpoint is None or not checkpoint.resume:
+def _start(session: Session, run: Mapping[str, Any]) -> State | None:
+    if session.checkpoint is None or not session.resume:
         return None
-    state = load_state(checkpoint.path, _run(checkpoint, config)) if checkpoint.path.exists() else None
+    state = load_state(session.checkpoint, run) if session.checkpoint.exists() else None
     found = len(state.history) if state else 0
-    if found != team.leaders(found):
-        raise NestlingError(f"{checkpoint.path} is not the same for every process.", "write to a folder that all machines share")
+    if found != session.team.leaders(found):
+        raise NestlingError(f"{session.checkpoint} is not the same for every process.", "write to a folder that all machines share")
     return state
 
 
-def _run(checkpoint: Checkpoint, config: LoopConfig) -> dict[str, Any]:
+def _run(task: Task, config: LoopConfig) -> dict[str, Any]:
     """What must be the same to go on: not the workers, and not what is divided how."""
-    return {**{name: v for name, v in asdict(config).items() if name not in ("workers", "micro")}, **checkpoint.run}
+    return {**{name: v for name, v in asdict(config).items() if name not in ("workers", "micro")}, **task.run}
 
 
 def _require_divisible(config: LoopConfig, micro: int, team: Team) -> None:

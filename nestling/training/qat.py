@@ -12,13 +12,11 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from nestling.bundle import Bundle, Step
+from nestling.bundle import Bundle, Step, Yardstick, fitted_head, int8_graph, yardstick_of
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, LeftOut, fingerprint
+from nestling.data.folders import Dataset, LeftOut, fingerprint, labels_of
 from nestling.data.images import images_of
 from nestling.embedding.cache import Features, embed
 from nestling.embedding.of_integers import integer_engine
@@ -30,20 +28,22 @@ from nestling.graph.ir import Graph
 from nestling.models.backbones import build
 from nestling.progress import Progress
 from nestling.quantization.calibrate import batches, observe
-from nestling.quantization.quantize import YARDSTICK, Quantized, measured, quantized
+from nestling.quantization.quantize import YARDSTICK, Quantized, measured, quantized, yardstick_metrics
 from nestling.scores.agree import rms
+from nestling.scores.evaluate import top1
+from nestling.training.distill import DistillConfig, by_teacher
 from nestling.training.fake_quant import LearnedGrid, Method
-from nestling.training.loop import AfterStep, Batch, Changing, LoopConfig, Loss, classification, judged, rate_at, train
+from nestling.training.finetune import TrainingConfig, augmentation, digest_of, loop_config, require_sensible
+from nestling.training.loop import AfterStep, Batch, Changing, LoopConfig, Loss, Task, classification, judged, rate_at, train
 from nestling.training.loop_state import Epoch, curves_of
 from nestling.training.norms import with_norms
 from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.samples import read_samples
 from nestling.training.session import Session
-from nestling.training.teach import TrainingConfig, augmentation, checkpoint_of, digest_of, loop_config, require_sensible
 from nestling.training.zeros import keeping
 
 Kept = Literal["qat", "post-training"]
-TEMPERATURE = 4.0  # of distillation, as in distill.DistillConfig
+TEMPERATURE = DistillConfig.temperature
 
 
 def usual() -> TrainingConfig:
@@ -115,8 +115,7 @@ def qat(
     config, session = config or QatConfig(), session or Session()
     team, progress = session.team, session.progress
     _require_sound(bundle, config)
-    training, head = config.training, bundle.head
-    assert head is not None
+    training = config.training
     dataset = training_data(bundle, data)
     samples, bad = read_samples(part(dataset, bundle, "train"), bundle.preprocess, augmentation(bundle, training), progress)
     val, bad_val = read_samples(part(dataset, bundle, "val"), bundle.preprocess, progress=progress)
@@ -138,27 +137,23 @@ def qat(
         "alpha_decay": config.alpha_decay,
         "grid_rate": config.grid_rate,
     }
-    trained = train(
-        network,
+    task = Task(
         samples,
         val,
         len(bundle.labels),
-        loop,
         distilling(teacher.to(team.device), config.distill) if config.distill else classification,
         {"backbone.": training.backbone_rate, "grids.": config.grid_rate, "steps.": config.grid_rate},
-        team,
-        checkpoint_of(session, run),
-        progress,
-        session.told,
         keeping(bundle, _changing(config, loop)),
+        run=run,
     )
+    trained = train(network, task, loop, session)
     network.load_state_dict(trained.weights)
     made, noise = _with_integers(bundle, network.eval().with_norms_folded().eval(), dataset, progress)
     after = _val_top1(made.bundle, dataset, progress)
     post_top1 = _val_top1(post.bundle, dataset, progress)
 
     metrics = {"val_top1": after, "val_top1_post_training": post_top1, "val_top1_float": round(before, 6), "noise": round(noise, 6)}
-    metrics |= {"best_epoch": trained.best.number} | _yardstick_metrics(made.bundle, dataset)
+    metrics |= {"best_epoch": trained.best.number} | yardstick_metrics(yardstick_of(made.bundle), dataset)
     step = Step("quantize", _settings(config, dataset), fingerprint(dataset), metrics, curves_of(trained.history))
     made = replace(made, bundle=replace(made.bundle, lineage=(*made.bundle.lineage, step)))
     which: Kept = "qat" if after > post_top1 else "post-training"
@@ -186,17 +181,14 @@ def _settings(config: QatConfig, dataset: Dataset) -> dict[str, object]:
 
 
 def distilling(teacher: nn.Module, share: float) -> Loss:
-    """(1 - share) CE(targets, p) + share T^2 KL(softmax(teacher / T) || softmax(student / T)), an image (Hinton et al. 2015)."""
+    """by_teacher of the float network, which answers each batch as it comes."""
     teacher.eval()
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         logits = network(batch.images).float()
         with torch.no_grad():
             theirs = teacher(batch.images).float()
-        hard = cross_entropy(logits, batch.targets, reduction="none")
-        ours, wanted = log_softmax(logits / TEMPERATURE, 1), log_softmax(theirs / TEMPERATURE, 1)
-        soft = kl_div(ours, wanted, reduction="none", log_target=True).sum(1)
-        return (1 - share) * hard + share * TEMPERATURE**2 * soft
+        return by_teacher(logits, theirs, batch.targets, share, TEMPERATURE)
 
     return loss
 
@@ -206,8 +198,7 @@ def distilling(teacher: nn.Module, share: float) -> Loss:
 
 def _require_sound(bundle: Bundle, config: QatConfig) -> None:
     require_sensible(bundle, config.training)
-    if bundle.head is None:
-        raise NestlingError("only a fitted network is quantised: its head is learned again.", "nestling fit PHOTOS -o my.nest")
+    fitted_head(bundle)
     if config.method not in get_args(Method):
         raise NestlingError(f"--qat is one of {', '.join(get_args(Method))}; found {config.method!r}.")
     if not 0 <= config.distill <= 1:
@@ -220,11 +211,10 @@ def _require_sound(bundle: Bundle, config: QatConfig) -> None:
 
 def _network(bundle: Bundle, prepared: Graph, dataset: Dataset, config: QatConfig, progress: Progress) -> FakeQuantised:
     """The network as calibration leaves it. prepared: what post-training quantisation chose to begin with, equalised or not."""
-    assert bundle.head is not None
     images = images_of(part(dataset, bundle, "train", config.quantize.calibration), bundle.preprocess)
     start = placed(prepared, observe(prepared, images, config.quantize.seed, progress), config.quantize)
     graph = with_norms(prepared, images) if config.fold_after else prepared
-    return FakeQuantised(graph, prepared, bundle.head, config.quantize, config.method, start)
+    return FakeQuantised(graph, prepared, fitted_head(bundle), config.quantize, config.method, start)
 
 
 def _changing(config: QatConfig, loop: LoopConfig) -> Changing:
@@ -264,47 +254,31 @@ def _with_integers(bundle: Bundle, network: FakeQuantised, dataset: Dataset, pro
     train_features = embed(part(dataset, bundle, "train"), bundle.preprocess, engine, training_views(bundle), progress)
     val = embed(part(dataset, bundle, "val"), bundle.preprocess, engine, progress=progress)
     with progress("refitting the head", 1) as advance:
-        again = refitted(made, (train_features, val)).head
+        again = fitted_head(refitted(made, (train_features, val)))
         advance(1)
-    assert again is not None
     made = replace(made, head=max((own, again), key=lambda head: _top1(head, val)))  # the first of equals: as it was trained
-    made = replace(made, yardstick=measured(made, dataset, progress))
-    return Quantized(made, graph), _noise(made, network, dataset)
+    yardstick = measured(made, dataset, progress)
+    return Quantized(replace(made, yardstick=yardstick), graph), _noise(made, yardstick, network, dataset)
 
 
-def _noise(made: Bundle, network: FakeQuantised, dataset: Dataset) -> float:
+def _noise(made: Bundle, yardstick: Yardstick, network: FakeQuantised, dataset: Dataset) -> float:
     """See Qat; on the yardstick's images, all under the bundle's head."""
-    assert made.yardstick is not None and made.head is not None
     network = network.in_double()
     images = images_of(part(dataset, made, "val", YARDSTICK), made.preprocess)
     with torch.inference_mode():
         rounded = np.concatenate([network.features(torch.from_numpy(batch)).numpy() for batch in batches(images)])
-    logits = made.head.logits(rounded)
-    return rms(made.yardstick.logits, logits) / max(rms(logits, made.yardstick.float_logits), 1e-12)
+    logits = fitted_head(made).logits(rounded)
+    return rms(yardstick.logits, logits) / max(rms(logits, yardstick.float_logits), 1e-12)
 
 
 def _val_top1(bundle: Bundle, dataset: Dataset, progress: Progress) -> float:
     """Of the int8 graph and the head."""
-    assert bundle.graph is not None and bundle.head is not None
-    val = embed(part(dataset, bundle, "val"), bundle.preprocess, integer_engine(bundle.graph), progress=progress)
-    return _top1(bundle.head, val)
+    val = embed(part(dataset, bundle, "val"), bundle.preprocess, integer_engine(int8_graph(bundle)), progress=progress)
+    return _top1(fitted_head(bundle), val)
 
 
 def _top1(head: Head, features: Features) -> float:
-    truth = np.array([item.label for item in features.items], np.int64)
-    return _share(head.logits(features.x[0]), truth)
-
-
-def _share(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    return round(float((logits.argmax(1) == truth).mean()), 6) if len(truth) else 0.0
-
-
-def _yardstick_metrics(bundle: Bundle, dataset: Dataset) -> dict[str, float]:
-    assert bundle.yardstick is not None
-    truth = {item.fingerprint: item.label for item in dataset.items}
-    labels = np.array([truth[name] for name in bundle.yardstick.fingerprints], np.int64)
-    stick = bundle.yardstick
-    return {"yardstick_top1": _share(stick.logits, labels), "yardstick_float_top1": _share(stick.float_logits, labels)}
+    return top1(head.logits(features.x[0]), labels_of(features.items))
 
 
 def _noted(post: Quantized, trained: Step) -> Quantized:

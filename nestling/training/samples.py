@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nestling.data.folders import Item, LeftOut
+from nestling.data.folders import Item, LeftOut, labels_of
 from nestling.data.stream import stream
 from nestling.preprocess.image import Preprocess, load
 from nestling.preprocess.room import OneLarge, Turn
@@ -93,7 +93,7 @@ def read_samples(
                     held[len(kept)] = image
                 kept.append(items[index])
             advance(1)
-    labels = np.array([item.label for item in kept], np.int64)
+    labels = labels_of(kept)
     turn = None if fits else OneLarge(multiprocessing.Lock())
     samples = Samples(tuple(kept), labels, held[: len(kept)] if fits else None, decoding, preprocess, augmentation, turn=turn)
     return samples, tuple(left_out)

@@ -23,9 +23,9 @@ from nestling import outside
 from nestling.bundle import Bundle
 from nestling.bundle import load as load_bundle
 from nestling.data.choose import part
-from nestling.data.folders import Dataset
+from nestling.data.folders import Dataset, labels_of
 from nestling.embedding.cache import Engine, default_cache, embed
-from nestling.embedding.of_bundle import bundle_engine
+from nestling.embedding.of_bundle import bundle_engine, engine_for
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData, UnusableFile
@@ -101,8 +101,7 @@ def teacher_bundle(wanted: str, student: Bundle, dataset: Dataset, size: int | N
         raise NestlingError(error.message, hint) from error
     preprocess = replace(preprocess, reading=student.preprocess.reading)
     bare = replace(student, architecture=architecture, arrays=arrays, preprocess=preprocess, head=None, graph=None, yardstick=None)
-    views = training_views(student)
-    engine = bundle_engine(bare, len(dataset.items) * len(views))
+    views, engine = training_views(student), engine_for(bare, dataset)
     train = embed(part(dataset, student, "train"), preprocess, engine, views, progress)
     return refitted(bare, (train, embed(part(dataset, student, "val"), preprocess, engine, progress=progress)))
 
@@ -171,7 +170,7 @@ def warn_of_seen(teacher: Bundle, student: Bundle) -> None:
 def top1(teacher: Teacher, student: Bundle, dataset: Dataset, progress: Progress = silent) -> float:
     """The teacher's share of right answers on the student's validation part."""
     features = embed(part(dataset, student, "val"), teacher.preprocess, teacher.engine, progress=progress)
-    right = teacher.logits(features.x[0]).argmax(1) == [item.label for item in features.items]
+    right = teacher.logits(features.x[0]).argmax(1) == labels_of(features.items)
     return float(right.mean())
 
 

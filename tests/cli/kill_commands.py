@@ -40,12 +40,6 @@ from PIL import Image
 from safetensors import safe_open
 from training.small import save_backbone
 
-import nestling.artifacts.export
-import nestling.device.learn
-import nestling.device.learner
-import nestling.quantization.quantize
-import nestling.training.fit
-import nestling.training.teach  # noqa: F401  # once, not in each child
 from nestling import files
 from nestling.cli.main import main
 from nestling.device import package

@@ -229,7 +229,7 @@ def test_shares_are_above_nothing_and_below_all(share: float) -> None:
 def test_integer_networks_and_those_without_a_head_are_refused() -> None:
     graph = capture(tiny(), (8, 8, 3))
     head: Head = head_for(graph)
-    with pytest.raises(NestlingError, match="only a fitted network is searched"):
+    with pytest.raises(NestlingError, match="only a fitted network"):
         search(bundle_of(graph, None))
     out = graph.outputs[0]
     integer = GraphTensor("q", graph.tensors[out].shape, "int8")

@@ -31,10 +31,9 @@ from nestling.models.float_graph import float_graph
 from nestling.models.plain import plain
 from nestling.preprocess.image import load as load_image
 from nestling.quantization.quantize import quantize
-from nestling.training.finetune import finetune
+from nestling.training.finetune import Taught, TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.session import Session
-from nestling.training.teach import Taught, TrainingConfig
 from nestling.training.zeros import is_sparse, keeping, zeros_kept
 
 QUICK = TrainingConfig(epochs=3, batch=8, rate=1e-3)  # four steps an epoch, so that the ramp is of eight: 3 / 5 of 12

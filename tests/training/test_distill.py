@@ -29,11 +29,11 @@ from nestling.quantization.quantize import quantize
 from nestling.training import distill as module
 from nestling.training.augment import AUGMENTATIONS, Augmentation
 from nestling.training.distill import DistillConfig, distill, distilling, similarities, usual
+from nestling.training.finetune import Taught, TrainingConfig
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import Batch
 from nestling.training.samples import Samples, read_samples
 from nestling.training.session import Session
-from nestling.training.teach import Taught, TrainingConfig
 from nestling.training.teacher import Answers, Teacher, asked, teacher_of, warn_of_seen
 from nestling.training.team import Team
 
@@ -79,7 +79,7 @@ def teacher(teaching: Bundle, shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def made(student: Bundle, photos: Path, teacher: Path) -> Taught:
-    return distill(student, photos, teacher, QUICK, DistillConfig(features=2.0))
+    return distill(student, photos, teacher, DistillConfig(features=2.0, training=QUICK))
 
 
 # ---- the loss --------------------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_the_answers_are_of_the_images_that_are_seen(
 
     monkeypatch.setattr(module, "distilling", spying)
     pupil = fit(photos, FitConfig("mobilenetv3_small_050", "none", 48)).bundle
-    learned = distill(pupil, photos, teacher, replace(QUICK, augment=augment, seed=5), DistillConfig(alpha=1.0))
+    learned = distill(pupil, photos, teacher, DistillConfig(alpha=1.0, training=replace(QUICK, augment=augment, seed=5)))
     assert seen == {(k, i) for k in range(2) for i in range(27)}
     assert {len(found) for found in images.values()} == {2 if augment == "light" else 1}
     assert learned.history[-1].loss < learned.history[0].loss  # it comes nearer to its teacher
@@ -325,7 +325,7 @@ def test_other_labels_are_refused(student: Bundle, teaching: Bundle, photos: Pat
     ):
         save(replace(teaching, labels=labels, head=teaching.head if labels else None), tmp_path / "other.nest")
         with pytest.raises(NestlingError, match=said):
-            distill(student, photos, tmp_path / "other.nest", QUICK)
+            distill(student, photos, tmp_path / "other.nest", DistillConfig(training=QUICK))
 
 
 def test_a_graph_teaches_and_so_does_one_that_keeps_its_own_end(teaching: Bundle, student: Bundle) -> None:
@@ -356,7 +356,7 @@ def test_a_timm_teacher_learns_from_train_alone(student: Bundle, photos: Path, m
         return real(items, *more, **named)
 
     monkeypatch.setattr(teachers, "embed", spied)
-    made = distill(student, photos, "tf_efficientnet_lite0", replace(QUICK, epochs=1), DistillConfig(teacher_size=32))
+    made = distill(student, photos, "tf_efficientnet_lite0", DistillConfig(teacher_size=32, training=replace(QUICK, epochs=1)))
     assert student.split is not None and seen == {*student.split.train, *student.split.val}
     direct = fit(photos, FitConfig("tf_efficientnet_lite0", "package", 32)).bundle.lineage[-1].metrics["val_top1"]
     assert made.bundle.lineage[-1].settings["teacher_val_top1"] == pytest.approx(direct)
@@ -366,7 +366,7 @@ def test_a_timm_teacher_learns_from_train_alone(student: Bundle, photos: Path, m
 def test_weights_that_cannot_be_had(student: Bundle, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "reachable", lambda url: False)
     with pytest.raises(NestlingError, match=r"resnet50.a1_in1k are not on this machine, and .* can't be reached") as error:
-        distill(student, photos, "resnet50.a1_in1k", QUICK)
+        distill(student, photos, "resnet50.a1_in1k", DistillConfig(training=QUICK))
     assert "--backbone resnet50.a1_in1k --weights FILE -o teacher.nest" in error.value.hint
 
 
@@ -400,18 +400,18 @@ def test_resumed_is_the_same_bundle(student: Bundle, photos: Path, teacher: Path
     def stop(epoch: object) -> None:
         raise StopError
 
-    checkpoint, lessons = tmp_path / "a.checkpoint", DistillConfig(features=2.0)
+    checkpoint, lessons = tmp_path / "a.checkpoint", DistillConfig(features=2.0, training=QUICK)
     with pytest.raises(StopError):
-        distill(student, photos, teacher, QUICK, lessons, session=Session(checkpoint=checkpoint, told=stop))
-    resumed = distill(student, photos, teacher, QUICK, lessons, session=Session(checkpoint=checkpoint, resume=True))
+        distill(student, photos, teacher, lessons, session=Session(checkpoint=checkpoint, told=stop))
+    resumed = distill(student, photos, teacher, lessons, session=Session(checkpoint=checkpoint, resume=True))
     assert resumed.resumed == 1
     assert all(np.array_equal(resumed.bundle.arrays[name], array) for name, array in made.bundle.arrays.items())
     with pytest.raises(NestlingError, match="belongs to another run; it differs in alpha"):
-        distill(student, photos, teacher, QUICK, replace(lessons, alpha=0.5), session=Session(checkpoint=checkpoint, resume=True))
+        distill(student, photos, teacher, replace(lessons, alpha=0.5), session=Session(checkpoint=checkpoint, resume=True))
 
 
 def test_only_the_last_blocks_learn(student: Bundle, photos: Path, teacher: Path) -> None:
-    after = distill(student, photos, teacher, replace(QUICK, epochs=1, blocks=1), DistillConfig(features=1.0)).bundle
+    after = distill(student, photos, teacher, DistillConfig(features=1.0, training=replace(QUICK, epochs=1, blocks=1))).bundle
     changed = {name for name, array in student.arrays.items() if not np.array_equal(after.arrays[name], array)}
     assert changed == {name for name in student.arrays if name.startswith("conv_head.")}
 
@@ -438,5 +438,5 @@ def test_what_cannot_be_is_said(
     student: Bundle, photos: Path, teacher: Path, change: dict[str, Any], config: TrainingConfig, lessons: DistillConfig, said: str
 ) -> None:
     with pytest.raises(NestlingError) as error:
-        distill(replace(student, **change), photos, teacher, config, lessons)
+        distill(replace(student, **change), photos, teacher, replace(lessons, training=config))
     assert said in str(error.value)

@@ -19,12 +19,11 @@ from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
 from nestling.preprocess.image import load as load_image
 from nestling.quantization.quantize import quantize
-from nestling.training import teach as module
+from nestling.training import finetune as module
 from nestling.training.blocks import blocks_of
-from nestling.training.finetune import finetune
+from nestling.training.finetune import Taught, TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.session import Session
-from nestling.training.teach import Taught, TrainingConfig
 
 QUICK = TrainingConfig(epochs=2, batch=8, rate=1e-3, augment="light")
 
@@ -90,9 +89,9 @@ def test_it_learns_from_train_alone(fitted: Bundle, photos: Path, monkeypatch: p
     seen: dict[str, set[str]] = {}
     real = module.train
 
-    def spied(network, samples, val, *more, **named):
-        seen.update(train={item.fingerprint for item in samples.items}, val={item.fingerprint for item in val.items})
-        return real(network, samples, val, *more, **named)
+    def spied(network, task, *more):
+        seen.update(train={item.fingerprint for item in task.samples.items}, val={item.fingerprint for item in task.val.items})
+        return real(network, task, *more)
 
     monkeypatch.setattr(module, "train", spied)
     finetune(fitted, photos, replace(QUICK, epochs=1))

@@ -19,16 +19,15 @@ from nestling.graph.ir import Graph
 from nestling.models.backbones import Network, build, build_backbone, create
 from nestling.models.capture.capture import capture
 from nestling.preprocess.image import table as normalisation
-from nestling.training import teach as module
+from nestling.training import finetune as module
 from nestling.training.augment import AUGMENTATIONS
 from nestling.training.blocks import blocks_of, learning
-from nestling.training.finetune import finetune
+from nestling.training.finetune import Taught, TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.frozen import Activations, Stage, cut, without_front
-from nestling.training.loop import LoopConfig, train
+from nestling.training.loop import LoopConfig, Task, train
 from nestling.training.samples import Samples
 from nestling.training.session import Session
-from nestling.training.teach import Taught, TrainingConfig
 from nestling.training.team import Team
 
 FAMILIES = ("mobilenetv2_035", "mobilenetv3_small_050", "tf_efficientnet_lite0", "resnet10t", "mobilenetv4_conv_small_035")
@@ -191,7 +190,7 @@ def test_each_variation_is_answered_once_and_then_no_image_is_looked_at(monkeypa
     monkeypatch.setattr(Samples, "image", spied)
     bundle = bundle_of("mobilenetv3_small_050")
     stage = without_front(Stage(learning(build(bundle), 1), samples(9), samples(6, "none", 1)), bundle, 2, seed=0)
-    train(stage.network, stage.samples, stage.val, 3, LoopConfig(epochs=5, batch=4, variations=2))
+    train(stage.network, Task(stage.samples, stage.val, 3), LoopConfig(epochs=5, batch=4, variations=2))
     assert set(seen.values()) == {1}
     assert set(seen) == {(9, i, k) for i in range(9) for k in range(2)} | {(6, i, 0) for i in range(6)}
 

@@ -23,23 +23,18 @@ from training.tiny import CLASSES, PREPROCESS, samples, tiny
 
 from nestling.errors import NestlingError, UnusableFile
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
-from nestling.training.loop import Batch, Checkpoint, LoopConfig, Trained, optimiser_of, rate_at, train
+from nestling.training.loop import Batch, LoopConfig, Task, Trained, optimiser_of, rate_at, train
 from nestling.training.loop_state import Epoch
 from nestling.training.samples import read_samples, shuffled
+from nestling.training.session import Session
 
 PLAIN = LoopConfig(epochs=4, batch=8, rate=0.01, warmup=1.0)
 RICH = replace(PLAIN, mixing=Mixing(0.3, 0.3), smoothing=0.1, average=0.9)
 
 
-def run(config: LoopConfig, count: int = 30, augmentation: str = "none", **more: object) -> Trained:
-    return train(
-        tiny(),
-        samples(count, augmentation, side=20 if augmentation != "none" else 16),
-        samples(12, seed=1),
-        CLASSES,
-        config,
-        **more,
-    )
+def run(config: LoopConfig, count: int = 30, augmentation: str = "none", **session: object) -> Trained:
+    inputs = samples(count, augmentation, side=20 if augmentation != "none" else 16)
+    return train(tiny(), Task(inputs, samples(12, seed=1), CLASSES), config, Session(**session))
 
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
@@ -71,7 +66,7 @@ def test_it_is_torchs_own_training_step_by_step(optimiser: str) -> None:
     """The loop written out with torch's own schedules; weight decay on matrices alone, half the rate in the stem."""
     config = replace(PLAIN, optimiser=optimiser, weight_decay=0.1, epochs=3)
     data = samples(32)
-    trained = train(tiny(), data, None, CLASSES, config, multipliers={"stem.": 0.5})
+    trained = train(tiny(), Task(data, None, CLASSES, multipliers={"stem.": 0.5}), config)
     network = tiny().train()
     decaying = {"stem.weight": 0.005, "head.weight": 0.01}
     groups = [
@@ -113,8 +108,8 @@ def test_the_moving_average_is_the_one_of_its_formula() -> None:
         seen.append(network.head.weight.detach().clone())
         return cross_entropy(network(batch.images), batch.targets, reduction="none")
 
-    averaged = train(tiny(), samples(32), None, CLASSES, replace(PLAIN, average=0.6), looking)
-    last = train(tiny(), samples(32), None, CLASSES, PLAIN).weights["head.weight"]
+    averaged = train(tiny(), Task(samples(32), None, CLASSES, looking), replace(PLAIN, average=0.6))
+    last = train(tiny(), Task(samples(32), None, CLASSES), PLAIN).weights["head.weight"]
     expected = seen[0].double()
     for step, weight in enumerate([*seen[1:], last]):
         decay = min(0.6, (1 + step) / (10 + step))
@@ -126,7 +121,7 @@ def test_what_does_not_learn_keeps_its_numbers_and_its_statistics() -> None:
     network = tiny()
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith("head"))
-    trained = train(network, samples(30), None, CLASSES, PLAIN)
+    trained = train(network, Task(samples(30), None, CLASSES), PLAIN)
     changed = {name for name, value in trained.weights.items() if not torch.equal(value, network.state_dict()[name])}
     assert changed == {"head.weight", "head.bias"}
 
@@ -158,11 +153,11 @@ def test_stopped_and_resumed_is_the_same_bit_for_bit(config: LoopConfig, stopped
     path = tmp_path / "run.checkpoint"
     whole = run(config, augmentation="light")
     with pytest.raises(Stop):
-        run(config, augmentation="light", checkpoint=Checkpoint(path), told=stop_after(stopped))
+        run(config, augmentation="light", checkpoint=path, told=stop_after(stopped))
     random.seed(5)  # what happens in between must not matter
     np.random.seed(5)
     torch.manual_seed(5)
-    resumed = run(replace(config, workers=1), augmentation="light", checkpoint=Checkpoint(path, resume=True))
+    resumed = run(replace(config, workers=1), augmentation="light", checkpoint=path, resume=True)
     assert resumed.resumed == stopped and same(resumed.weights, whole.weights)
     assert [replace(e, seconds=0) for e in resumed.history] == [replace(e, seconds=0) for e in whole.history]
 
@@ -173,7 +168,7 @@ def test_the_callers_random_numbers_are_not_disturbed() -> None:
     def drawn(then: LoopConfig | None) -> tuple[float, float, float]:
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
         if then:
-            train(network, data, data, CLASSES, then)
+            train(network, Task(data, data, CLASSES), then)
         return random.random(), np.random.rand(), float(torch.rand(1))
 
     assert drawn(replace(RICH, epochs=1)) == drawn(None)
@@ -181,7 +176,7 @@ def test_the_callers_random_numbers_are_not_disturbed() -> None:
 
 def test_the_module_itself_stays() -> None:
     network = tiny()
-    train(network, samples(30), None, CLASSES, PLAIN)
+    train(network, Task(samples(30), None, CLASSES), PLAIN)
     assert same(network.state_dict(), tiny().state_dict())
 
 
@@ -254,7 +249,7 @@ def test_it_ends_early_and_gives_the_best_epochs_weights(tmp_path: Path) -> None
         with safe_open(path, "pt") as file:
             kept.append({name[8:]: file.get_tensor(name) for name in file.keys() if name.startswith("weights/")})  # noqa: SIM118
 
-    trained = train(tiny(), samples(30), wrong, CLASSES, config, checkpoint=Checkpoint(path), told=told)
+    trained = train(tiny(), Task(samples(30), wrong, CLASSES), config, Session(checkpoint=path, told=told))
     assert len(trained.history) == trained.best.number + 2 < 30
     assert trained.best.val_top1 == max(epoch.val_top1 for epoch in trained.history)
     assert same(trained.weights, kept[trained.best.number - 1])
@@ -287,7 +282,7 @@ def test_batches_that_cannot_be(config: LoopConfig, said: str) -> None:
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "run.checkpoint"
     with pytest.raises(Stop):
-        run(RICH, checkpoint=Checkpoint(path), told=stop_after(1))
+        run(RICH, checkpoint=path, told=stop_after(1))
     return path
 
 
@@ -303,7 +298,7 @@ def test_a_damaged_checkpoint_is_named(checkpoint: Path, damage: str) -> None:
     }
     checkpoint.write_bytes(damaged[damage])
     with pytest.raises(UnusableFile, match=r"run\.checkpoint") as raised:
-        run(RICH, checkpoint=Checkpoint(checkpoint, resume=True))
+        run(RICH, checkpoint=checkpoint, resume=True)
     assert "--resume" in raised.value.hint
 
 
@@ -329,13 +324,13 @@ def test_a_checkpoint_of_other_tensors_is_named(
     change(tensors)
     save_file(tensors, checkpoint, said)
     with pytest.raises(UnusableFile, match=rf"run\.checkpoint is not a whole checkpoint: .*{named}") as raised:
-        run(RICH, checkpoint=Checkpoint(checkpoint, resume=True))
+        run(RICH, checkpoint=checkpoint, resume=True)
     assert "--resume" in raised.value.hint
 
 
 def test_another_runs_checkpoint_is_refused(checkpoint: Path) -> None:
     with pytest.raises(NestlingError, match=r"differs in batch \(8, now 16\), rate \(0.01, now 0.02\)"):
-        run(replace(RICH, rate=0.02, batch=16), checkpoint=Checkpoint(checkpoint, resume=True))
+        run(replace(RICH, rate=0.02, batch=16), checkpoint=checkpoint, resume=True)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +341,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(checkpoint: Pat
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="No space"):
-        run(RICH, checkpoint=Checkpoint(checkpoint, resume=True))
+        run(RICH, checkpoint=checkpoint, resume=True)
     assert checkpoint.read_bytes() == before and [p.name for p in checkpoint.parent.iterdir()] == [checkpoint.name]
 
 

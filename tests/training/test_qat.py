@@ -28,13 +28,13 @@ from nestling.models.graph_module import GraphModule
 from nestling.quantization.calibrate import choose_ranges, observe
 from nestling.quantization.equalize import equalized
 from nestling.training import qat as module
+from nestling.training.finetune import TrainingConfig
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import Batch, LoopConfig
 from nestling.training.norms import with_norms
 from nestling.training.qat import Qat, QatConfig, distilling, qat
 from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.session import Session
-from nestling.training.teach import TrainingConfig
 from nestling.training.zeros import is_sparse
 
 QUICK = TrainingConfig(epochs=2, batch=9, rate=1e-3, augment="light")

@@ -15,8 +15,9 @@ from nestling.data.folders import Item
 from nestling.errors import NestlingError
 from nestling.preprocess.image import ImagePreprocess
 from nestling.training.augment import AUGMENTATIONS, Augmentation
-from nestling.training.loop import LoopConfig, train
+from nestling.training.loop import LoopConfig, Task, train
 from nestling.training.samples import Samples
+from nestling.training.session import Session
 from nestling.training.team import joined
 
 PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -64,7 +65,8 @@ def main(out: Path, epochs: int, pause: float) -> None:
                 print(f"epoch of {os.getpid()}", flush=True)
                 time.sleep(pause)
 
-            trained = train(tiny(), samples(32, "light", side=20), samples(12, seed=1), CLASSES, config, team=team, told=told)
+            task = Task(samples(32, "light", side=20), samples(12, seed=1), CLASSES)
+            trained = train(tiny(), task, config, Session(team=team, told=told))
             if team.leads:
                 save_file(dict(trained.weights), out)
     except NestlingError as error:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from nestling.bundle import Bundle, Timm
+from nestling.bundle import Bundle, Timm, fitted_head
 from nestling.errors import NestlingError
 from nestling.formats.c import emit
 from nestling.formats.c.lower import lower
@@ -84,7 +84,6 @@ def _at(bundle: Bundle, side: int) -> Graph:
     from nestling.graph.integers import QuantizeConfig, Range, with_integers
     from nestling.models.float_graph import float_graph  # brings torch
 
-    assert bundle.head is not None
     graph = float_graph(replace(bundle, preprocess=replace(bundle.preprocess, size=(side, side))))
     ranges = {name: Range(-1.0, 1.0) for name, tensor in graph.tensors.items() if tensor.data is None}
-    return with_head(with_integers(graph, ranges, QuantizeConfig()), bundle.head)
+    return with_head(with_integers(graph, ranges, QuantizeConfig()), fitted_head(bundle))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nestling import bundle as bundles
 from nestling.artifacts.gates import chance_of
 from nestling.bundle import Bundle
-from nestling.data.folders import Dataset, Item
+from nestling.data.folders import Dataset, Item, labels_of
 from nestling.embedding.cache import embed
 from nestling.embedding.engine import Engine
 from nestling.embedding.of_bundle import bundle_engine
@@ -170,7 +170,7 @@ def _right(
         if not used:
             raise UnusableData("none of the images can be read.")
         logits = bundle.head.logits(features.x[0])
-    return used, logits.argmax(1) == np.array([item.label for item in used])
+    return used, logits.argmax(1) == labels_of(used)
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------------------

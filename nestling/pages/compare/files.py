@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from nestling import __version__
 from nestling import bundle as bundles
 from nestling.apart.runner import load
@@ -16,7 +14,7 @@ from nestling.artifacts import manifest
 from nestling.artifacts.export import exported, quantized_first
 from nestling.artifacts.manifest import Artifact
 from nestling.bundle import Bundle
-from nestling.data.folders import Item
+from nestling.data.folders import Item, labels_of
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats import FORMATS, named, runtimes
 from nestling.formats.c import machines, trusted
@@ -95,7 +93,7 @@ def with_files(made: Made, wanted: Sequence[tuple[str, str]], machine: str | Non
 def asked(made: Made, items: Sequence[Item], progress: Progress) -> tuple[Made, tuple[File, ...]]:
     """Every file in every runtime, with its own answers on the photographs; not timed yet."""
     files: list[File] = []
-    truth = np.array([item.label for item in items])
+    truth = labels_of(items)
     for artifact in made.artifacts:
         path = made.place / artifact.file
         for runtime in runtimes(path):
