@@ -317,8 +317,8 @@ def test_when_activations_are_kept(
     class StopError(Exception):
         pass
 
-    def spied(network, samples, val, classes, config, *more, **named):
-        assert (type(samples) is Activations) is (type(val) is Activations) is front
+    def spied(network, task, config, *more):
+        assert (type(task.samples) is Activations) is (type(task.val) is Activations) is front
         assert config.variations == variations
         raise StopError
 
