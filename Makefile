@@ -36,12 +36,14 @@ lint: setup
 # (data, graph, models, preprocessing, files), of the C that is printed and of what the device reads. What is left out of these
 # folders takes longest there; what trains, exports, packs or times is too slow altogether. Measured by processor time,
 # file by file: 200 seconds of tests in two processes, 20 of linters.
-QUICK := tests/data tests/graph tests/models tests/c tests/test_*.py tests/fuzz/test_places.py tests/report/test_answers.py \
+QUICK := tests/data tests/graph tests/models tests/preprocess tests/quantization tests/scores tests/formats/c tests/test_*.py \
+	$(addprefix tests/,artifacts/test_import_input.py artifacts/test_import_model.py artifacts/test_manifest.py) \
+	$(addprefix tests/,embedding/test_head.py formats/onnx/test_onnx_files.py formats/tflite/test_read_tflite.py) \
+	tests/fuzz/test_places.py tests/measure/test_answers.py tests/measure/test_trace.py \
 	$(addprefix tests/device/test_,complain_c.py head_bounds.py head_file.py hostile_heads.py images_c.py order.py replay.py) \
-	$(addprefix tests/training/test_,fake_quant.py head.py norms.py) tests/targets/test_manifest.py tests/targets/test_onnx_files.py \
-	tests/cli/test_tables.py
-NOT_QUICK := $(addprefix --ignore=tests/,c/test_boards.py c/test_host.py c/test_packed.py c/test_virtual.py data/test_demo_set.py) \
-	$(addprefix --ignore=tests/,graph/test_capture.py models/test_lacking.py) \
+	tests/training/test_fake_quant.py tests/training/test_norms.py tests/cli/test_tables.py
+NOT_QUICK := $(addprefix --ignore=tests/formats/c/test_,boards.py host.py packed.py virtual.py) \
+	$(addprefix --ignore=tests/,data/test_demo_set.py models/test_capture.py models/test_lacking.py) \
 	--deselect=tests/test_docs.py::test_a_block_does_what_it_says
 
 quick: lint
@@ -52,5 +54,5 @@ bench: setup
 	for script in features accuracy integers quantization onnx_weights others; do $(PY) benchmarks/$$script.py || exit 1; done
 
 fuzz: setup
-	$(PY) tests/fuzz/fuzz_readers.py --seconds 300
-	$(PY) tests/fuzz/fuzz_c_readers.py --seconds 300
+	$(PY) -m tests.fuzz.fuzz_readers --seconds 300
+	$(PY) -m tests.fuzz.fuzz_c_readers --seconds 300

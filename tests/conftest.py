@@ -17,7 +17,7 @@ atexit.register(shutil.rmtree, os.environ["NESTLING_CONFIG"], ignore_errors=True
 
 import pytest
 
-SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
+from tests import SHARED
 
 
 @pytest.fixture(scope="session")

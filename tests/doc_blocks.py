@@ -19,7 +19,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 COMMENT = re.compile(r"<!-- (?P<said>.+) -->")
 MARK = re.compile(

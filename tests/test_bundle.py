@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz.damage import archive
-from fuzz.seeds import small_bundles
 from safetensors.numpy import load, save
 
 from nestling import bundle as bundles
@@ -21,6 +19,8 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.head import Head
 from nestling.models import backbones
 from nestling.outside import unzipped
+from tests.helpers.damage import archive
+from tests.helpers.seeds import small_bundles
 
 QUANTISED = bundles.to_bytes(small_bundles()["quantised"])
 Json = Callable[[Any], object]

@@ -19,17 +19,17 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own habit
 import typer
-from cli.conftest import here
-from doc_blocks import NESTLING, PAGES, ROOT, SCRIPT, Block, blocks, inline, is_command, words
-from graph.quantization_cases import seeded
 from PIL import Image
 from torch import nn
-from torch_networks import randomised
 
 from nestling.bundle import Bundle, save
 from nestling.cli.main import app
 from nestling.models.capture.capture import capture
 from nestling.preprocess.image import ImagePreprocess
+from tests.doc_blocks import NESTLING, PAGES, ROOT, SCRIPT, Block, blocks, inline, is_command, words
+from tests.helpers.commands import here
+from tests.helpers.quantization_cases import seeded
+from tests.helpers.torch_networks import randomised
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 RUN = [block for block in BLOCKS if block.kind in ("commands", "python") and any(map(block.runs, block.commands))]

@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from killing import child
 
 from nestling import files
 from nestling.artifacts import manifest
@@ -27,6 +26,7 @@ from nestling.errors import NestlingError
 from nestling.files import folder_beside, not_made, replace_folder, write_atomically
 from nestling.formats import load
 from nestling.temporary import restored, scratch, sweep, temporary
+from tests.helpers.killing import child
 
 OLD, NEW = {"a": b"old", "sub/b": b"older"}, {"a": b"new", "c": b"newer"}
 

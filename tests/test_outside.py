@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz.damage import archive, overlapping, repeated
 from safetensors.numpy import save
 
 from nestling import outside
 from nestling.errors import UnusableFile
 from nestling.outside import Record
+from tests.helpers.damage import archive, overlapping, repeated
 
 MEMBERS = {"a": b"1" * 1000, "b": b"2" * 3000}
 

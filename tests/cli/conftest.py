@@ -1,37 +1,12 @@
 """A small network, fitted once, and its programs, exported once, for all tests of the command line."""
 
-import io
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nestling.cli.main import main
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left with and wrote."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-Nestling = Callable[..., Done]
-SMALL = ("--backbone", "mobilenetv2_050", "--weights", "none", "--size", "64")
-
-
-def rounded(metric: float) -> object:
-    """A lineage holds six digits of a number; what a command has just measured is held against it to as many."""
-    return pytest.approx(metric, abs=1e-6)
+from tests.helpers.commands import SMALL, Done, Nestling, here, in_process
 
 
 @pytest.fixture(scope="session")
@@ -46,28 +21,12 @@ def nestling(cache: Path) -> Nestling:
     def run(*arguments: object, status: int = 0, process: bool = False, **environment: str) -> Done:
         words = [str(word) for word in arguments]
         settings = {"NESTLING_CACHE": str(cache), "COLUMNS": "200"} | environment
-        done = _in_process(words, settings) if process else here(words, settings)
+        done = in_process(words, settings) if process else here(words, settings)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.status == status, done.stderr + done.stdout
         return done
 
     return run
-
-
-def _in_process(words: list[str], settings: dict[str, str]) -> Done:
-    ran = subprocess.run([sys.executable, "-m", "nestling", *words], capture_output=True, text=True, env=os.environ | settings)
-    return Done(ran.returncode, ran.stdout, ran.stderr)
-
-
-def here(words: list[str], settings: dict[str, str]) -> Done:
-    """In this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        with pytest.raises(SystemExit) as left:
-            main(words)
-    return Done(int(left.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Kills commands before every single thing that they do to files, and at random moments: nothing is lost, nothing is left over.
 
-    python tests/cli/kill_commands.py --kills 200 [COMMAND ...]
+    python -m tests.cli.kill_commands --kills 200 [COMMAND ...]
 
 One process that has imported everything forks a child for each run. It SIGKILLs itself before its n-th operation (an open for
 writing, mkdir, rename, exchange, unlink, link, flock, fsync), or is killed from outside, with all its children or without them.
@@ -31,14 +31,11 @@ from typing import Any
 
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # before torch: it forks
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from killing import watched
 from PIL import Image
 from safetensors import safe_open
-from training.small import save_backbone
 
 from nestling import files
 from nestling.cli.main import main
@@ -49,6 +46,8 @@ from nestling.formats.executorch import printing as executorch
 from nestling.formats.onnx.openvino import import_openvino
 from nestling.formats.quiet import quiet
 from nestling.temporary import restored
+from tests.helpers.killing import watched
+from tests.helpers.small_backbone import save_backbone
 
 COLOURS = {"apple": (200, 40, 40), "lime": (60, 190, 60), "plum": (90, 40, 160)}
 Content = Mapping[str, bytes]  # of a file or a folder, by the path in it

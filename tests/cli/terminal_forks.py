@@ -17,10 +17,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
-
-import seeds
-
 import nestling.cli.main
 import nestling.formats.c.fitting
 import nestling.measure.answers
@@ -29,6 +25,7 @@ import nestling.training.fit  # noqa: F401  # all imported once, before the fork
 from nestling import bundle as bundles
 from nestling.__main__ import main
 from nestling.formats.tflite import printing as tflite
+from tests.helpers import seeds
 
 HOSTILE = (
     "red\x1b[31m\x07", "a\x9b2J\x7f", "\u202egnp.x\u2066\u200f\u061c", "n\u200be\u2028w\x85l\rx", "\udc80\ud800", "[red]:smile:*/",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling
 
 from nestling import bundle as bundles
+from tests.helpers.commands import Nestling
 
 RECIPE = ("--bits-activations", "7", "--per-layer", "--symmetric")
 BUDGET = 450_000

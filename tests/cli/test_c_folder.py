@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cli.conftest import Nestling
 
 from nestling.formats.c import machines, virtual
+from tests.helpers.commands import Nestling
 
 if shutil.which("cc") is None:
     pytest.skip("needs a C compiler: apt-get install gcc libc6-dev", allow_module_level=True)

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.conftest import Done, Nestling
 
 from nestling.bundle import load
+from tests.helpers.commands import Done, Nestling
 
 QUICK = ("--epochs", 2, "--batch", 8, "--variations", 2)
 

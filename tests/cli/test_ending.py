@@ -8,9 +8,9 @@ import warnings
 from pathlib import Path
 
 import pytest
-from conftest import Nestling
 
 from nestling.cli import main as command_line
+from tests.helpers.commands import Nestling
 
 
 class Rude(Exception):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling
 
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
@@ -14,6 +13,7 @@ from nestling.formats import load
 from nestling.graph.ir import Graph
 from nestling.models import float_graph as of_bundles
 from nestling.models.float_graph import float_graph
+from tests.helpers.commands import Nestling
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from cli.conftest import Nestling
 
 from nestling.bundle import load
+from tests.helpers.commands import Nestling
 
 QUICK = ("--epochs", 2, "--batch", 8, "--freeze-norm", "--rate", 0.0005)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nestling")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import SMALL, Nestling
-from data.horrors import CLASSES, make_horrors
 from PIL import Image
+
+from tests.helpers.commands import SMALL, Nestling
+from tests.helpers.horrors import CLASSES, make_horrors
 
 
 def test_json_is_one_object_and_nothing_else(nestling: Nestling, photos: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling
 
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
@@ -16,6 +15,7 @@ from nestling.formats import FORMATS, load
 from nestling.formats.format import Job, Printed
 from nestling.graph.ir import Graph
 from nestling.models import float_graph as of_bundles
+from tests.helpers.commands import Nestling
 
 FILES = [
     *(f"fruit-{precision}.{form}" for form in ("pte", "features.pte", "onnx") for precision in ("fp32", "int8")),

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling
-from golden_files import ARCHIVES, recorded, unpacked
 from numpy.typing import NDArray
 
 from nestling import bundle as bundles
@@ -17,6 +15,8 @@ from nestling.device import head_file
 from nestling.device import manifest as packed
 from nestling.formats.tflite.read import read_tflite
 from nestling.preprocess.image import load as load_image
+from tests.helpers.commands import Nestling
+from tests.helpers.golden_files import ARCHIVES, recorded, unpacked
 
 ANSWERS = [(archive, name) for archive in ARCHIVES for name in recorded(archive)]
 LABELS = ("bad ü", "good")

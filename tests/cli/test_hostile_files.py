@@ -5,7 +5,8 @@ from pathlib import Path
 import flatbuffers
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from cli.conftest import Nestling
+
+from tests.helpers.commands import Nestling
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli.conftest import Nestling
-from models.test_import_input import CODE, Piece, network
 
 from nestling import bundle as bundles
 from nestling.formats import load
 from nestling.preprocess.image import load as load_image
+from tests.helpers.commands import Nestling
+from tests.helpers.normalising import Piece, network
+from tests.helpers.tflite_files import CODE
 
 Shared = Callable[[str], Path]
 INTEGER = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "mobilenet_v2_1_0_224_quant.tflite")

@@ -7,16 +7,16 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from cli.conftest import SMALL
+from tests import ROOT
+from tests.helpers.commands import SMALL
 
-HERE = Path(__file__).parent
 KILLED = ("fit", "export", "pack-mcu", "finetune")
 
 
 def test_a_few_kills_of_some_commands(tmp_path: Path) -> None:
     """In a process of its own, which forks."""
-    command = [sys.executable, str(HERE / "kill_commands.py"), "--kills", "3", *KILLED]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)})
+    command = [sys.executable, "-m", "tests.cli.kill_commands", "--kills", "3", *KILLED]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("nothing lost, nothing left over") == len(KILLED)
 

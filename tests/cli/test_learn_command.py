@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from device.packages import Photos, package, untrained
 
 from nestling.cli import learn, show
 from nestling.device.head_file import newest
 from nestling.errors import NestlingError
+from tests.helpers.packages import Photos, package, untrained
 
 FRUIT = ("apple", "lime", "plum")
 Run = Callable[..., tuple[int, str, str]]

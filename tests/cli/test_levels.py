@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import SMALL, Nestling
-from made_pictures import png
 from numpy.typing import NDArray
 from PIL import Image
 
 from nestling.bundle import load
 from nestling.preprocess.pictures import Reading
+from tests.helpers.commands import SMALL, Nestling
+from tests.helpers.made_pictures import png
 
 Values = NDArray[np.uint16]
 

@@ -5,7 +5,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from cli.conftest import SMALL, Nestling
+
+from tests.helpers.commands import SMALL, Nestling
 
 
 @pytest.mark.parametrize("command", ["fit", "quantize", "report"])

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from cli.conftest import Nestling
 from PIL import Image
 
 from nestling import bundle as bundles
 from nestling.errors import UnusableFile
 from nestling.formats import load
 from nestling.preprocess.image import load as load_image
+from tests.helpers.commands import Nestling
 
 
 def test_predict_needs_the_program_alone(nestling: Nestling, exported: Path, photos: Path, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling, rounded
 
 from nestling import bundle as bundles
 from nestling.graph.ir import Graph
+from tests.helpers.commands import Nestling, rounded
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling
-from training.small import save_backbone
 
 from nestling import bundle as bundles
+from tests.helpers.commands import Nestling
+from tests.helpers.small_backbone import save_backbone
 
 QUICK = ("--epochs", 2, "--batch", 9, "--fold-after", 1)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling
 
 from nestling import bundle as bundles
 from nestling.data.choose import part, training_data
@@ -15,6 +14,7 @@ from nestling.formats.tflite import printing as tflite
 from nestling.formats.tflite import run as tflite_run
 from nestling.graph import spec
 from nestling.graph.ends import with_head
+from tests.helpers.commands import Nestling
 
 
 @pytest.fixture(scope="module")

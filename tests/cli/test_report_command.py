@@ -5,11 +5,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from cli.conftest import Nestling, rounded
 
 from nestling import bundle as bundles
 from nestling.formats.c import machines
 from nestling.formats.c.virtual import toolchain_missing
+from tests.helpers.commands import Nestling, rounded
 
 
 @pytest.mark.slow  # it quantises, compiles for two machines and runs one in QEMU

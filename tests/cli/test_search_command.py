@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.conftest import Nestling, rounded
 
 from nestling import bundle as bundles
 from nestling.graph.ir import Graph
+from tests.helpers.commands import Nestling, rounded
 
 QUICK = ("--candidates", 25, "--images", 12)
 

@@ -4,19 +4,19 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+from tests import ROOT
+
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")  # also of the bytes of UTF-8, read as latin-1
 TURNS = re.compile(r"\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xd8\x9c|\xc2[\x80-\x9f]|\xed[\xa0-\xbf]")  # in UTF-8
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    command = [sys.executable, str(HERE / "terminal_forks.py"), str(tmp_path_factory.mktemp("hostile"))]
-    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    command = [sys.executable, "-m", "tests.cli.terminal_forks", str(tmp_path_factory.mktemp("hostile"))]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout)
 
 
 def test_no_traceback_and_nothing_that_steers_a_terminal(runs: list[dict]) -> None:
@@ -68,7 +68,7 @@ def test_how_a_command_ends_when_its_streams_do(runs: list[dict]) -> None:
 
 def test_commands_print_through_show_alone_and_the_runner_through_complain() -> None:
     """Else a name would come out as it is. What is printed otherwise there: numbers and words of ours."""
-    cli = HERE.parents[1] / "nestling" / "cli"
+    cli = ROOT / "nestling" / "cli"
     printing = re.compile(r"\bprint\(|\.std(out|err)\b|\becho\(|Console\(")
     by_hand = {path.name for path in cli.glob("*.py") if printing.search(path.read_text())}
     assert by_hand == {"show.py", "ending.py", "main.py"}

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.conftest import Nestling
-from fuzz.seeds import small_bundles, small_graph
 
 from nestling import bundle as bundles
 from nestling.formats.tflite.printing import print_graph
 from nestling.measure.trace import network
+from tests.helpers.commands import Nestling
+from tests.helpers.seeds import small_bundles, small_graph
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,11 @@ import pytest
 import torch
 from timm.models.efficientnet import _gen_mobilenet_v1
 from torch import nn
-from torch_networks import difference, image, network, randomised, torch_answer
 
-from nestling.bundle import Bundle, Timm
 from nestling.compress.channels import Batch, Thinned, thinned, total_macs
 from nestling.compress.layers import Layers
 from nestling.compress.prune import PruneConfig, prune, unfolded_graph
 from nestling.errors import NestlingError, UnsupportedOp
-from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Quantize, same
 from nestling.graph.ir import Tensor as GraphTensor
 from nestling.graph.passes import prepare
@@ -25,7 +22,8 @@ from nestling.graph.spec import check
 from nestling.models.capture.capture import capture
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.models.plain import plain
-from nestling.preprocess.image import ImagePreprocess
+from tests.compress.networks import branches, bundle_of, head_for, tiny
+from tests.helpers.torch_networks import difference, image, network, randomised, torch_answer
 
 FAMILIES = (
     "mobilenetv1_025",
@@ -43,12 +41,6 @@ def named(name: str) -> nn.Module:
         torch.manual_seed(0)
         return randomised(_gen_mobilenet_v1("mobilenetv1_100", 0.25, num_classes=0))
     return network(name)
-
-
-def head_for(graph: Graph, classes: int = 4) -> Head:
-    width = graph.tensors[graph.outputs[0]].shape[-1]
-    weight = np.random.default_rng(1).normal(size=(classes, width)).astype(np.float32)
-    return Head(weight, np.zeros(classes, np.float32))
 
 
 def some_batches(side: int) -> list[Batch]:
@@ -115,22 +107,6 @@ def test_every_family_answers_as_torchs_with_those_channels_at_zero(name: str, i
     assert_family(name, importance)
 
 
-class Tiny(nn.Module):
-    """Counted by hand for 8 x 8 pixels: 64 * 9 * 3 * 16 = 27,648 and 64 * 16 * 24 = 24,576."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.norm, self.b = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.Conv2d(16, 24, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.b(torch.relu(self.norm(self.a(x))))).mean((2, 3))
-
-
-def tiny() -> Tiny:
-    torch.manual_seed(0)
-    return randomised(Tiny())  # type: ignore[return-value]
-
-
 def test_multiply_accumulates_counted_by_hand_and_zero_channels_go_first() -> None:
     module = tiny()
     zero = [0, 3, 4, 7, 9, 10, 13, 15]
@@ -177,35 +153,6 @@ def test_taylor_removes_what_the_loss_does_not_depend_on() -> None:
     x = image((2, 8, 8, 3))
     logits = torch_answer(module, x) @ head.weight.T + head.bias
     assert difference(answer(thin.graph, x) @ thin.head.weight.T + thin.head.bias, logits) < 1e-5
-
-
-class Branches(nn.Module):
-    """Two convolutions side by side, a grouped one, a learned scale and shift; sides that differ in padding."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(3, 24, 3, padding=1), nn.Conv2d(40, 32, 3)
-        self.d, self.e = nn.Conv2d(32, 32, 1, groups=2), nn.Conv2d(32, 48, 1)
-        self.scale, self.shift = nn.Parameter(torch.rand(1, 40, 1, 1) + 0.5), nn.Parameter(torch.rand(1, 40, 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        joined = torch.cat([torch.relu(self.a(x)), torch.relu(self.b(x))], 1) * self.scale + self.shift
-        y = torch.relu(self.c(nn.functional.pad(joined, (0, 1, 0, 1))))
-        return nn.functional.adaptive_avg_pool2d(torch.relu(self.e(self.d(y))), 1).flatten(1)
-
-
-def branches(masks: Mapping[str, tuple[int, ...]] | None = None) -> Branches:
-    torch.manual_seed(0)
-    module = Branches().eval()
-    if masks:  # the channels as torch's indexing removes them
-        with torch.no_grad():
-            a, b, e = (list(masks[name]) for name in "abe")
-            joined = [*a, *(16 + i for i in b)]
-            for layer, out in ((module.a, a), (module.b, b), (module.e, e)):
-                layer.weight, layer.bias = nn.Parameter(layer.weight[out]), nn.Parameter(layer.bias[out])
-            module.c.weight = nn.Parameter(module.c.weight[:, joined])
-            module.scale, module.shift = nn.Parameter(module.scale[:, joined]), nn.Parameter(module.shift[:, joined])
-    return module
 
 
 @pytest.mark.parametrize(("make", "side"), [(tiny, 8), (branches, 12), (lambda: network("mobilenetv3_small_050"), 64)])
@@ -267,13 +214,6 @@ def test_what_cannot_be_pruned_says_why() -> None:
     mixed = capture(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Flatten(), nn.Linear(16 * 64, 8)).eval(), (8, 8, 3))
     with pytest.raises(UnsupportedOp, match="channels cannot be followed"):
         thinned(mixed, head_for(mixed), 10_000)
-
-
-PREPROCESS = ImagePreprocess((8, 8), 3, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-def bundle_of(architecture: Timm | Graph | None, head: Head | None, graph: Graph | None = None) -> Bundle:
-    return Bundle(architecture, {}, head, ("a", "b", "c", "d"), PREPROCESS, graph=graph)
 
 
 @pytest.mark.parametrize("macs", [0.0, 1.0, -0.5, 50.0])

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from compress.test_prune import Branches, Tiny, branches, bundle_of, head_for, tiny
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torch_networks import difference, image, network, randomised, torch_answer
 
 from nestling.compress.channels import total_macs
 from nestling.compress.images import Images
@@ -25,6 +23,8 @@ from nestling.graph.ir import Tensor as GraphTensor
 from nestling.models.capture.capture import capture
 from nestling.models.graph_module import GraphModule
 from nestling.models.plain import plain
+from tests.compress.networks import Branches, Tiny, branches, bundle_of, head_for, tiny
+from tests.helpers.torch_networks import difference, image, network, randomised, torch_answer
 
 
 @pytest.fixture(autouse=True)

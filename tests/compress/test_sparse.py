@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colour_photos import colour_photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_networks import image, network
 
 from nestling.bundle import Bundle, load, save
 from nestling.compress.measure import ENCODINGS, packed, unfolded_graph
@@ -35,6 +33,8 @@ from nestling.training.finetune import Taught, TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.session import Session
 from nestling.training.zeros import is_sparse, keeping, zeros_kept
+from tests.helpers.colour_photos import colour_photos
+from tests.helpers.torch_networks import image, network
 
 QUICK = TrainingConfig(epochs=3, batch=8, rate=1e-3)  # four steps an epoch, so that the ramp is of eight: 3 / 5 of 12
 BLOCKS = SparseConfig("block1x4", 0.7)

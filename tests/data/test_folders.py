@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from data.horrors import CLASSES, GOOD_EACH, USED, make_horrors, photograph
 
 from nestling.data.folders import Dataset, fingerprint, require_enough, scan, without
 from nestling.data.stream import stream
 from nestling.errors import UnusableData
 from nestling.preprocess.image import ImagePreprocess
+from tests.helpers.horrors import CLASSES, GOOD_EACH, USED, make_horrors, photograph
 
 SMALL = ImagePreprocess((32, 32), 3, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from data.layouts import LAYOUTS, lay_out
 
 from nestling.data.choose import scan_for
 from nestling.data.folders import Dataset, require_enough, scan
@@ -11,6 +10,7 @@ from nestling.data.layout import part_of
 from nestling.data.prepare import PrepareConfig, prepare
 from nestling.data.split import split
 from nestling.errors import UnusableData
+from tests.helpers.layouts import LAYOUTS, lay_out
 
 
 def read_as(dataset: Dataset) -> set[str]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_pictures import png, rgb_profile
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,6 +18,7 @@ from nestling.data.lists import folder_name, read_list, read_names
 from nestling.data.prepare import Count, Format, PrepareConfig, prepare
 from nestling.errors import UnusableData
 from nestling.temporary import NEW
+from tests.helpers.made_pictures import png, rgb_profile
 
 NAMES = "/a/airfield 0\n/a/apartment_building/outdoor 8\n/z/zen_garden 364\n"
 LIST = """sky.jpg 0

@@ -2,13 +2,13 @@ import threading
 from pathlib import Path
 
 import numpy as np
-from data.horrors import photograph
 
 from nestling.data import stream as module
 from nestling.data.folders import Item, LeftOut
 from nestling.data.stream import AHEAD, stream
 from nestling.preprocess.image import ImagePreprocess, load
 from nestling.preprocess.room import Turn
+from tests.helpers.horrors import photograph
 
 SMALL = ImagePreprocess((32, 48), 3, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
 

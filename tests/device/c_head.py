@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.device.build import HEAD_SOURCES
-from nestling.device.head_file import HeadFile, Training, made
+from nestling.device.head_file import HeadFile, Replay, Training, made
 from nestling.preprocess.image import ImagePreprocess
 
 RUNTIME = Path(str(files("nestling.device") / "runtime"))
@@ -24,6 +24,11 @@ FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
 PREPROCESS = ImagePreprocess((48, 64), 3, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3)
 ROOM = 1 << 14  # characters of a description
 PLAIN_SGD = Training(rate=0.2)
+TRAININGS = {
+    "sgd": Training(rate=0.25, momentum=0.75, decay=0.125, seed=2**63 + 5, balanced=True, batch=17),
+    "bfloat16": Training(moment_type="bfloat16"),
+    "adam": Training("adam", rate=0.5, momentum=0.5, beta2=0.25, epsilon=0.125),
+}
 
 # name, struct code: the header as nestling_head.h declares it, without padding
 HEADER = (
@@ -181,3 +186,26 @@ def parsed(content: bytes) -> dict[str, Any]:
 def address(array: NDArray[Any]) -> ctypes.c_void_p:
     """Where a C-contiguous array lies."""
     return ctypes.c_void_p(array.ctypes.data)
+
+
+def full_head(inputs: int, classes: int, max_classes: int, kind: str, replay: int, seed: int = 0) -> HeadFile:
+    """A head with no part empty: moments, a replay store, two runtimes."""
+    rng = np.random.default_rng(seed)
+    head = new_head(inputs, classes, max_classes, TRAININGS[kind], replay, seed)
+    kept = rng.integers(0, replay + 1)
+
+    def rows(array: np.ndarray[Any, Any] | None, least: int = -100) -> Any:
+        if array is None:
+            return None
+        made_up = np.zeros_like(array)
+        made_up[:classes] = rng.integers(least, 100, array[:classes].shape) / 4  # a bfloat16 holds these
+        return made_up
+
+    return replace(
+        head, moment=rows(head.moment), bias_moment=rows(head.bias_moment), square=rows(head.square, 0),
+        bias_square=rows(head.bias_square, 0), runtimes=("c", "executorch"),
+        replay=Replay(replay, kept + 5, rng.integers(0, classes, kept).astype(np.uint16), rng.integers(0, 2, kept).astype(np.uint8),
+                      random_embeddings(kept, inputs, seed)),
+        progress=replace(head.progress, steps=2**40 + 1, began=2**39, epoch=3, position=4, items=5, lowest_loss=0.25,
+                         best_accuracy=0.5, saves=6, data="cd" * 32),
+    )  # fmt: skip

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import torch
-from device.learn_forks import halting
 from executorch.extension import training  # noqa: F401  # once for all the processes: the import takes longer than a training
 from executorch.extension.pybindings import portable_lib  # noqa: F401  # likewise
 from executorch.runtime import Runtime  # noqa: F401  # likewise
@@ -22,6 +21,7 @@ from executorch.runtime import Runtime  # noqa: F401  # likewise
 from nestling.device.head_file import newest
 from nestling.device.learn import LearnConfig, learn
 from nestling.errors import NestlingError
+from tests.device.learn_forks import halting
 
 torch.set_num_threads(1)
 

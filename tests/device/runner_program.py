@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from c.networks import Net, about_of, headed, printed
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,9 +23,11 @@ from nestling.graph import ir
 from nestling.graph.file import digest
 from nestling.graph.ir import Graph
 from nestling.preprocess.image import ImagePreprocess
+from tests import ROOT
+from tests.helpers.networks import Net, about_of, headed, printed
 
 HERE = Path(__file__).parent
-RUNTIME = HERE.parents[1] / "nestling" / "device" / "runtime"
+RUNTIME = ROOT / "nestling" / "device" / "runtime"
 FLAGS = ("-std=c99", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wconversion", f"-I{RUNTIME}")
 SANITIZED = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 PARTS = ("common.c", "images.c", "resize.c", "sha256.c", "folder.c", "layout.c", "walk.c", "split.c")
@@ -46,6 +47,10 @@ def library(place: Path) -> Any:
     sources = [str(RUNTIME / part) for part in PARTS]
     subprocess.run([compiler(), *FLAGS, "-fPIC", "-shared", *sources, "-o", str(out)], check=True)
     return ctypes.CDLL(str(out))
+
+
+class CImage(ctypes.Structure):
+    _fields_ = (("width", ctypes.c_uint32), ("height", ctypes.c_uint32), ("channels", ctypes.c_uint32), ("pixels", ctypes.c_void_p))
 
 
 def program(place: Path, source: str, extra: Iterable[str] = SANITIZED) -> Path:

@@ -4,9 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from runner_program import program
 
 from nestling.printable import shown
+from tests.device.runner_program import program
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.layouts import LAYOUTS, lay_out
-from device.runner_program import environment, library, program
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +26,8 @@ from nestling.data.split import split
 from nestling.data.walk import path_order
 from nestling.device.parts import parts, read_split
 from nestling.errors import UnusableData
+from tests.device.runner_program import environment, library, program
+from tests.helpers.layouts import LAYOUTS, lay_out
 
 NAMES = st.sampled_from(("good", "bad", "ä b", "Z", "a-1", "日本", "x,y"))
 

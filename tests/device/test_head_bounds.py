@@ -9,21 +9,20 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from device.c_head import CHead, address, library, new_head, parsed
-from device.test_head_file import full_head
 
 from nestling.device import head_format
 from nestling.device.head_file import HeadFile, Training, from_bytes, to_bytes
 from nestling.device.head_format import FIELDS, Field
 from nestling.errors import UnusableFile
 from nestling.preprocess.image import from_plain
+from tests import ROOT
+from tests.device.c_head import CHead, address, full_head, library, new_head, parsed
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "head-file.md"
+DOCUMENT = ROOT / "docs" / "head-file.md"
 CODES = {"8 bytes": "8s", "32 bytes": "32s", "uint32": "I", "int32": "i", "uint64": "Q", "float32": "f", "float64": "d"}
 C_TYPES = "IiQfd"  # of its field_type, in order
 BOUNDED = [field for field in FIELDS if field.least is not None]

@@ -13,50 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device.c_head import HEADER, PREPROCESS, CHead, library, new_head, parsed, random_embeddings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from nestling.device import head_file
-from nestling.device.head_file import HeadFile, Replay, Training, from_bytes, made, newest, plain_head, save, to_bytes, with_class
+from nestling.device.head_file import HeadFile, from_bytes, made, newest, plain_head, save, to_bytes, with_class
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.head import Head
+from tests.device.c_head import HEADER, PREPROCESS, TRAININGS, CHead, full_head, library, new_head, parsed, random_embeddings
 
-TRAININGS = {
-    "sgd": Training(rate=0.25, momentum=0.75, decay=0.125, seed=2**63 + 5, balanced=True, batch=17),
-    "bfloat16": Training(moment_type="bfloat16"),
-    "adam": Training("adam", rate=0.5, momentum=0.5, beta2=0.25, epsilon=0.125),
-}
 HEADER_BYTES = 232
 
 
 @pytest.fixture(scope="module")
 def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return library(tmp_path_factory.mktemp("c"))
-
-
-def full_head(inputs: int, classes: int, max_classes: int, kind: str, replay: int, seed: int = 0) -> HeadFile:
-    """A head with no part empty: moments, a replay store, two runtimes."""
-    rng = np.random.default_rng(seed)
-    head = new_head(inputs, classes, max_classes, TRAININGS[kind], replay, seed)
-    kept = rng.integers(0, replay + 1)
-
-    def rows(array: np.ndarray[Any, Any] | None, least: int = -100) -> Any:
-        if array is None:
-            return None
-        made_up = np.zeros_like(array)
-        made_up[:classes] = rng.integers(least, 100, array[:classes].shape) / 4  # a bfloat16 holds these
-        return made_up
-
-    return replace(
-        head, moment=rows(head.moment), bias_moment=rows(head.bias_moment), square=rows(head.square, 0),
-        bias_square=rows(head.bias_square, 0), runtimes=("c", "executorch"),
-        replay=Replay(replay, kept + 5, rng.integers(0, classes, kept).astype(np.uint16), rng.integers(0, 2, kept).astype(np.uint8),
-                      random_embeddings(kept, inputs, seed)),
-        progress=replace(head.progress, steps=2**40 + 1, began=2**39, epoch=3, position=4, items=5, lowest_loss=0.25,
-                         best_accuracy=0.5, saves=6, data="cd" * 32),
-    )  # fmt: skip
 
 
 def assert_same(one: HeadFile, other: HeadFile) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device.runner_program import SANITIZED, built, network, new_head, photographs, run
 
 from nestling.device.head_file import HeadFile, Progress, from_bytes, newest, save, to_bytes
 from nestling.device.head_format import FIELDS
 from nestling.errors import UnusableFile
+from tests.device.runner_program import SANITIZED, built, network, new_head, photographs, run
 
 LABELS = ("a", "b", "c")
 NEVER = ("-a", "2")

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device.runner_program import Images, environment, library, program
-from device.test_resize_c import CImage
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -21,6 +19,7 @@ from PIL import Image
 
 from nestling.errors import UnusableData
 from nestling.preprocess.pictures import read_image
+from tests.device.runner_program import CImage, Images, environment, library, program
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from device.packages import PREPROCESS, Photos, network, package, untrained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
@@ -33,6 +32,7 @@ from nestling.formats.executorch import run as executorch_run
 from nestling.graph import reference
 from nestling.preprocess.image import load as load_image
 from nestling.progress import Advance, Progress, silent
+from tests.helpers.packages import PREPROCESS, Photos, network, package, untrained
 
 STEP_OFF = 0.01  # what a step's difference in a few embeddings makes of the weights
 FRUIT = ("apple", "lime", "plum")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from device.packages import Photos, package, untrained
 
 from nestling.device.head_file import newest
 from nestling.device.head_format import to_bytes
 from nestling.device.learn import LearnConfig, learn
+from tests import ROOT
+from tests.helpers.packages import Photos, package, untrained
 
 LABELS = ("apple", "lime", "plum")
 CYCLES, KILLS = 4000, 25
@@ -31,9 +31,8 @@ def test_killed_at_random_moments_it_ends_at_the_same_weights(tmp_path: Path, mo
     photos = Photos(tmp_path)("photos", dict.fromkeys(LABELS, 15))
     whole, cut = (package(tmp_path / name, untrained(LABELS)) for name in ("whole", "cut"))
     learn(whole, photos, LearnConfig(cycles=CYCLES, save_every=1000))
-    command = [sys.executable, "-m", "device.learn_killed", str(cut), str(photos), str(CYCLES), str(KILLS), "1"]
-    paths = os.pathsep.join(["tests", *sys.path])
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths})
+    command = [sys.executable, "-m", "tests.device.learn_killed", str(cut), str(photos), str(CYCLES), str(KILLS), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     steps = [int(line.split()[0]) for line in done.stdout.splitlines()]
     assert len(steps) == KILLS + 1 and steps == sorted(steps) and 0 < steps[-1] < CYCLES, "nothing that was saved is lost"

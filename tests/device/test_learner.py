@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from device.c_head import CHead, library
-from device.packages import training_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
@@ -21,6 +19,8 @@ from nestling.device.learner import Learner, bfloat16
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.executorch.training_program import MOST, print_training_program
 from nestling.preprocess.image import ImagePreprocess
+from tests.device.c_head import CHead, library
+from tests.helpers.packages import training_program
 
 PREPROCESS = ImagePreprocess((12, 12), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
 SGD = Training(rate=0.5, momentum=0.9, decay=1e-3)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device.c_head import FLAGS, HERE, RUNTIME, CHead, address, library, new_head, parsed, random_embeddings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -22,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from nestling.device.build import HEAD_SOURCES
 from nestling.device.head_file import HeadFile, Training, from_bytes, inputs_of, to_bytes
+from tests.device.c_head import FLAGS, HERE, RUNTIME, CHead, address, library, new_head, parsed, random_embeddings
 
 SGD = Training(rate=0.2, momentum=0.9, decay=1e-3)
 ADAM = Training("adam", rate=0.01, momentum=0.9, decay=1e-3)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device.c_head import FLAGS, HERE, RUNTIME, new_head
 from numpy.typing import NDArray
 
 from nestling.device.build import HEAD_FILES
@@ -17,6 +16,7 @@ from nestling.device.head_file import HeadFile, Training, from_bytes, inputs_of,
 from nestling.device.order import order
 from nestling.formats.c import virtual
 from nestling.formats.c.machines import files, machine
+from tests.device.c_head import FLAGS, HERE, RUNTIME, new_head
 
 MACHINES = ("linux-arm64", "cortex-m4", "rv32imc")
 SGD = Training(rate=0.5, momentum=0.9, decay=1e-3, seed=7, batch=16)

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device.runner_oracle import Device, assert_close, assert_same_training, digest, known_of, learned_by_torch, share_right
-from device.runner_program import DEPTH, SANITIZED, built, network, new_head, photographs, run
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
@@ -26,6 +24,8 @@ from nestling.device.head_file import newest, save
 from nestling.device.head_format import Replay
 from nestling.graph import reference
 from nestling.preprocess.image import ImagePreprocess, load
+from tests.device.runner_oracle import Device, assert_close, assert_same_training, digest, known_of, learned_by_torch, share_right
+from tests.device.runner_program import DEPTH, SANITIZED, built, network, new_head, photographs, run
 
 LABELS = ("one", "three", "two")
 NEVER = ("-a", "2")

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device.c_head import c_order, library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy.stats import chi2
 
 from nestling.device.order import _mixed, order
+from tests.device.c_head import c_order, library
 
 SEEDS = st.integers(0, 2**64 - 1)
 EPOCHS = st.integers(0, 2**32 - 1)

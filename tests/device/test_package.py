@@ -17,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from device import ssh_server
-from device.ssh_server import Proxy
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -42,6 +40,8 @@ from nestling.formats.executorch import run as executorch_run
 from nestling.formats.format import Job, Printed
 from nestling.quantization.quantize import quantize, reference_embeddings
 from nestling.training.fit import FitConfig, fit
+from tests.device import ssh_server
+from tests.device.ssh_server import Proxy
 
 CLASSES = {"apple": (190, 60, 50), "lime": (110, 140, 60), "plum": (110, 70, 120)}
 RUNNABLE = {"net_runner", "eval_untrained.sh", "train.sh", "eval.sh"}

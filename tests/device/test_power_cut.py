@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from device.c_head import FLAGS, HERE, RUNTIME, new_head
-from device.learn_forks import stepped
 
 from nestling.device.build import HEAD_SOURCES
 from nestling.device.head_file import HeadFile, Training, from_bytes, newest, save, to_bytes
 from nestling.errors import NestlingError, UnusableFile
+from tests import ROOT
+from tests.device.c_head import FLAGS, HERE, RUNTIME, new_head
+from tests.device.learn_forks import stepped
 
 HEAD = new_head(60, 4, 6, Training(rate=0.3, seed=9, batch=5), replay=3)
 KILLS = 200
@@ -125,8 +126,8 @@ def test_a_python_learner_is_killed_at_two_hundred_moments(tmp_path: Path) -> No
     straight = HEAD
     for _ in range(steps):
         straight = stepped(straight)
-    command = [sys.executable, str(HERE / "learn_forks.py"), str(path), str(steps), str(EVERY), str(KILLS), "4"]
-    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.device.learn_forks", str(path), str(steps), str(EVERY), str(KILLS), "4"]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     found = [int(line.split(" ")[0]) for line in ran.stdout.splitlines()]
     assert found == sorted(found)  # no start finds less than the one before
     assert ran.stdout.count("taken: ") > 20

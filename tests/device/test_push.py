@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device import ssh_server
-from device.ssh_server import Proxy, Server
 
 from nestling.device import head_file, manifest
 from nestling.device.manifest import Manifest, PackedFile
@@ -23,6 +21,8 @@ from nestling.device.whose import signed
 from nestling.errors import NestlingError, NotTrusted, UnusableData, UnusableFile
 from nestling.graph.head import Head
 from nestling.preprocess.image import ImagePreprocess, to_plain
+from tests.device import ssh_server
+from tests.device.ssh_server import Proxy, Server
 
 PREPROCESS = ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
 SCRIPTS = {  # what a device would run; each says what it was given

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from device.packages import untrained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.device.head_format import HeadFile, from_bytes, to_bytes
 from nestling.device.replay import not_among, room, stored
 from nestling.errors import NestlingError
+from tests.helpers.packages import untrained
 
 LABELS = ("apple", "lime", "plum", "sky")
 

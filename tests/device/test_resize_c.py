@@ -7,21 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device.runner_program import Images, library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 from nestling.preprocess.image import ImagePreprocess, resize
+from tests.device.runner_program import CImage, Images, library
 
 CROPS = st.sampled_from((1.0, 0.875, 0.95, 0.05)) | st.floats(0.05, 1)
 SIDES = st.integers(8, 64)
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-class CImage(ctypes.Structure):
-    _fields_ = (("width", ctypes.c_uint32), ("height", ctypes.c_uint32), ("channels", ctypes.c_uint32), ("pixels", ctypes.c_void_p))
 
 
 class CTarget(ctypes.Structure):

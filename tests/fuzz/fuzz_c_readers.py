@@ -1,6 +1,6 @@
 """Damaged heads, images, split.csv files, folders and caches of embeddings, given to net_runner's C under sanitizers.
 
-    python tests/fuzz/fuzz_c_readers.py --seconds 300
+    python -m tests.fuzz.fuzz_c_readers --seconds 300
 
 Heads get their checksum made right again, so that what lies behind it is reached. Case number i of a seed is always the same
 damage: what is found is printed as a command that repeats it. Memory is limited to 1 GiB, what the sanitizers need included.
@@ -27,9 +27,10 @@ from PIL import Image
 from nestling.device.head_file import HeadFile, Training, made, to_bytes
 from nestling.device.replay import stored
 from nestling.preprocess.image import ImagePreprocess
+from tests import ROOT
 
 HERE = Path(__file__).parent
-RUNTIME = HERE.parents[1] / "nestling" / "device" / "runtime"
+RUNTIME = ROOT / "nestling" / "device" / "runtime"
 OTHERS = ("net_runner.c", "embedder_c.c", "main_learn.c")  # the first is compiled with another main, the second has a stand-in
 PARTS = sorted(file for file in RUNTIME.glob("*.c") if file.name not in OTHERS)
 FLAGS = ("-std=c99", "-g", "-O1", "-ffp-contract=off", "-fno-omit-frame-pointer", f"-I{RUNTIME}")
@@ -151,7 +152,7 @@ def watch(program: Path, folder: Path, seed: int, first: int, cases: int, second
             print(f"no case was reached: {problem}")
             return 1
         number = int.from_bytes(reached, "little")
-        print(f"case {number}: {problem}\nagain:  python {__file__} --seed {seed} --case {number}", flush=True)
+        print(f"case {number}: {problem}\nagain:  python -m tests.fuzz.fuzz_c_readers --seed {seed} --case {number}", flush=True)
         found, first = found + 1, number + 1
     return 1 if found else 0
 

@@ -1,6 +1,6 @@
 """Damaged files of every kind that nestling's Python reads, given to what reads them: only NestlingError may come out.
 
-    python tests/fuzz/fuzz_readers.py --seconds 300
+    python -m tests.fuzz.fuzz_readers --seconds 300
 
 The work is done in a process of its own, so that a crash is seen, with the address space limited to 1 GiB more than it begins with;
 a case that takes the process above 1 GiB of memory is a finding, too.
@@ -25,11 +25,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from damage import Rng, archive, as_text, damaged, damaged_arrays, damaged_json, odd_archive
-from seeds import bundle_files, json_files, list_files, small_graph, tensor_files, tflite_files, weighted
-
 from nestling import bundle as bundles
 from nestling import formats, outside
 from nestling.artifacts import manifest
@@ -46,6 +41,8 @@ from nestling.formats.tflite.read import read_tflite
 from nestling.graph import file as graph_file
 from nestling.models.weights import fill, read_state
 from nestling.training.loop_state import load_state
+from tests.helpers.damage import Rng, archive, as_text, damaged, damaged_arrays, damaged_json, odd_archive
+from tests.helpers.seeds import bundle_files, json_files, list_files, small_graph, tensor_files, tflite_files, weighted
 
 MEMORY = 2**30
 PATIENCE = 120  # seconds that one case may take, machine under load
@@ -236,7 +233,7 @@ def watch(options: argparse.Namespace, progress: Path) -> int:
     until, first, found = time.time() + options.seconds, 0, 0
     same = ["--seed", str(options.seed), *(["--own-seeds"] if options.own_seeds else [])]
     while time.time() < until:
-        command = [sys.executable, __file__, *same, "--worker", str(progress), str(first), str(until)]
+        command = [sys.executable, "-m", "tests.fuzz.fuzz_readers", *same, "--worker", str(progress), str(first), str(until)]
         try:
             left = max(until - time.time(), 0) + PATIENCE
             done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
@@ -247,7 +244,9 @@ def watch(options: argparse.Namespace, progress: Path) -> int:
         number = int.from_bytes(progress.read_bytes(), "little")
         if problem:
             found += 1
-            print(f"case {number}: {problem}\nagain:  python {__file__} {' '.join(same)} --case {number}", flush=True)
+            print(
+                f"case {number}: {problem}\nagain:  python -m tests.fuzz.fuzz_readers {' '.join(same)} --case {number}", flush=True
+            )
         else:
             counts = f"{said['read'] + said['refused']} cases, {said['read']} of them read"
             print(f"{counts}, up to number {number}; {said['peak'] / 2**20:.0f} MiB at most", flush=True)

@@ -4,12 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fuzz.fuzz_readers import Cases
+from tests import ROOT
+from tests.fuzz.fuzz_readers import Cases
 
 
 def test_damaged_files_give_errors_only() -> None:
-    script = Path(__file__).parent / "fuzz_readers.py"
-    done = subprocess.run([sys.executable, script, "--seconds", "20"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.fuzz.fuzz_readers", "--seconds", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -3,15 +3,14 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-from device.runner_program import compiler
+from tests import ROOT
+from tests.device.runner_program import compiler
 
 
 def test_damaged_files_are_refused_or_read_in_bounds() -> None:
-    script = Path(__file__).parent / "fuzz_c_readers.py"
-    command = [sys.executable, script, "--cases", "3000", "--compiler", compiler()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.fuzz.fuzz_c_readers", "--cases", "3000", "--compiler", compiler()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     cases, read, ran, _ = map(int, re.findall(r"\d+", done.stdout))

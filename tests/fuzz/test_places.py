@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz.damage import ODD, archive
-from fuzz.seeds import bundle_files, json_files, tensor_files
 
 from nestling import bundle as bundles
 from nestling import outside
@@ -19,6 +17,8 @@ from nestling.device import manifest as packages
 from nestling.errors import NestlingError
 from nestling.formats import about
 from nestling.training.loop_state import load_state
+from tests.helpers.damage import ODD, archive
+from tests.helpers.seeds import bundle_files, json_files, tensor_files
 
 Read = Callable[[bytes], object]
 

@@ -1,6 +1,6 @@
 """Writes the files that every later nestling has to read: one of each kind, small, and what they answered when they were written.
 
-    python tests/golden/write.py tests/golden/2026-11.tar.gz
+    python -m tests.golden.write tests/golden/2026-11.tar.gz
 
 Run once, by the nestling whose files are to be kept; never again under the same name.
 """
@@ -21,15 +21,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from graph.quantization_cases import Everything, captured, seeded
-from torch_networks import randomised
-
 from nestling.apart.runner import load
 from nestling.formats.tflite import printing as tflite
 from nestling.preprocess.image import ImagePreprocess, to_plain
 from nestling.preprocess.image import load as load_image
+from tests.helpers.quantization_cases import Everything, captured, seeded
+from tests.helpers.torch_networks import randomised
 
 SIDE = 16
 COLOURS = {"good": (200, 60, 40), "bad ü": (60, 180, 70)}

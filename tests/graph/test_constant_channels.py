@@ -8,9 +8,6 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from quantization_cases import Inverted, calibrated, captured, litert, noise, pictures, seeded, torch_float
-from strategies import graphs
-from test_properties import LONGER, valid
 from torch import nn
 
 from nestling.formats.tflite import printing as tflite
@@ -19,6 +16,8 @@ from nestling.graph import reference
 from nestling.graph.constant_channels import without_constant_channels
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import OUT_AXIS, Graph, same
+from tests.helpers.quantization_cases import Inverted, calibrated, captured, litert, noise, pictures, seeded, torch_float
+from tests.helpers.strategies import LONGER, graphs, valid
 
 SHUT, OPEN, LIFTED = 3, 5, 7  # channels of the expansion: never above 0; a positive constant; one that opens only at borders
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from graph.quantization_cases import Inverted, calibrated, captured, noise, pictures, seeded, torch_float
 from torch import nn
 
 from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Graph
 from nestling.models.graph_module import GraphModule
+from tests.helpers.quantization_cases import Inverted, calibrated, captured, noise, pictures, seeded, torch_float
 
 
 def _answers(graph: Graph) -> np.ndarray:

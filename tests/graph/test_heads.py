@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from quantization_cases import Inverted, calibrated, captured, litert, pictures, seeded, torch_float
 
 from nestling.errors import NestlingError
 from nestling.formats.tflite import printing as tflite
@@ -13,6 +12,7 @@ from nestling.formats.tflite import run as tflite_run
 from nestling.graph.ends import with_head, with_int8_head
 from nestling.graph.head import Head
 from nestling.graph.integers import Range
+from tests.helpers.quantization_cases import Inverted, calibrated, captured, litert, pictures, seeded, torch_float
 
 IMAGES = pictures(20)
 

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from quantization_cases import (
+from torch import nn
+
+from nestling.errors import NestlingError
+from nestling.graph import float_twin, reference, spec
+from nestling.graph.integers import QuantizeConfig, Range, quantized_bias, quantized_weight, with_integers
+from nestling.graph.ir import Graph, Node, Quant, Tensor, same
+from nestling.quantization.calibrate import choose_ranges
+from tests.helpers.quantization_cases import (
     SIDE,
     Everything,
     Inverted,
@@ -16,13 +23,6 @@ from quantization_cases import (
     small_timm,
     torch_float,
 )
-from torch import nn
-
-from nestling.errors import NestlingError
-from nestling.graph import float_twin, reference, spec
-from nestling.graph.integers import QuantizeConfig, Range, quantized_bias, quantized_weight, with_integers
-from nestling.graph.ir import Graph, Node, Quant, Tensor, same
-from nestling.quantization.calibrate import choose_ranges
 
 CALIBRATION, UNSEEN = pictures(48), pictures(24, seed=1)
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch_networks import NINE, SMALL, difference, image, network, randomised, torch_answer
 
 from nestling.graph import reference
 from nestling.graph.ir import Graph, Node, same
@@ -24,6 +23,7 @@ from nestling.graph.passes import (
 )
 from nestling.graph.spec import check
 from nestling.models.capture.capture import capture
+from tests.helpers.torch_networks import NINE, SMALL, difference, image, network, randomised, torch_answer
 
 
 def ops(graph: Graph) -> list[str]:

@@ -2,30 +2,15 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from strategies import STEPS, graphs, old_graphs
 
-from nestling.errors import UnusableFile
 from nestling.formats.tflite import printing as tflite
 from nestling.formats.tflite import run as tflite_run
 from nestling.formats.tflite.read import read_tflite
-from nestling.graph import ir, reference, spec
+from nestling.graph import ir, reference
 from nestling.graph.ir import Array, Graph
-
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-LONGER = settings(QUICK, max_examples=200)
-Case = tuple[Graph, Array]
-
-
-def valid(case: Case) -> Case:
-    """The strategies draw scales that spec.py refuses now and then: too small for what the kernels' integers hold."""
-    try:
-        spec.check(case[0])
-    except UnusableFile as error:
-        assume("too small" not in str(error))
-        raise
-    return case
+from tests.helpers.strategies import LONGER, QUICK, STEPS, Case, graphs, old_graphs, valid
 
 
 @pytest.mark.parametrize("op", STEPS)

@@ -10,7 +10,6 @@ import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from fuzz.seeds import small_graph
 
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.tflite import metadata as tflite_metadata
@@ -19,6 +18,7 @@ from nestling.formats.tflite.read import read_tflite
 from nestling.graph import ir, reference, spec, windows
 from nestling.graph.file import from_plain, to_plain
 from nestling.graph.ir import Array, Graph, Node, Tensor
+from tests.helpers.seeds import small_graph
 
 CODE = schema.BuiltinOperator
 MIB = 2**20

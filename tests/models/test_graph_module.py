@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_networks import NINE, difference, image, network, randomised, torch_answer
 
 from nestling.errors import UnsupportedOp
 from nestling.graph import reference
@@ -17,6 +16,7 @@ from nestling.graph.passes import prepare
 from nestling.graph.spec import check, output_shape
 from nestling.models.capture.capture import capture
 from nestling.models.graph_module import GraphModule, to_graph
+from tests.helpers.torch_networks import NINE, difference, image, network, randomised, torch_answer
 
 
 def answer(module: nn.Module, x: np.ndarray) -> np.ndarray:

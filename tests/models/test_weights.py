@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fuzz.damage import archive, overlapping, repeated
-from fuzz.seeds import weighted
 from safetensors.torch import save_file
 from torch import nn
 
@@ -22,6 +20,8 @@ from nestling.models.backbones import create
 from nestling.models.pth import MAKERS, Claim, tensors_of
 from nestling.models.weights import fill, network_in, read_state
 from nestling.outside import unzipped
+from tests.helpers.damage import archive, overlapping, repeated
+from tests.helpers.seeds import weighted
 
 SMALL = "test_efficientnet"
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from colour_photos import colour_photos
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -36,6 +35,7 @@ from nestling.training.samples import Samples, read_samples
 from nestling.training.session import Session
 from nestling.training.teacher import Answers, Teacher, asked, teacher_of, warn_of_seen
 from nestling.training.team import Team
+from tests.helpers.colour_photos import colour_photos
 
 QUICK = TrainingConfig(epochs=3, batch=8, rate=1e-3, variations=2)
 Floats = NDArray[np.float32]

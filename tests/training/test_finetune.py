@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_photos import colour_photos
 
 from nestling.artifacts.export import export
 from nestling.bundle import Bundle, Split, Step, Timm, Yardstick, load, save
@@ -24,6 +23,7 @@ from nestling.training.blocks import blocks_of
 from nestling.training.finetune import Taught, TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.session import Session
+from tests.helpers.colour_photos import colour_photos
 
 QUICK = TrainingConfig(epochs=2, batch=8, rate=1e-3, augment="light")
 

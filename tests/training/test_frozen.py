@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colour_photos import colour_photos
 from torch import nn
 
 from nestling.bundle import Bundle
@@ -29,6 +28,7 @@ from nestling.training.loop import LoopConfig, Task, train
 from nestling.training.samples import Samples
 from nestling.training.session import Session
 from nestling.training.team import Team
+from tests.helpers.colour_photos import colour_photos
 
 FAMILIES = ("mobilenetv2_035", "mobilenetv3_small_050", "tf_efficientnet_lite0", "resnet10t", "mobilenetv4_conv_small_035")
 SIDE = 32

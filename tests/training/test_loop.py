@@ -18,8 +18,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from training import tiny as program
-from training.tiny import CLASSES, PREPROCESS, samples, tiny
 
 from nestling.errors import NestlingError, UnusableFile
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
@@ -27,6 +25,9 @@ from nestling.training.loop import Batch, LoopConfig, Task, Trained, optimiser_o
 from nestling.training.loop_state import Epoch
 from nestling.training.samples import read_samples, shuffled
 from nestling.training.session import Session
+from tests import ROOT
+from tests.training import tiny as program
+from tests.training.tiny import CLASSES, PREPROCESS, samples, tiny
 
 PLAIN = LoopConfig(epochs=4, batch=8, rate=0.01, warmup=1.0)
 RICH = replace(PLAIN, mixing=Mixing(0.3, 0.3), smoothing=0.1, average=0.9)
@@ -350,11 +351,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(checkpoint: Pat
 
 def member(rank: int, size: int, port: int, *arguments: object) -> subprocess.Popen[str]:
     """One process of a team, with the environment that torchrun gives it."""
-    tests = Path(__file__).parents[1]
     own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    environment = os.environ | {name: str(value) for name, value in own.items()} | {"PYTHONPATH": str(tests)}
-    command = [sys.executable, program.__file__, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    environment = os.environ | {name: str(value) for name, value in own.items()}
+    command = [sys.executable, "-m", program.__name__, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
 
 
 def free_port() -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from graph.quantization_cases import Everything, Inverted, captured, pictures, seeded, torch_float
 
 from nestling.graph.passes import prepare
 from nestling.models.graph_module import GraphModule
 from nestling.training.norms import EPSILON, with_norms
+from tests.helpers.quantization_cases import Everything, Inverted, captured, pictures, seeded, torch_float
 
 
 def test_the_answers_stay_and_folding_brings_the_network_back() -> None:

@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colour_photos import colour_photos
-from graph.quantization_cases import Everything, Inverted, captured, pictures, seeded
-from training.small import SIDE, WIDTH, save_backbone
 
 from nestling.bundle import Bundle, Step, load, save
 from nestling.data.choose import part, training_data
@@ -36,6 +33,9 @@ from nestling.training.qat import Qat, QatConfig, distilling, qat
 from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.session import Session
 from nestling.training.zeros import is_sparse
+from tests.helpers.colour_photos import colour_photos
+from tests.helpers.quantization_cases import Everything, Inverted, captured, pictures, seeded
+from tests.helpers.small_backbone import SIDE, WIDTH, save_backbone
 
 QUICK = TrainingConfig(epochs=2, batch=9, rate=1e-3, augment="light")
 PLAIN = QuantizeConfig(bits_weights=4, calibration=20, equalize="off", bias_correction="off", range="minmax")

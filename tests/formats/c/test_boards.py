@@ -1,0 +1,96 @@
+"""Generated C on every virtual machine: each layer's bytes are the reference's, whatever the processor's kernels do inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from nestling.formats.c import virtual
+from nestling.formats.c.machines import Machine, machine
+from nestling.graph import reference
+from nestling.graph.ir import Graph
+from tests.helpers.networks import headed, imported, noise, printed
+from tests.helpers.quantization_cases import Everything, calibrated, captured, pictures, seeded, small_timm
+
+Shared = Callable[[str], Path]
+BOARDS = ("linux-arm64", "cortex-m4", "cortex-m7", "cortex-m55", "rv32imc")
+IMPORTED = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite")
+BACKBONES = (("mobilenetv2_050", 96), ("mobilenetv3_small_050", 96), ("mobilenetv4_conv_small", 96))
+
+
+def tools(name: str) -> Machine:
+    """The machine; the test is skipped, naming the packages, where its tools are missing."""
+    found = machine(name)
+    if missing := virtual.toolchain_missing(found):
+        pytest.skip(missing)
+    return found
+
+
+def assert_answers_are_the_reference(graph: Graph, board: str, folder: Path) -> None:
+    image = noise(graph, 1)[0]
+    ran = virtual.run(printed(graph, folder, board), tools(board), image, trace=True)
+    expected = dict(reference.activations(graph, image[None]))
+    seen = 0
+    for layer, answer in zip(ran.layers, ran.trace, strict=True):
+        if expected[layer.name].dtype == np.int8:
+            assert answer == expected[layer.name].tobytes(), layer.name
+            seen += 1
+    assert seen >= len(ran.layers) - 1
+    logits = expected[graph.outputs[0]].reshape(-1)
+    assert_allclose(ran.logits, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_network_with_every_operation(board: str, tmp_path: Path) -> None:
+    tools(board)
+    graph = headed(calibrated(captured(seeded(Everything)), pictures(4))[0])
+    assert_answers_are_the_reference(graph, board, tmp_path / "c")
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("name", IMPORTED)
+def test_imported_networks(name: str, board: str, shared_data: Shared, tmp_path: Path) -> None:
+    tools(board)
+    assert_answers_are_the_reference(imported(shared_data(name)), board, tmp_path / "c")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize(("name", "side"), BACKBONES)
+def test_backbones(name: str, side: int, board: str, tmp_path: Path) -> None:
+    tools(board)
+    graph = headed(calibrated(captured(small_timm(name), side), pictures(4, side))[0])
+    assert_answers_are_the_reference(graph, board, tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "board", "millions", "arena"),
+    [
+        ("vww_96_int8.tflite", "cortex-m4", 40, 57_500),
+        ("vww_96_int8.tflite", "rv32imc", 45, 57_500),
+        ("resnet8_cifar10_int8.tflite", "cortex-m4", 50, 52_000),
+        ("resnet8_cifar10_int8.tflite", "rv32imc", 55, 52_000),
+    ],
+)
+def test_it_costs_no_more_than_was_promised(
+    name: str, board: str, millions: int, arena: int, shared_data: Shared, tmp_path: Path
+) -> None:
+    """Instructions an image, which QEMU counts exactly; RAM; stack; flash beside the weights."""
+    graph = imported(shared_data(name))
+    folder = printed(graph, tmp_path / "c", board)
+    ran = virtual.run(folder, tools(board), noise(graph, 1)[0])
+    assert sum(layer.instructions or 0 for layer in ran.layers) <= millions * 1e6
+    assert _arena(folder) <= arena
+    assert ran.stack is not None and ran.stack < 2048
+    weights = sum(int(np.prod(graph.tensors[node.inputs[1]].shape)) for node in graph.nodes if len(node.inputs) == 3)
+    assert ran.code is not None and ran.constants is not None
+    assert ran.code + ran.constants <= 1.1 * weights + 24 * 1024
+
+
+def _arena(folder: Path) -> int:
+    header = (folder / "nestling_model.h").read_text()
+    return int(header.split("#define NESTLING_ARENA_BYTES ")[1].split()[0])
