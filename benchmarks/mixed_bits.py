@@ -22,7 +22,7 @@ from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Item
 from nestling.data.images import images_of
-from nestling.embedding.cache import Engine, Features, embed
+from nestling.embedding.cache import Embedder, Features, embed
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.of_integers import integer_engine
 from nestling.graph.head import Head
@@ -41,7 +41,7 @@ def top1(head: Head | None, features: Features) -> float:
     return 100 * float((logits.argmax(1) == np.array([item.label for item in features.items])).mean())
 
 
-def judged(bundle: Bundle, engine: Engine, items: tuple[Item, ...]) -> float:
+def judged(bundle: Bundle, engine: Embedder, items: tuple[Item, ...]) -> float:
     return top1(bundle.head, embed(items, bundle.preprocess, engine))
 
 

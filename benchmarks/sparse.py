@@ -19,7 +19,7 @@ from photographs import folder
 
 from nestling import bundle as bundles
 from nestling.cli import show
-from nestling.compress.measure import RUNTIME, Compared, Packed, compare, packed, unfolded_graph
+from nestling.compress.measure import RUNTIME, Compared, Packed, compare_costs, packed, unfolded_graph
 from nestling.compress.prune import SparseConfig, sparsify
 from nestling.data.choose import training_data
 from nestling.processor import processor
@@ -58,7 +58,7 @@ def main() -> None:
                 options.keep.mkdir(parents=True, exist_ok=True)
                 bundles.save(made, options.keep / f"{method}.nest")
             graph = unfolded_graph(made)
-            compared = compare(old, dense_graph, made, graph, training_data(old, data), refit=False)
+            compared = compare_costs(old, dense_graph, made, graph, training_data(old, data), refit=False)
             if place == 0:
                 print(f"{HEADINGS}\n|---|{'---:|' * (HEADINGS.count('|') - 2)}")
                 print(_row("before", compared, dense, dense, after=False))

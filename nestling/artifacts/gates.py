@@ -28,7 +28,7 @@ from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Graph
 from nestling.processor import processor
 from nestling.quantization.simulate import simulated
-from nestling.scores.agree import compare, rms
+from nestling.scores.agree import agreement, rms
 
 Logits = NDArray[np.float32]
 
@@ -73,7 +73,7 @@ def judge(
     if graph is not None:
         problems += form.wrong(printed, graph, expected.images, runner)
     answers, ms = _timed(runner, expected.images, form, bundle)
-    found = compare(expected.answers, answers)
+    found = agreement(expected.answers, answers)
     if found.max_relative_difference > MOST_DIFFERENCE.get(precision, np.inf):
         problems.append(
             f"the largest logit difference to the network it was printed from is {found.max_relative_difference:.2e} relative, "

@@ -154,7 +154,7 @@ def _tell_structured(pruned: Pruned, tuned: Taught | None) -> None:
 
 def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: Any, resume: bool, json: bool) -> None:
     from nestling import bundle as bundles
-    from nestling.compress.measure import RUNTIME, compare, packed, unfolded_graph
+    from nestling.compress.measure import RUNTIME, compare_costs, packed, unfolded_graph
     from nestling.compress.prune import sparsify
     from nestling.data.choose import training_data
 
@@ -173,7 +173,7 @@ def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: 
     with show.bars("capturing", 1) as advance:
         graphs = unfolded_graph(old), unfolded_graph(new)
         advance(1)
-    compared = compare(old, graphs[0], new, graphs[1], dataset, show.bars, refit=False)
+    compared = compare_costs(old, graphs[0], new, graphs[1], dataset, show.bars, refit=False)
     with show.bars("packing", 1) as advance:
         sizes = packed(graphs[0]), packed(graphs[1])
         advance(1)

@@ -110,7 +110,7 @@ class Compared:
         }
 
 
-def compare(
+def compare_costs(
     old: Bundle,
     old_graph: Graph,
     new: Bundle,

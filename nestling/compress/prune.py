@@ -19,7 +19,7 @@ import torch
 
 from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import Batch, Importance, Thinned, thinned, total_macs
-from nestling.compress.measure import RUNTIME, Measured, compare, in_turns, no_gain, photographs, unfolded_graph
+from nestling.compress.measure import RUNTIME, Measured, compare_costs, in_turns, no_gain, photographs, unfolded_graph
 from nestling.compress.sparse import Ranking, growing, prunable, ramp_of
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
@@ -114,7 +114,7 @@ def prune(bundle: Bundle, data: Path | None = None, config: PruneConfig | None =
     made = replace(bundle, architecture=settled, arrays={}, head=thin.head, graph=None, yardstick=None)
     pruned = perf_counter()
 
-    compared = compare(bundle, graph, made, settled, dataset, progress)
+    compared = compare_costs(bundle, graph, made, settled, dataset, progress)
     step = Step("prune", {"method": "structured"} | asdict(config), fingerprint(dataset), compared.metrics())
     return Pruned(
         replace(compared.bundle, lineage=(*bundle.lineage, step)),

@@ -20,7 +20,7 @@ from torch import nn
 from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import total_macs
 from nestling.compress.images import Images
-from nestling.compress.measure import RUNTIME, Measured, compare, learned, no_gain, photographs, unfolded_graph
+from nestling.compress.measure import RUNTIME, Measured, compare_costs, learned, no_gain, photographs, unfolded_graph
 from nestling.compress.subnets import Limit, Subnet, captured, find, require_modelopt
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Item, LeftOut, fingerprint
@@ -112,7 +112,7 @@ def search(bundle: Bundle, data: Path | None = None, config: SearchConfig | None
     searched = perf_counter() - start
 
     made = replace(bundle, architecture=subnet.graph, arrays={}, head=subnet.head, graph=None, yardstick=None)
-    compared = compare(bundle, graph, made, subnet.graph, dataset, progress)
+    compared = compare_costs(bundle, graph, made, subnet.graph, dataset, progress)
     metrics = compared.metrics() | {"candidates": found.tried}
     step = Step("search", {"method": "fastnas"} | asdict(config), fingerprint(dataset), metrics)
     untouched = [name for name, (width, whole) in found.widths.items() if width == whole]

@@ -21,7 +21,7 @@ from nestling.embedding.engine import Engine, Image, Vector
 from nestling.errors import UnusableFile
 from nestling.formats.executorch import run as executorch_run
 from nestling.formats.executorch.format import FEATURES
-from nestling.formats.executorch.run import Program
+from nestling.formats.executorch.run import ExecutorchRunner
 from nestling.outside import content
 from nestling.progress import Progress
 
@@ -31,11 +31,11 @@ AGAIN = "pack the package again:  nestling pack my8.nest --for linux -o pkg/"
 
 @dataclass(frozen=True, eq=False)
 class CheckedFeatures:
-    """A package's loaded features.pte, whose SHA-256 was the manifest's: a Program, or an ApartRunner."""
+    """A package's loaded features.pte, whose SHA-256 was the manifest's: an ExecutorchRunner, or an ApartRunner."""
 
     path: Path
     sha256: str
-    program: Program | ApartRunner
+    program: ExecutorchRunner | ApartRunner
 
     def require_unchanged(self) -> None:
         """Raises UnusableFile where the file is another one by now."""

@@ -39,7 +39,7 @@ VIEWS: Mapping[str, Callable[[Image], Image]] = {
 }
 
 
-class Engine(Protocol):
+class Embedder(Protocol):
     """What turns images into embeddings. name: whatever else the numbers depend on (runtime, version, weights). width: D."""
 
     @property
@@ -70,7 +70,7 @@ class Features:
 def embed(
     items: Sequence[Item],
     preprocess: Preprocess,
-    engine: Engine,
+    engine: Embedder,
     views: Sequence[str] = ("as-is",),
     progress: Progress = silent,
     cache: Path | None = None,

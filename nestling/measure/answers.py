@@ -24,7 +24,7 @@ from nestling.formats.about import About
 from nestling.formats.runner import Runner
 from nestling.preprocess.image import load as load_image
 from nestling.progress import Progress, silent
-from nestling.scores.agree import Agreement, compare
+from nestling.scores.agree import Agreement, agreement
 from nestling.scores.evaluate import Evaluation, judge, softmax
 
 CHUNK = 64  # images held at once
@@ -76,7 +76,7 @@ def agree(a: Path, b: Path, data: Path, progress: Progress = silent, trust: bool
     split = known_split(first, dataset) or known_split(second, dataset)
     chosen = for_evaluation(dataset, split)
     _, logits, _ = answers([first, second], chosen.items, progress)
-    return compare(logits[0], logits[1]), chosen
+    return agreement(logits[0], logits[1]), chosen
 
 
 def predict(

@@ -28,7 +28,7 @@ class Counted:
     file: str
     machine: str
     title: str
-    layers: tuple[virtual.Layer, ...]
+    layers: tuple[virtual.LayerCount, ...]
     instructions: int | None
     macs: int
     arena: int | None

@@ -19,7 +19,7 @@ from nestling.progress import Progress, silent
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerRow:
     """shape: of its output. macs: 0 where it multiplies nothing. ms, instructions: None where the runtime does not tell."""
 
     name: str
@@ -36,7 +36,7 @@ class LayerTable:
 
     file: str
     runtime: str
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerRow, ...]
     note: str = ""
 
     @property
@@ -75,8 +75,8 @@ def _job(bundle: Path) -> Job:
     return Job(bundles.load(bundle), ExportConfig())
 
 
-def _layer(time: LayerTime, graph: Graph) -> Layer:
+def _layer(time: LayerTime, graph: Graph) -> LayerRow:
     node = graph.producer(time.name)
     if node is None:
-        return Layer(time.name, time.kind, (), 0, time.ms)
-    return Layer(node.source or node.name, time.kind, graph.tensors[node.name].shape, macs(node, graph), time.ms)
+        return LayerRow(time.name, time.kind, (), 0, time.ms)
+    return LayerRow(node.source or node.name, time.kind, graph.tensors[node.name].shape, macs(node, graph), time.ms)

@@ -37,7 +37,7 @@ Ask = Callable[[Sequence[Array]], Mapping[str, Array]]
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class Activation:
     """An activation. op: "input" for the image; scale, zero_point: None for floats and for the image."""
 
     name: str
@@ -75,7 +75,7 @@ class Comparison:
     differing: tuple[Difference, ...]
 
 
-def trace(bundle: Bundle, image: Path) -> tuple[Layer, ...]:
+def trace(bundle: Bundle, image: Path) -> tuple[Activation, ...]:
     """The reference's activations for one image file, the image itself first, in running order; the head's behind the graph's.
 
     A bundle that is not quantised is traced in float. Raises UnusableData for a file that can't be read.
@@ -93,13 +93,13 @@ def network(bundle: Bundle) -> Graph:
     return graph if bundle.head is None else with_head(graph, bundle.head)
 
 
-def traced(graph: Graph, image: Array) -> tuple[Layer, ...]:
+def traced(graph: Graph, image: Array) -> tuple[Activation, ...]:
     """As trace, for an image uint8 [H, W, C] of the graph's size."""
     nodes = {node.name: node for node in graph.nodes}
     return tuple(
-        Layer(name, nodes[name].op, nodes[name].source, graph.tensors[name], values)
+        Activation(name, nodes[name].op, nodes[name].source, graph.tensors[name], values)
         if name in nodes
-        else Layer(name, "input", "", graph.tensors[name], values)
+        else Activation(name, "input", "", graph.tensors[name], values)
         for name, values in reference.activations(graph, image[None])
     )
 
@@ -107,13 +107,13 @@ def traced(graph: Graph, image: Array) -> tuple[Layer, ...]:
 # ---- on disk -------------------------------------------------------------------------------------------------------------------
 
 
-def write(layers: Sequence[Layer], folder: Path) -> None:
+def write(layers: Sequence[Activation], folder: Path) -> None:
     """Put the trace in place of an older one, whole or not at all. Raises UnusableData where the folder holds anything else."""
     _require_replaceable(folder)
     replace_folder(folder, _files(layers))
 
 
-def _files(layers: Sequence[Layer]) -> Iterator[tuple[str, bytes]]:
+def _files(layers: Sequence[Activation]) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every file, the index last."""
     digits = max(3, len(str(len(layers))))
     index = []
@@ -140,7 +140,7 @@ def _require_replaceable(folder: Path) -> None:
 # ---- beside another's answers --------------------------------------------------------------------------------------------------
 
 
-def against(layers: Sequence[Layer], model: bytes, file: str, ask: Ask | None = None) -> Comparison:
+def against(layers: Sequence[Activation], model: bytes, file: str, ask: Ask | None = None) -> Comparison:
     """The trace beside what LiteRT's reference kernels answer, in a .tflite file, to the same image.
 
     ask: the file's inputs -> its activations by name; None for LiteRT in this process.
@@ -160,14 +160,14 @@ def against(layers: Sequence[Layer], model: bytes, file: str, ask: Ask | None = 
     return _compared(layers, once, {tensor.name for tensor in described.tensors if _is_old(tensor)}, file)
 
 
-def against_file(layers: Sequence[Layer], path: Path) -> Comparison:
+def against_file(layers: Sequence[Activation], path: Path) -> Comparison:
     """As against, of a file on disk, with LiteRT in a process of its own. Raises OSError where it can't be read."""
     from nestling.apart import runner
 
     return against(layers, path.read_bytes(), str(path), lambda inputs: runner.activations(path, inputs))
 
 
-def against_c(layers: Sequence[Layer], folder: Path, trust: bool = False) -> Comparison:
+def against_c(layers: Sequence[Activation], folder: Path, trust: bool = False) -> Comparison:
     """The trace beside what a folder of C, compiled for this computer, answers to the same image.
 
     trust: whoever wrote the folder. Raises as `against`; NotTrusted.
@@ -178,7 +178,7 @@ def against_c(layers: Sequence[Layer], folder: Path, trust: bool = False) -> Com
     return _compared(layers, found, set(), str(folder))
 
 
-def _compared(layers: Sequence[Layer], found: Mapping[str, Array], old: Container[str], file: str) -> Comparison:
+def _compared(layers: Sequence[Activation], found: Mapping[str, Array], old: Container[str], file: str) -> Comparison:
     """old: names of tensors that `found` holds as uint8."""
     common = [layer for layer in layers if layer.name in found and layer.op != "input"]
     if not common:
@@ -188,7 +188,7 @@ def _compared(layers: Sequence[Layer], found: Mapping[str, Array], old: Containe
     return Comparison(tuple(layer.name for layer in common), tuple(difference for _, difference in pairs if difference))
 
 
-def _feed(layers: Sequence[Layer], wanted: FileTensor, file: str) -> Array:
+def _feed(layers: Sequence[Activation], wanted: FileTensor, file: str) -> Array:
     """The file's input: our tensor of its name; else the image's bytes, or what the network's table makes of them."""
     by_name = {layer.name: layer for layer in layers}
     table = next((layer for layer in layers if layer.op == "table"), None)
@@ -202,7 +202,7 @@ def _feed(layers: Sequence[Layer], wanted: FileTensor, file: str) -> Array:
     raise NestlingError(f"{file} takes {wanted.type_name} {list(wanted.shape)}, which this network has nothing for.")
 
 
-def _difference(layer: Layer, theirs: Array, old: bool, tolerance: float) -> Difference | None:
+def _difference(layer: Activation, theirs: Array, old: bool, tolerance: float) -> Difference | None:
     """None where the two are the same."""
     ours = layer.values
     if ours.size != theirs.size:
@@ -230,7 +230,7 @@ def _as_signed(values: Array, old: bool) -> Array:
     return (np.asarray(values, np.uint8) ^ np.uint8(128)).view(np.int8) if old and values.dtype == np.uint8 else values
 
 
-def _real(layer: Layer, values: Array) -> NDArray[np.float64]:
+def _real(layer: Activation, values: Array) -> NDArray[np.float64]:
     """Real numbers, float64; integers by our scale."""
     wide = values.astype(np.float64)
     if values.dtype == np.float32 or layer.scale is None or layer.zero_point is None:

@@ -27,7 +27,7 @@ from nestling.formats.format import INTEGERS
 from nestling.measure.answers import answers
 from nestling.measure.bench import Timing, bench
 from nestling.measure.counted import counted, machine_of
-from nestling.measure.layers import Layer, LayerTable, layer_tables
+from nestling.measure.layers import LayerRow, LayerTable, layer_tables
 from nestling.pages.page import Example, Page, Row, render
 from nestling.pages.words import fewer
 from nestling.preprocess.pictures import Reading, read_image
@@ -35,7 +35,7 @@ from nestling.processor import processor, versions
 from nestling.progress import Progress, silent
 from nestling.quantization.explain import LayerCost, explain
 from nestling.quantization.quantize import float_network
-from nestling.scores.agree import compare
+from nestling.scores.agree import agreement
 from nestling.scores.evaluate import judge, softmax
 
 EXPLAINED = 16  # images; the answer is which layers matter, not how much to a decimal
@@ -132,7 +132,7 @@ def _row(
 ) -> Row:
     answered = items[: len(own)]
     evaluation = judge(own, labels_of(answered), [item.path for item in answered], labels)
-    found = compare(floats[: len(own)], own)
+    found = agreement(floats[: len(own)], own)
     artifact = network.artifact
     return Row(
         file=network.path.name,
@@ -164,7 +164,7 @@ def _boards(folders: Sequence[Path], data: Path | None, progress: Progress, trus
             notes.append(f"{folder.name} was not run: {error.message}")
             continue
         layers = tuple(
-            Layer(layer.name, layer.kind, (1, *layer.shape), layer.macs, None, layer.instructions) for layer in one.layers
+            LayerRow(layer.name, layer.kind, (1, *layer.shape), layer.macs, None, layer.instructions) for layer in one.layers
         )
         sizes = f"arena {one.arena or 0:,} bytes, flash {one.flash or 0:,}, stack {one.stack or 0:,}"
         total = f"{one.instructions or 0:,} instructions in all; {one.note}; {sizes}"

@@ -24,7 +24,7 @@ class Agreement:
     max_relative_difference: float
 
 
-def compare(a: NDArray[np.float32], b: NDArray[np.float32]) -> Agreement:
+def agreement(a: NDArray[np.float32], b: NDArray[np.float32]) -> Agreement:
     """a, b: logits float32 [N, classes] of the same images in the same order; a is the one to be equalled."""
     difference = np.abs(a.astype(np.float64) - b)
     size = float(np.median(np.abs(a).max(axis=1, initial=0.0))) if len(a) else 1.0

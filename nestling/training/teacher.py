@@ -24,7 +24,7 @@ from nestling.bundle import Bundle
 from nestling.bundle import load as load_bundle
 from nestling.data.choose import part
 from nestling.data.folders import Dataset, labels_of
-from nestling.embedding.cache import Engine, default_cache, embed
+from nestling.embedding.cache import Embedder, default_cache, embed
 from nestling.embedding.of_bundle import bundle_engine, engine_for
 from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import refitted, training_views
@@ -54,7 +54,7 @@ class Teacher:
     """
 
     preprocess: Preprocess
-    engine: Engine
+    engine: Embedder
     head: Head | None
     order: NDArray[np.int64]
 
@@ -120,7 +120,7 @@ def teacher_of(bundle: Bundle, labels: tuple[str, ...], count: int) -> Teacher:
     return Teacher(bundle.preprocess, _engine(bundle, count), bundle.head, order)
 
 
-def _engine(bundle: Bundle, count: int) -> Engine:
+def _engine(bundle: Bundle, count: int) -> Embedder:
     if bundle.architecture is not None and bundle.head is not None:
         return bundle_engine(bundle, count)
     if isinstance(bundle.architecture, Graph):  # one that keeps its own end: up to the softmax

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from nestling.bundle import Step
-from nestling.measure.layers import Layer, LayerTable
+from nestling.measure.layers import LayerRow, LayerTable
 from nestling.pages.page import Example, Page, Row
 from nestling.quantization.explain import LayerCost
 from nestling.scores.evaluate import Evaluation, PerClass, wilson
@@ -91,7 +91,7 @@ def nasty() -> Page:
         )
         for i in range(14)
     )  # fmt: skip
-    layers = tuple(Layer(f"{ODD[i % 8]}.{i}", "depthwise_conv2d", (1, 112, 112, 96 + i), i * 10**6, None) for i in range(60))
+    layers = tuple(LayerRow(f"{ODD[i % 8]}.{i}", "depthwise_conv2d", (1, 112, 112, 96 + i), i * 10**6, None) for i in range(60))
     return Page(
         title=f"{ODD[0]} {LONG}",
         rows=rows,
@@ -157,8 +157,8 @@ def _layer_table(file: str, count: int, slowness: float) -> LayerTable:
         side, channels = 112 >> (i // 11), 16 << (i // 11)
         macs = int(side * side * channels * (9 if i % 3 == 1 else 4 * channels) * random.uniform(0.6, 1.2))
         ms = round(slowness * (macs / 28e9 * 1e3 * (4.0 if i % 3 == 1 else 1.0) + 0.01), 4)
-        layers.append(Layer(f"blocks.{i // 9}.{i // 3 % 3}.{names[i % 3]}", kinds[i % 3], (1, side, side, channels), macs, ms))
-    return LayerTable(file, "LiteRT", (*layers, Layer("mean", "mean", (1, 1280), 0, 0.012)))
+        layers.append(LayerRow(f"blocks.{i // 9}.{i // 3 % 3}.{names[i % 3]}", kinds[i % 3], (1, side, side, channels), macs, ms))
+    return LayerTable(file, "LiteRT", (*layers, LayerRow("mean", "mean", (1, 1280), 0, 0.012)))
 
 
 def _costs(count: int) -> tuple[LayerCost, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from nestling.scores.agree import compare
+from nestling.scores.agree import agreement
 from nestling.scores.doubts import of_answers, of_classes, one_answer
 from nestling.scores.evaluate import Evaluation, judge, wilson
 
@@ -98,7 +98,7 @@ def test_one_answer_for_everything() -> None:
 def test_differences_between_logits() -> None:
     a = np.array([[10, 0], [0, 1]], np.float32)
     b = np.array([[10, 0.1], [2, 1]], np.float32)
-    result = compare(a, b)
+    result = agreement(a, b)
     assert result.agreement == 0.5 and result.max_logit_difference == 2
     assert result.rms_logit_difference == pytest.approx(np.sqrt((0.1**2 + 2**2) / 4))
     assert result.max_relative_difference == pytest.approx(2 / 5.5)  # the images' largest logits are 10 and 1

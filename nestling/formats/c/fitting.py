@@ -12,7 +12,7 @@ from nestling.formats.c import emit
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.plan import Plan
-from nestling.formats.c.plan.report import Verdict, fits
+from nestling.formats.c.plan.report import Fit, fits
 from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.ir import Graph
 
@@ -35,7 +35,7 @@ def needs(graph: Graph, machine: Machine) -> Needs:
     return Needs(emit.arranged(program, machine), constants)
 
 
-def verdict(found: Needs, ram: int, flash: int) -> Verdict:
+def verdict(found: Needs, ram: int, flash: int) -> Fit:
     """ram, flash: bytes."""
     return fits(found.plan, found.constants, CODE, ram, flash)
 

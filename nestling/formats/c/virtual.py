@@ -49,7 +49,7 @@ NOTES: Mapping[Counts, str] = {
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCount:
     """A call of a kernel. shape: (height, width, channels) of its output. instructions, milliseconds: None where not measured."""
 
     name: str
@@ -81,7 +81,7 @@ class Ran:
     """
 
     machine: str
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCount, ...]
     embedding: NDArray[np.int8]
     logits: NDArray[np.float32]
     trace: tuple[bytes, ...]
@@ -283,10 +283,10 @@ def _calibration(said: Mapping[str, int]) -> Calibration:
     return Calibration(said["instructions"], round(said["ticks"] * tick), float(tick))
 
 
-def _layer(line: Mapping[str, Any], machine: Machine, calibration: Calibration | None, reading: int) -> Layer:
+def _layer(line: Mapping[str, Any], machine: Machine, calibration: Calibration | None, reading: int) -> LayerCount:
     """reading: ticks that it takes to read the timer."""
     ticks = max(0, median(line["ticks"]) - reading)
-    return Layer(
+    return LayerCount(
         line["name"],
         line["kind"],
         (line["height"], line["width"], line["channels"]),

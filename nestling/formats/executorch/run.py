@@ -24,7 +24,7 @@ from nestling.preprocess.image import Preprocess
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class ExecutorchRunner:
     """A loaded .pte. One output: logits or, where its about says so, the embedding."""
 
     name: str
@@ -88,7 +88,7 @@ def import_runtime(module: str = "executorch.runtime") -> None:
             del sys.modules[name]
 
 
-def load(path: Path, threads: int | None = None) -> Program:
+def load(path: Path, threads: int | None = None) -> ExecutorchRunner:
     """Load a .pte that nestling printed. threads: for the whole process; None leaves ExecuTorch's choice.
 
     Raises UnusableFile, naming the file, for a damaged program or one that is not ours.
@@ -96,7 +96,7 @@ def load(path: Path, threads: int | None = None) -> Program:
     return load_bytes(outside.content(path), path.name, threads)
 
 
-def load_bytes(content: bytes, name: str, threads: int | None = None) -> Program:
+def load_bytes(content: bytes, name: str, threads: int | None = None) -> ExecutorchRunner:
     """As load, from memory."""
     if content[4:8] not in (b"ET12", b"eh00"):
         raise UnusableFile(f"{name} is not an ExecuTorch program.", "make one:  nestling export my.nest --to pte")
@@ -117,7 +117,7 @@ def load_bytes(content: bytes, name: str, threads: int | None = None) -> Program
             raise UnusableFile(f"{name} is not a whole ExecuTorch program ({_first_line(error)}).", "export it again") from error
     about = from_json(said, name)
     require_labels(about, math.prod(method.metadata.output_tensor_meta(0).sizes()), name)
-    return Program(name, about, method, hashlib.sha256(content).hexdigest()[:16], (program, content))
+    return ExecutorchRunner(name, about, method, hashlib.sha256(content).hexdigest()[:16], (program, content))
 
 
 def _first_line(error: Exception) -> str:

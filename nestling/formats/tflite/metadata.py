@@ -49,7 +49,7 @@ MIN_PARSER_VERSION = "1.0.0"
 
 
 @dataclass(frozen=True)
-class About:
+class FileAbout:
     """What a file says about itself. labels: (), preprocess: None and learned_from: {} where it says nothing."""
 
     labels: tuple[str, ...]
@@ -118,7 +118,7 @@ def _name(entry: Any) -> str | None:
     return bytes(entry._tab.Bytes[start : start + entry._tab.VectorLen(place)]).decode()
 
 
-def about(model: bytes, file: str) -> About:
+def about(model: bytes, file: str) -> FileAbout:
     """Labels and preprocessing of a file: from our entry, else from the standard's labels.txt, else nothing.
 
     Raises UnusableFile, naming `file`, where these are damaged.
@@ -126,7 +126,7 @@ def about(model: bytes, file: str) -> About:
     try:
         ours = read_entries(model).get(OURS)
         if ours is None:
-            return About(_labels_file(model), None, {})
+            return FileAbout(_labels_file(model), None, {})
     except ValueError as error:
         raise UnusableFile(f"{file} is damaged: {error}.", AGAIN) from error
     entry = f"{file}: its entry {OURS!r}"
@@ -136,7 +136,7 @@ def about(model: bytes, file: str) -> About:
     learned = record.record("learned_from")
     origin = {"seed": learned.optional("seed", learned.seed), "data": learned.optional("data", learned.text, "")}
     preprocess = record.get("preprocess", (dict, type(None)))
-    return About(record.names("labels", MOST_LABELS), preprocess, learned.plain | origin)
+    return FileAbout(record.names("labels", MOST_LABELS), preprocess, learned.plain | origin)
 
 
 def exact_table(model: bytes, table: str, arithmetic: Float32s) -> Float32s:

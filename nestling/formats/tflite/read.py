@@ -14,7 +14,7 @@ import numpy as np
 from nestling.errors import UnusableFile
 from nestling.formats.tflite import metadata
 from nestling.formats.tflite.file import FileModel, parse
-from nestling.formats.tflite.read_builder import Builder, Lookup
+from nestling.formats.tflite.read_builder import FileBuilder, Lookup
 from nestling.formats.tflite.read_constants import FOLDS
 from nestling.formats.tflite.read_operators import READERS
 from nestling.graph import spec
@@ -52,7 +52,7 @@ def read_tflite(source: bytes | Path, where: str = "", pixels: Array | None = No
 
 def _graph(model: FileModel, where: str, data: bytes, pixels: Array | None) -> Graph:
     """The operators one after the other; not yet checked."""
-    b = Builder(model, where, data)
+    b = FileBuilder(model, where, data)
     inputs = tuple(b.input(index, pixels) for index in model.inputs)
     for b.op in model.ops:
         if not b.op.outputs or b.op.outputs[0] in b.values:
@@ -64,7 +64,7 @@ def _graph(model: FileModel, where: str, data: bytes, pixels: Array | None) -> G
     return Graph({name: tensor for name, tensor in b.tensors.items() if name in used}, tuple(b.nodes), inputs, outputs)
 
 
-def _folded(b: Builder) -> bool:
+def _folded(b: FileBuilder) -> bool:
     """Compute an operator of constants, whose values alone go on. Whether it was one."""
     known = [b.values.get(index) for index in b.op.inputs]
     out = b.op.outputs[0]
@@ -79,5 +79,5 @@ def _folded(b: Builder) -> bool:
     return True
 
 
-def _unknown(b: Builder) -> None:
+def _unknown(b: FileBuilder) -> None:
     b.refuse("the Graph holds no such operator")

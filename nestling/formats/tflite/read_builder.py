@@ -47,7 +47,7 @@ class Padded:
 Value = str | Array | Lookup | Padded  # a Graph tensor's name; a constant of the file; the two above
 
 
-class Builder:
+class FileBuilder:
     """Collects tensors and nodes while the operators of a file are gone through in order.
 
     values: what stands behind a tensor index of the file once it is known; constants enter the Graph when a node reads them.

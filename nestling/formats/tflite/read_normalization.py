@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from nestling.errors import UnusableFile
-from nestling.formats.tflite.read_builder import Builder, Lookup
+from nestling.formats.tflite.read_builder import FileBuilder, Lookup
 from nestling.graph import ir
 from nestling.graph.fixed_point import round_half_away
 from nestling.graph.ir import Array, Quant
@@ -19,7 +19,7 @@ from nestling.graph.ir import Array, Quant
 MAX_CHANNELS = 4_096
 
 
-def cast(b: Builder) -> None:
+def cast(b: FileBuilder) -> None:
     """Of an image's bytes: the beginning of a table."""
     index = b.op.inputs[0] if b.op.inputs else -1
     value, out = b.value(0), b.model.tensors[b.op.outputs[0]]
@@ -48,7 +48,7 @@ def cast(b: Builder) -> None:
     b.values[b.op.outputs[0]] = Lookup(image.name, pixels, f"{b.names[b.op.outputs[0]]}:table")
 
 
-def grown(b: Builder, function: Callable[[Array, Array], Array]) -> bool:
+def grown(b: FileBuilder, function: Callable[[Array, Array], Array]) -> bool:
     """Apply arithmetic with a constant to a lookup; False where the operator is no such thing."""
     values = b.value(0), b.value(1)
     if not any(isinstance(value, Lookup) for value in values) or not any(isinstance(value, np.ndarray) for value in values):
@@ -85,7 +85,7 @@ def _by_channel(constant: Array, channels: int) -> Array | None:
     return rows[0] if bool((rows == rows[0]).all()) else None
 
 
-def gather(b: Builder) -> None:
+def gather(b: FileBuilder) -> None:
     """A flat table at the places that a lookup computes."""
     table, lookup = b.value(0), b.value(1)
     if (
@@ -106,7 +106,7 @@ def gather(b: Builder) -> None:
     b.values[out] = b.table(Lookup(lookup.image, values, b.names[index]), b.names[out], quant)
 
 
-def quantize(b: Builder) -> None:
+def quantize(b: FileBuilder) -> None:
     """Of a lookup: its table in integers. Else the node of this name."""
     value, index, out = b.value(0), b.op.inputs[0], b.op.outputs[0]
     quant = b.quants[out]
@@ -119,7 +119,7 @@ def quantize(b: Builder) -> None:
     b.node("quantize", ir.Quantize(), (b.read_tensor(0),))
 
 
-def dequantize(b: Builder) -> None:
+def dequantize(b: FileBuilder) -> None:
     """Of a lookup of integers that nothing else reads: its real numbers, which go on growing. Else the node of this name."""
     value, index = b.value(0), b.op.inputs[0]
     quant = b.quants[index]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from nestling.errors import UnusableFile
-from nestling.formats.tflite.read_builder import Builder, Lookup, Padded
+from nestling.formats.tflite.read_builder import FileBuilder, Lookup, Padded
 from nestling.formats.tflite.read_constants import dequantized
 from nestling.formats.tflite.read_normalization import cast, dequantize, gather, grown, quantize
 from nestling.graph import ir
@@ -23,7 +23,7 @@ LOWEST = {"float32": float(np.finfo(np.float32).min), "int8": -128}
 # ---- convolutions and pools -----------------------------------------------------------------------------------------------------
 
 
-def _conv2d(b: Builder) -> None:
+def _conv2d(b: FileBuilder) -> None:
     x, padding = _taken_padding(b)
     weight = _weight(b)
     stride, dilation = _pair(b, "Stride"), _dilation(b)
@@ -31,7 +31,7 @@ def _conv2d(b: Builder) -> None:
     b.node("conv2d", ir.Conv2d(stride, dilation, sides, b.clamp(), b.unsigned()), (x, weight, *_bias(b, x, weight)))
 
 
-def _depthwise_conv2d(b: Builder) -> None:
+def _depthwise_conv2d(b: FileBuilder) -> None:
     x, padding = _taken_padding(b)
     weight = _weight(b)
     stride, dilation = _pair(b, "Stride"), _dilation(b)
@@ -40,19 +40,19 @@ def _depthwise_conv2d(b: Builder) -> None:
     b.node("depthwise_conv2d", attrs, (x, weight, *_bias(b, x, weight)))
 
 
-def _average_pool(b: Builder) -> None:
+def _average_pool(b: FileBuilder) -> None:
     x, size, stride = b.read_tensor(0), _filter(b), _pair(b, "Stride")
     sides = _sides(b, x, size, stride, (1, 1), (0, 0, 0, 0))
     b.node("average_pool", ir.AveragePool(size, stride, sides, b.clamp(), b.unsigned()), (x,))
 
 
-def _max_pool(b: Builder) -> None:
+def _max_pool(b: FileBuilder) -> None:
     x, padding = _taken_padding(b, lowest=True)
     size, stride = _filter(b), _pair(b, "Stride")
     b.node("max_pool", ir.MaxPool(size, stride, _sides(b, x, size, stride, (1, 1), padding), b.clamp()), (x,))
 
 
-def _sides(b: Builder, x: str, kernel: tuple[int, ...], stride: ir.Pair, dilation: ir.Pair, taken: Sides) -> Sides:
+def _sides(b: FileBuilder, x: str, kernel: tuple[int, ...], stride: ir.Pair, dilation: ir.Pair, taken: Sides) -> Sides:
     """Explicit padding: of SAME, the odd one at the bottom and right (padding.h), or of the PAD before a VALID operator."""
     shape = b.tensors[x].shape
     if len(shape) != 4 or len(kernel) != 2:
@@ -68,7 +68,7 @@ def _sides(b: Builder, x: str, kernel: tuple[int, ...], stride: ir.Pair, dilatio
     return sides[0], sides[1], sides[2], sides[3]
 
 
-def _taken_padding(b: Builder, lowest: bool = False) -> tuple[str, Sides]:
+def _taken_padding(b: FileBuilder, lowest: bool = False) -> tuple[str, Sides]:
     """What a window reads, without the PAD whose padding becomes its own."""
     value = b.value(0)
     valid = b.op.options["Padding"] != SAME
@@ -77,18 +77,18 @@ def _taken_padding(b: Builder, lowest: bool = False) -> tuple[str, Sides]:
     return b.read_tensor(0), (0, 0, 0, 0)
 
 
-def _pair(b: Builder, name: str) -> ir.Pair:
+def _pair(b: FileBuilder, name: str) -> ir.Pair:
     pair = int(b.op.options[f"{name}H"]), int(b.op.options[f"{name}W"])
     if min(pair) < 1:
         raise UnusableFile(f"{b.where}: operator {b.op.name} has {name.lower()} {pair}")
     return pair
 
 
-def _dilation(b: Builder) -> ir.Pair:
+def _dilation(b: FileBuilder) -> ir.Pair:
     return max(int(b.op.options["DilationHFactor"]), 1), max(int(b.op.options["DilationWFactor"]), 1)
 
 
-def _filter(b: Builder) -> ir.Pair:
+def _filter(b: FileBuilder) -> ir.Pair:
     size = int(b.op.options["FilterHeight"]), int(b.op.options["FilterWidth"])
     if min(size) < 1:
         raise UnusableFile(f"{b.where}: operator {b.op.name} has the size {size}")
@@ -98,7 +98,7 @@ def _filter(b: Builder) -> ir.Pair:
 # ---- weights --------------------------------------------------------------------------------------------------------------------
 
 
-def _weight(b: Builder) -> str:
+def _weight(b: FileBuilder) -> str:
     """The weight; 8-bit weights of a float layer (dynamic range) become the float numbers they stand for."""
     value, index = b.value(1), b.op.inputs[1]
     if not isinstance(value, np.ndarray):
@@ -111,7 +111,7 @@ def _weight(b: Builder) -> str:
     return b.read_tensor(1)
 
 
-def _bias(b: Builder, x: str, weight: str) -> tuple[str, ...]:
+def _bias(b: FileBuilder, x: str, weight: str) -> tuple[str, ...]:
     """The bias where there is one. Where its scale is missing it is what it must be: the input's times the weight's."""
     if not b.has(2):
         return ()
@@ -127,7 +127,7 @@ def _bias(b: Builder, x: str, weight: str) -> tuple[str, ...]:
     return (b.read_tensor(2),)
 
 
-def _fully_connected(b: Builder) -> None:
+def _fully_connected(b: FileBuilder) -> None:
     if b.op.options["WeightsFormat"]:
         b.refuse("its weights are shuffled")
     weight = _weight(b)
@@ -148,17 +148,17 @@ def _fully_connected(b: Builder) -> None:
 # ---- arithmetic -----------------------------------------------------------------------------------------------------------------
 
 
-def _add(b: Builder) -> None:
+def _add(b: FileBuilder) -> None:
     if not grown(b, np.add):
         b.node("add", ir.Add(b.clamp()), (b.read_tensor(0), b.read_tensor(1)))
 
 
-def _mul(b: Builder) -> None:
+def _mul(b: FileBuilder) -> None:
     if not grown(b, np.multiply):
         b.node("mul", ir.Mul(b.clamp()), (b.read_tensor(0), b.read_tensor(1)))
 
 
-def _div(b: Builder) -> None:
+def _div(b: FileBuilder) -> None:
     """By a constant, of floats: the product with its inverse (in an image's normalisation the quotient itself)."""
     if grown(b, np.divide):
         return
@@ -169,7 +169,7 @@ def _div(b: Builder) -> None:
     b.node("mul", ir.Mul(b.clamp()), (a, b.constant(f"{b.names[b.op.outputs[0]]}:inverse", inverse)))
 
 
-def _sub(b: Builder) -> None:
+def _sub(b: FileBuilder) -> None:
     """a - b is a + (-b): of a constant; of a float activation times -1."""
     if grown(b, np.subtract):
         return
@@ -187,7 +187,7 @@ def _sub(b: Builder) -> None:
     b.node("add", ir.Add(clamp), (a, turned))
 
 
-def _negated(b: Builder, constant: Tensor, other: Tensor) -> tuple[Array, Quant | None]:
+def _negated(b: FileBuilder, constant: Tensor, other: Tensor) -> tuple[Array, Quant | None]:
     """The constant times -1. Refused where the integers would not be exactly the opposite."""
     data, quant = constant.data, constant.quant
     assert data is not None
@@ -202,18 +202,18 @@ def _negated(b: Builder, constant: Tensor, other: Tensor) -> tuple[Array, Quant 
     return (-1 - data.astype(np.int64)).astype(np.int8), replace(quant, zero_point=np.array([-1 - zero], np.int32))
 
 
-def _relu(b: Builder) -> None:
+def _relu(b: FileBuilder) -> None:
     _standing_clamp(b, "relu")
 
 
-def _relu6(b: Builder) -> None:
+def _relu6(b: FileBuilder) -> None:
     _standing_clamp(b, "relu6")
 
 
 _Clamped = ir.Conv2d | ir.DepthwiseConv2d | ir.FullyConnected | ir.Add | ir.Mul | ir.AveragePool | ir.MaxPool
 
 
-def _standing_clamp(b: Builder, clamp: Clamp) -> None:
+def _standing_clamp(b: FileBuilder, clamp: Clamp) -> None:
     """Into the producer where only we read it and the scales are equal; else a product with one, which rounds as RELU does."""
     name, out = b.read_tensor(0), b.op.outputs[0]
     x, quant = b.tensors[name], b.quants[out]
@@ -235,29 +235,29 @@ def _standing_clamp(b: Builder, clamp: Clamp) -> None:
     b.node("mul", ir.Mul(clamp), (name, one))
 
 
-def _softmax(b: Builder) -> None:
+def _softmax(b: FileBuilder) -> None:
     b.node("softmax", ir.Softmax(float(b.op.options["Beta"])), (b.read_tensor(0),))
 
 
-def _hard_swish(b: Builder) -> None:
+def _hard_swish(b: FileBuilder) -> None:
     b.node("hard_swish", ir.HardSwish(), (b.read_tensor(0),))
 
 
-def _logistic(b: Builder) -> None:
+def _logistic(b: FileBuilder) -> None:
     b.node("logistic", ir.Logistic(), (b.read_tensor(0),))
 
 
 # ---- shapes ---------------------------------------------------------------------------------------------------------------------
 
 
-def _mean(b: Builder) -> None:
+def _mean(b: FileBuilder) -> None:
     x = b.read_tensor(0)
     rank = len(b.tensors[x].shape)
     axes = tuple(sorted({axis + rank if axis < 0 else axis for axis in b.integers(1)}))
     b.node("mean", ir.Mean(axes, bool(b.op.options["KeepDims"])), (x,))
 
 
-def _pad(b: Builder) -> None:
+def _pad(b: FileBuilder) -> None:
     """Of PAD zeros, of PADV2 a constant. What is called `<reader>:padded` goes into its reader."""
     x, amounts = b.tensors[b.read_tensor(0)], b.integers(1)
     if len(x.shape) != 4 or len(amounts) != 8 or any(amounts[:2] + amounts[6:]) or min(amounts) < 0 or max(amounts) >= 2**15:
@@ -274,7 +274,7 @@ def _pad(b: Builder) -> None:
         b.node("pad", ir.Pad(sides), (x.name,))
 
 
-def _fill(b: Builder, value: object) -> str:
+def _fill(b: FileBuilder, value: object) -> str:
     """What PADV2 fills with: zero, or the lowest value there is."""
     if not isinstance(value, np.ndarray) or value.size != 1:
         b.refuse("its padding value is not one constant")
@@ -288,7 +288,7 @@ def _fill(b: Builder, value: object) -> str:
     b.refuse(f"padding with {number}; zero is held")
 
 
-def _concatenation(b: Builder) -> None:
+def _concatenation(b: FileBuilder) -> None:
     if b.clamp() != "none":
         b.refuse("its fused activation is not held")
     inputs = tuple(b.read_tensor(place) for place in range(len(b.op.inputs)))
@@ -296,7 +296,7 @@ def _concatenation(b: Builder) -> None:
     b.node("concat", ir.Concat(axis + len(b.tensors[inputs[0]].shape) if axis < 0 else axis), inputs)
 
 
-def _reshape(b: Builder) -> None:
+def _reshape(b: FileBuilder) -> None:
     """The shape is the second input, else what the file says of the output. A -1 is what is left over."""
     x = b.tensors[b.read_tensor(0)]
     out = b.model.tensors[b.op.outputs[0]]
@@ -309,7 +309,7 @@ def _reshape(b: Builder) -> None:
     b.node("reshape", ir.Reshape(), (x.name,), tuple(wanted))
 
 
-def _resize(b: Builder) -> None:
+def _resize(b: FileBuilder) -> None:
     """To the size that it has, which changes nothing."""
     value = b.value(0)
     x = b.tensors[value.image if isinstance(value, Lookup) else b.read_tensor(0)]
@@ -318,7 +318,7 @@ def _resize(b: Builder) -> None:
     b.unchanged()
 
 
-def _squeeze(b: Builder) -> None:
+def _squeeze(b: FileBuilder) -> None:
     """SQUEEZE and EXPAND_DIMS: the output's shape says all."""
     x, out = b.tensors[b.read_tensor(0)], b.model.tensors[b.op.outputs[0]]
     if math.prod(out.shape) != math.prod(x.shape):
@@ -326,7 +326,7 @@ def _squeeze(b: Builder) -> None:
     b.node("reshape", ir.Reshape(), (x.name,), out.shape)
 
 
-def _transpose(b: Builder) -> None:
+def _transpose(b: FileBuilder) -> None:
     """Where only sides of one move, nothing moves in memory."""
     x, order = b.tensors[b.read_tensor(0)], b.integers(1)
     if sorted(order) != list(range(len(x.shape))):
@@ -337,7 +337,7 @@ def _transpose(b: Builder) -> None:
     b.node("reshape", ir.Reshape(), (x.name,), tuple(x.shape[axis] for axis in order))
 
 
-READERS: Mapping[str, Callable[[Builder], None]] = {
+READERS: Mapping[str, Callable[[FileBuilder], None]] = {
     "CONV_2D": _conv2d,
     "DEPTHWISE_CONV_2D": _depthwise_conv2d,
     "FULLY_CONNECTED": _fully_connected,

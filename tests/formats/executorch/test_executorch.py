@@ -14,6 +14,7 @@ from nestling.formats.about import About, Gives, from_json, to_json
 from nestling.formats.executorch import printing as executorch
 from nestling.formats.executorch import run as executorch_run
 from nestling.formats.executorch.graph_program import GraphProgram
+from nestling.formats.executorch.run import ExecutorchRunner
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.integers import Range, quant_of
@@ -30,7 +31,7 @@ def what(gives: Gives = "logits", preprocess: ImagePreprocess = PREPROCESS) -> A
     return About(("a", "b"), preprocess, 3, "print", gives)
 
 
-def printed(graph: Graph, about: About) -> executorch_run.Program:
+def printed(graph: Graph, about: About) -> ExecutorchRunner:
     return executorch_run.load_bytes(executorch.print_program(GraphProgram(graph).eval(), about).content, "x.pte")
 
 
@@ -46,12 +47,12 @@ def head(backbone: Graph) -> Head:
 
 
 @pytest.fixture(scope="module")
-def features_program(backbone: Graph) -> executorch_run.Program:
+def features_program(backbone: Graph) -> ExecutorchRunner:
     return printed(backbone, what("embedding"))
 
 
 @pytest.fixture(scope="module")
-def logits_program(backbone: Graph, head: Head) -> executorch_run.Program:
+def logits_program(backbone: Graph, head: Head) -> ExecutorchRunner:
     return printed(with_head(backbone, head), what())
 
 
@@ -84,7 +85,7 @@ def test_labels_that_are_not_its_scores_are_refused(backbone: Graph, head: Head)
 # ---- embedding and logits ------------------------------------------------------------------------------------------------------
 
 
-def test_the_backbone_alone_gives_the_embeddings_real_numbers(backbone: Graph, features_program: executorch_run.Program) -> None:
+def test_the_backbone_alone_gives_the_embeddings_real_numbers(backbone: Graph, features_program: ExecutorchRunner) -> None:
     """As LiteRT's reference kernels have them, but for the steps that one rounding instead of two makes."""
     step = backbone.tensors[backbone.outputs[0]].quant.scale[0]
     found, wanted = features_program.features(np.stack(UNSEEN)), litert(backbone, UNSEEN)
@@ -94,7 +95,7 @@ def test_the_backbone_alone_gives_the_embeddings_real_numbers(backbone: Graph, f
 
 
 def test_each_program_gives_what_it_says_and_nothing_else(
-    head: Head, features_program: executorch_run.Program, logits_program: executorch_run.Program
+    head: Head, features_program: ExecutorchRunner, logits_program: ExecutorchRunner
 ) -> None:
     images = np.stack(UNSEEN[:4])
     np.testing.assert_allclose(
@@ -107,7 +108,7 @@ def test_each_program_gives_what_it_says_and_nothing_else(
 
 
 def test_no_images_give_no_rows_of_the_right_width(
-    backbone: Graph, features_program: executorch_run.Program, logits_program: executorch_run.Program
+    backbone: Graph, features_program: ExecutorchRunner, logits_program: ExecutorchRunner
 ) -> None:
     nothing = np.zeros((0, 16, 16, 3), np.uint8)
     assert logits_program(nothing).shape == (0, 2)
@@ -115,7 +116,7 @@ def test_no_images_give_no_rows_of_the_right_width(
 
 
 @pytest.mark.parametrize("images", [np.zeros((1, 15, 16, 3), np.uint8), np.zeros((1, 16, 16, 3), np.float32)])
-def test_other_images_are_refused_with_what_it_takes(logits_program: executorch_run.Program, images: np.ndarray) -> None:
+def test_other_images_are_refused_with_what_it_takes(logits_program: ExecutorchRunner, images: np.ndarray) -> None:
     with pytest.raises(NestlingError, match=r"uint8 images of shape \(16, 16, 3\)"):
         logits_program(images)
 

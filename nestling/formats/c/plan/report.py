@@ -31,7 +31,7 @@ def parse_size(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Fit:
     """in_the_way: the steps at which more bytes are alive than there is RAM for, with those bytes. words: all of it, some lines."""
 
     fits: bool
@@ -39,7 +39,7 @@ class Verdict:
     words: str
 
 
-def fits(plan: Plan, constants: int, code: int, ram: int, flash: int, stack: int = STACK) -> Verdict:
+def fits(plan: Plan, constants: int, code: int, ram: int, flash: int, stack: int = STACK) -> Fit:
     """Whether arena and stack fit the RAM, and constants and code the flash; all in bytes."""
     room = ram - stack
     needs = zip(plan.steps, plan.alive, strict=True)
@@ -56,7 +56,7 @@ def fits(plan: Plan, constants: int, code: int, ram: int, flash: int, stack: int
     elif plan.arena > room:
         lines.append("no layer needs as much by itself, but they were not brought to lie side by side in less.")
     good = plan.arena <= room and constants + code <= flash
-    return Verdict(good, in_the_way, "\n".join(lines))
+    return Fit(good, in_the_way, "\n".join(lines))
 
 
 def _line(what: str, parts: str, needed: int, there: int) -> str:
