@@ -1,7 +1,7 @@
-"""A Graph under construction, and how a torch value is seen in it.
+"""A Graph under construction, and how a value of the program that it is read from is seen in it.
 
-Layout is settled here once: the Graph holds NHWC, torch NCHW, and a `Value` says for every torch axis which Graph axis holds it.
-A permute in torch therefore changes a Value and nothing else; the Graph has no transposes.
+Layout is settled here once: the Graph holds NHWC, torch and ONNX NCHW, and a `Value` says for every axis of theirs which Graph axis
+holds it. A permute therefore changes a Value and nothing else; the Graph has no transposes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nestling.errors import UnsupportedOp
 from nestling.graph.edit import free_name
 from nestling.graph.ir import OPS, Add, Array, Attrs, Clamp, Dtype, Graph, MaxPool, Node, Sides, Tensor
 
-NHWC = (0, 3, 1, 2)  # torch's N, C, H, W stand at these axes of the Graph's tensor
+NHWC = (0, 3, 1, 2)  # N, C, H, W stand at these axes of the Graph's tensor
 NO_SIDES: Sides = (0, 0, 0, 0)
 OP_NAMES = {attrs: op for op, attrs in OPS.items()}
 DTYPES: dict[np.dtype[np.generic], Dtype] = {np.dtype(np.float32): "float32", np.dtype(np.uint8): "uint8"}
@@ -27,11 +26,11 @@ WORKS = "what does not need the Graph still works: fp32 .pte  (nestling export -
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """What a torch value is in the Graph.
+    """What a value of the source is in the Graph.
 
     tensor: name of the Graph's tensor.
-    axes: axes[i] is the Graph's axis that holds torch's axis i.
-    order: of a flattened map, int64 [N]: what torch has at i stands at order[i] in the Graph; None where both agree.
+    axes: axes[i] is the Graph's axis that holds the source's axis i.
+    order: of a flattened map, int64 [N]: what the source has at i stands at order[i] in the Graph; None where both agree.
     edge: rows and columns of minus infinity around it, which only a max_pool can take.
     """
 
@@ -43,19 +42,19 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A parameter, a buffer, or what was computed from them alone; in torch's layout."""
+    """A parameter, a buffer, or what was computed from them alone; in the source's layout, floats as float32."""
 
     name: str
-    data: torch.Tensor
+    data: Array
 
 
-Operand = Value | Constant | float  # what an operation of torch may be given
+Operand = Value | Constant | float  # what an operation may be given
 
 
 class Builder:
-    """Collects tensors and nodes while the operations of a torch program are gone through in order.
+    """Collects tensors and nodes while the operations of a program are gone through in order.
 
-    source, where, op, shape: of the operation being gone through: module path, source line, ATen name, torch shape of its result.
+    source, where, op, shape: of the operation being gone through: layer, source line, name, and shape of its result in the source.
     """
 
     def __init__(self) -> None:
@@ -84,7 +83,7 @@ class Builder:
 
     def constant(self, name: str, data: Array) -> str:
         """A constant, in the Graph's layout. The same name with the same bytes is the same constant (shared weights)."""
-        data = np.array(data, data.dtype if data.dtype in DTYPES else np.float32, order="C")  # a copy: torch may go on training
+        data = np.array(data, data.dtype if data.dtype in DTYPES else np.float32, order="C")  # a copy: its owner may go on training
         there = self.tensors.get(name)
         if there is not None and there.data is not None and np.array_equal(there.data, data):
             return name
@@ -131,10 +130,10 @@ class Builder:
         return value
 
     def map(self, value: object) -> Value:
-        """`value` as an activation that torch holds as NCHW."""
+        """`value` as an activation that the source holds as NCHW."""
         value = self.plain(value)
         if value.axes != NHWC:
-            self.refuse(f"expected a map [1, C, H, W], found torch axes at {value.axes} of the Graph's")
+            self.refuse(f"expected a map [1, C, H, W], found axes at {value.axes} of the Graph's")
         return value
 
     def weight(self, value: object) -> Constant:
@@ -147,8 +146,8 @@ class Builder:
         """The Graph's shape of `value`."""
         return self.tensors[value.tensor].shape
 
-    def torch_shape(self, value: Value) -> tuple[int, ...]:
-        """The torch shape of `value`, its edge not counted."""
+    def source_shape(self, value: Value) -> tuple[int, ...]:
+        """The shape of `value` in the source, its edge not counted."""
         shape = self.graph_shape(value)
         return tuple(shape[axis] for axis in value.axes)
 
@@ -166,11 +165,5 @@ class Builder:
 
 
 def to_graph_order(shape: Sequence[int], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """A torch shape in the Graph's order of axes."""
+    """A shape of the source in the Graph's order of axes."""
     return tuple(shape[axes.index(axis)] for axis in range(len(axes)))
-
-
-def array(data: torch.Tensor) -> Array:
-    """A float tensor as float32, any other as it is."""
-    values: Array = (data.float() if data.is_floating_point() else data).detach().cpu().numpy()
-    return values

@@ -1,4 +1,4 @@
-"""ATen operations that compute nothing: they give a torch value another shape, other axes, or the same once more."""
+"""Operations that compute nothing: they give a value another shape, other axes, or the same once more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from nestling.graph.builder import NHWC, Builder, Operand, Value, to_graph_order
 from nestling.graph.ir import Reshape
@@ -19,17 +18,19 @@ def reshape(b: Builder, self: Operand, *_: object, **__: object) -> Value:
     Between [1, C, 1, 1] and [1, C] nothing moves. A flattened map [1, C, H, W] has another order in NHWC; it goes with the Value.
     """
     x, new = b.activation(self), b.shape
-    if b.torch_shape(x) == new:
+    if b.source_shape(x) == new:
         return x
     x = b.plain(x)
-    places = np.arange(math.prod(new)).reshape(b.graph_shape(x)).transpose(x.axes).reshape(new)  # where torch's are in the Graph
+    places = (
+        np.arange(math.prod(new)).reshape(b.graph_shape(x)).transpose(x.axes).reshape(new)
+    )  # where the source's are in the Graph
     identity = tuple(range(len(new)))
     views = [identity] if len(new) != 4 else [identity, NHWC] if b.before_permute else [NHWC, identity]
     for axes in views:
         if np.all(np.diff(places.transpose(np.argsort(axes)).ravel()) == 1):
             return Value(b.emit(Reshape(), [x.tensor], to_graph_order(new, axes)), axes)
     if len(new) != 2 or new[0] != 1:
-        b.refuse(f"{list(b.torch_shape(x))} to {list(new)} would need a transpose")
+        b.refuse(f"{list(b.source_shape(x))} to {list(new)} would need a transpose")
     return Value(b.emit(Reshape(), [x.tensor], new), (0, 1), places.ravel())
 
 
@@ -59,13 +60,3 @@ def same(b: Builder, self: Operand, *_: object, **__: object) -> Value:
     if not isinstance(self, Value):
         b.refuse("expected an activation here, found a constant")
     return self
-
-
-def to(b: Builder, self: Operand, dtype: torch.dtype | None = None, **_: object) -> Value:
-    """float32 stays float32; uint8 may become an index into a table."""
-    x = same(b, self)
-    wanted = {"float32": (None, torch.float32), "uint8": (None, torch.uint8, torch.int32, torch.int64)}
-    found = b.tensors[x.tensor].dtype
-    if dtype not in wanted.get(found, ()):
-        b.refuse(f"turns {found} into {dtype}")
-    return x

@@ -14,9 +14,10 @@ from typing import Final
 import numpy as np
 import torch
 
-from nestling.graph.builder import NHWC, NO_SIDES, Builder, Constant, Operand, Value, array
+from nestling.graph.builder import NHWC, NO_SIDES, Builder, Constant, Operand, Value
 from nestling.graph.ir import (
     Add,
+    Array,
     AveragePool,
     BatchNorm,
     Clamp,
@@ -35,7 +36,7 @@ from nestling.graph.ir import (
     Softmax,
     Table,
 )
-from nestling.graph.layout import dropout, permute, reshape, same, to, transpose
+from nestling.graph.layout import dropout, permute, reshape, same, transpose
 
 Ints = Sequence[int]
 
@@ -54,7 +55,7 @@ def conv2d(
 ) -> Value:
     """Weights [O, I / groups, KH, KW] become [O, KH, KW, I / groups], or [1, KH, KW, O] where every channel is its own group."""
     x, kernel = b.map(input), b.weight(weight)
-    data = array(kernel.data)
+    data = kernel.data
     taps = _pair(dilation)[0] * (data.shape[2] - 1), _pair(dilation)[1] * (data.shape[3] - 1)
     sides = _same_sides(taps, padding) if isinstance(padding, str) else _sides(padding)
     depthwise = groups > 1 and groups == b.graph_shape(x)[3]
@@ -67,8 +68,8 @@ def linear(b: Builder, input: Operand, weight: Operand, bias: Constant | None) -
     """Weights [O, I]; after the flattening of a map their columns go to where the Graph has torch's places."""
     x, kernel = b.activation(input), b.weight(weight)
     if len(x.axes) != 2:
-        b.refuse(f"a linear layer takes [1, I] here, found {list(b.torch_shape(x))}")
-    data = array(kernel.data)
+        b.refuse(f"a linear layer takes [1, I] here, found {list(b.source_shape(x))}")
+    data = kernel.data
     data = data if x.order is None else data[:, np.argsort(x.order)]
     return b.result(FullyConnected(), [x.tensor, b.constant(kernel.name, data), *_bias(b, bias)], (0, 1))
 
@@ -88,14 +89,14 @@ def batch_norm(
     if x.axes[1] != len(x.axes) - 1:
         b.refuse("normalises along an axis that is not the channels'")
     mean = running_mean.data
-    gamma = weight or Constant(f"{b.source}.gamma", torch.ones_like(mean))
-    beta = bias or Constant(f"{b.source}.beta", torch.zeros_like(mean))
-    parts = [b.constant(part.name, array(part.data)) for part in (gamma, beta, running_mean, running_var)]
+    gamma = weight or Constant(f"{b.source}.gamma", np.ones_like(mean))
+    beta = bias or Constant(f"{b.source}.beta", np.zeros_like(mean))
+    parts = [b.constant(part.name, part.data) for part in (gamma, beta, running_mean, running_var)]
     return b.like(BatchNorm(eps), [x.tensor, *parts], x)
 
 
 def _bias(b: Builder, bias: Constant | None) -> list[str]:
-    return [] if bias is None else [b.constant(bias.name, array(bias.data))]
+    return [] if bias is None else [b.constant(bias.name, bias.data)]
 
 
 # ---- activations -----------------------------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def softmax(b: Builder, self: Operand, dim: int, dtype: object = None) -> Value:
     """Along the last axis of [1, N]."""
     x = b.plain(self)
     if len(x.axes) != 2 or dim % 2 != 1:
-        b.refuse(f"softmax takes [1, N] along its last axis here, found {list(b.torch_shape(x))} along {dim}")
+        b.refuse(f"softmax takes [1, N] along its last axis here, found {list(b.source_shape(x))} along {dim}")
     return b.like(Softmax(), [x.tensor], x)
 
 
@@ -172,7 +173,7 @@ def add(b: Builder, self: Operand, other: Operand, alpha: float = 1) -> Value:
 
 def sub(b: Builder, self: Operand, other: Operand, alpha: float = 1) -> Value:
     """A constant taken away: the sum with its negative."""
-    return add(b, self, _changed(b, other, torch.neg, "minus"), alpha)
+    return add(b, self, _changed(b, other, np.negative, "minus"), alpha)
 
 
 def mul(b: Builder, self: Operand, other: Operand) -> Value:
@@ -182,15 +183,22 @@ def mul(b: Builder, self: Operand, other: Operand) -> Value:
 
 def div(b: Builder, self: Operand, other: Operand) -> Value:
     """By a constant: the product with its inverse."""
-    return _binary(b, Mul(), self, _changed(b, other, torch.reciprocal, "inverse"))
+    return _binary(b, Mul(), self, _changed(b, other, _inverse, "inverse"))
 
 
-def _changed(b: Builder, operand: Operand, change: Callable[[torch.Tensor], torch.Tensor], word: str) -> Operand:
+def _inverse(data: Array) -> Array:
+    kind = np.float64 if data.dtype == np.float64 else np.float32
+    with np.errstate(divide="ignore"):
+        inverse: Array = np.reciprocal(data.astype(kind))
+    return inverse
+
+
+def _changed(b: Builder, operand: Operand, change: Callable[[Array], Array], word: str) -> Operand:
     if isinstance(operand, Value):
         b.refuse("the second operand has to be a constant")
     if isinstance(operand, Constant):
         return Constant(f"{operand.name}.{word}", change(operand.data))
-    return float(change(torch.tensor(float(operand), dtype=torch.float64)))
+    return float(change(np.array(float(operand))))
 
 
 def _binary(b: Builder, attrs: Add | Mul, left: Operand, right: Operand) -> Value:
@@ -209,7 +217,7 @@ def _operand(b: Builder, operand: Operand, axes: tuple[int, ...]) -> str:
         return operand.tensor
     if not isinstance(operand, Constant):
         return b.scalar(float(operand))
-    data = array(operand.data)
+    data = operand.data
     data = data.reshape((1,) * (len(axes) - data.ndim) + data.shape).transpose(np.argsort(axes))
     first = next((axis for axis, size in enumerate(data.shape) if size != 1), len(axes) - 1)
     return b.constant(operand.name, data.reshape(data.shape[first:]))
@@ -336,10 +344,10 @@ def index(b: Builder, self: Operand, indices: Sequence[Operand | None]) -> Value
     channels, image = (*indices, None, None)[:2]
     if not isinstance(image, Value) or not isinstance(channels, Constant) or table.data.shape[1:] != (256,):
         b.refuse("expected table[0 .. C - 1, image] with a table [C, 256]")
-    rising = torch.equal(channels.data.flatten(), torch.arange(len(table.data)))
+    rising = np.array_equal(channels.data.ravel(), np.arange(len(table.data)))
     if not rising or image.axes != (0, 1, 2, 3) or b.tensors[image.tensor].dtype != "uint8":
         b.refuse("expected table[0 .. C - 1, image] with a uint8 image [1, H, W, C]")
-    return b.like(Table(), [image.tensor, b.constant(table.name, array(table.data))], image)
+    return b.like(Table(), [image.tensor, b.constant(table.name, table.data)], image)
 
 
 def getitem(b: Builder, self: Operand, item: int) -> Value:
@@ -347,6 +355,16 @@ def getitem(b: Builder, self: Operand, item: int) -> Value:
     if item != 0:
         b.refuse(f"reads result {item} of a layer that has one here")
     return same(b, self)
+
+
+def to(b: Builder, self: Operand, dtype: torch.dtype | None = None, **_: object) -> Value:
+    """float32 stays float32; uint8 may become an index into a table."""
+    x = same(b, self)
+    wanted = {"float32": (None, torch.float32), "uint8": (None, torch.uint8, torch.int32, torch.int64)}
+    found = b.tensors[x.tensor].dtype
+    if dtype not in wanted.get(found, ()):
+        b.refuse(f"turns {found} into {dtype}")
+    return x
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------------------

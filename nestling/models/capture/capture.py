@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind
 
 from nestling.errors import NestlingError
 from nestling.graph.builder import NHWC, Builder, Constant, Value
-from nestling.graph.ir import Dtype, Graph, Table
+from nestling.graph.ir import Array, Dtype, Graph, Table
 from nestling.graph.spec import check
 from nestling.models.capture.aten import ATEN, getitem
 
@@ -44,7 +44,7 @@ def capture(
     axes, torch_dtype, dtype = LAYOUT[takes]
     builder = Builder()
     image = Value(_image(builder, input_shape, table, dtype), axes)
-    example = torch.zeros(builder.torch_shape(image), dtype=torch_dtype)
+    example = torch.zeros(builder.source_shape(image), dtype=torch_dtype)
     program = exported(module, example)
     outputs = _walk(program, image, builder)
     return check(builder.graph(("image",), tuple(value.tensor for value in outputs)))
@@ -88,7 +88,7 @@ def _walk(program: torch.export.ExportedProgram, image: Value, builder: Builder)
             values[node] = _operation(node, values, builder)
         elif node.op == "placeholder":
             spec = inputs[node.name]
-            values[node] = image if spec.kind is InputKind.USER_INPUT else Constant(str(spec.target), held[str(spec.target)])
+            values[node] = image if spec.kind is InputKind.USER_INPUT else Constant(str(spec.target), array(held[str(spec.target)]))
     builder.source, builder.where, builder.op = "", "", "the network's result"
     by_name = {node.name: value for node, value in values.items()}
     return tuple(builder.plain(by_name.get(str(name))) for name in program.graph_signature.user_outputs)
@@ -99,8 +99,8 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Value | Constant], builde
     target: Any = node.target
     parts = node.all_input_nodes
     if not any(isinstance(values[part], Value) for part in parts):
-        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda part: values[part].data)  # type: ignore[union-attr]  # all constants
-        return Constant(node.name, target(*args, **kwargs))
+        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda part: torch.from_numpy(values[part].data))  # type: ignore[union-attr]  # all constants
+        return Constant(node.name, array(target(*args, **kwargs)))
     builder.source, builder.where = layer_of(node), _where(node)
     builder.before_permute = bool(node.users) and all("permute" in str(user.target) for user in node.users)
     seen = node.meta["val"]
@@ -122,6 +122,12 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Value | Constant], builde
     except TypeError as error:  # another overload of the same name
         builder.refuse(f"{name}: {error}")
     return handler(builder, **arguments)
+
+
+def array(data: torch.Tensor) -> Array:
+    """A float tensor as float32, any other as it is."""
+    values: Array = (data.float() if data.is_floating_point() else data).detach().cpu().numpy()
+    return values
 
 
 def layer_of(node: fx.Node) -> str:
