@@ -21,9 +21,7 @@ def reshape(b: Builder, self: Operand, *_: object, **__: object) -> Value:
     if b.source_shape(x) == new:
         return x
     x = b.plain(x)
-    places = (
-        np.arange(math.prod(new)).reshape(b.graph_shape(x)).transpose(x.axes).reshape(new)
-    )  # where the source's are in the Graph
+    places = np.arange(math.prod(new)).reshape(b.graph_shape(x)).transpose(x.axes).reshape(new)  # of the source's, in the Graph
     identity = tuple(range(len(new)))
     views = [identity] if len(new) != 4 else [identity, NHWC] if b.before_permute else [NHWC, identity]
     for axes in views:
