@@ -1,4 +1,4 @@
-"""import: a .tflite file of somebody else's as a bundle.
+"""import: a network file of somebody else's as a bundle.
 
 An integer network (int8, or the old uint8) becomes the bundle's int8 graph with a table in front, image -> what the file takes, and
 keeps its own end. A float network becomes the bundle's architecture, ending in the embedding, and its last layer the head: so it
@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling import formats
 from nestling.artifacts.import_input import found
 from nestling.bundle import Bundle, Step
 from nestling.errors import NestlingError, UnusableFile
-from nestling.formats.tflite.normalization import normalization
-from nestling.formats.tflite.read import read_tflite
 from nestling.graph.edit import tidy
 from nestling.graph.ends import ending, ending_in, without_last_layer
 from nestling.graph.fixed_point import round_half_away
@@ -74,22 +73,23 @@ def import_model(
         content = path.read_bytes()
     except OSError as error:
         raise UnusableFile(f"{path} cannot be read: {error.strerror or error}.") from error
-    graph, about = read_tflite(content, str(path))
-    graph, notes = _first_output(graph)
+    reader = formats.reader(path)
+    file = reader(content, str(path), None)
+    graph, notes = _first_output(file.graph)
     image = _image(graph, path)
     _classifying(graph, path)
     if (mean is None) != (std is None):
         raise NestlingError("--mean and --std belong together; only one of them was given.")
-    ours = _own_preprocess(about["preprocess"], image, path)
+    ours = _own_preprocess(file.preprocess, image, path)
     given = None if mean is None or std is None else (tuple(mean), tuple(std))
 
     def read(pixels: Array) -> Graph:
-        return _first_output(read_tflite(content, str(path), pixels)[0])[0]
+        return _first_output(reader(content, str(path), pixels).graph)[0]
 
-    said = _said(graph, image, given, ours, normalization(content), read, path)
+    said = _said(graph, image, given, ours, file.values, read, path)
     preprocess = ours if ours is not None and given is None else _preprocess(image, said, path)
     bundle, end_notes = _parts(_with_table(graph, image, said, preprocess, read), preprocess)
-    names, label_notes = _labels(labels, about["labels"], _classes(bundle), path)
+    names, label_notes = _labels(labels, file.labels, _classes(bundle), path)
     if said.assumed:
         notes.append(f"its input is taken to be {said.source}: mean {_listed(said.mean)}, std {_listed(said.std)}")
     settings = {

@@ -15,7 +15,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.c import trusted
 from nestling.formats.c.format import FORMATS as OF_C
 from nestling.formats.executorch.format import FORMATS as OF_EXECUTORCH
-from nestling.formats.format import File, Format
+from nestling.formats.format import File, Format, Reader
 from nestling.formats.layer_time import LayerTime
 from nestling.formats.nest.format import FORMATS as OF_NEST
 from nestling.formats.onnx.format import FORMATS as OF_ONNX
@@ -55,6 +55,12 @@ def of(path: Path) -> Format:
             return form
     known = ", ".join(dict.fromkeys(form.suffix or "folder of C" for form in FORMATS.values() if form.suffix.count(".") < 2))
     raise UnusableFile(f"{path} is none of {known}.", "make one:  nestling fit PHOTOS -o my.nest")
+
+
+def reader(path: Path) -> Reader:
+    """What reads a file of anybody's: its format by its suffix, else the first that reads, which will say what it expected."""
+    readers = {form.suffix: form.read for form in FORMATS.values() if form.read is not None}
+    return readers.get(path.suffix, next(iter(readers.values())))
 
 
 def runtimes(path: Path) -> tuple[str, ...]:

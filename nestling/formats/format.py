@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,25 @@ class Runtime:
 Printer = Callable[[Job], Printed]
 
 
+@dataclass(frozen=True, eq=False)
+class Read:
+    """A file of anybody's as a checked Graph, and what it says of itself.
+
+    labels: () for none. preprocess: as nestling wrote it, None where it did not. values: (mean, std) that its metadata has for
+    bytes 0..255, None where it has none.
+    """
+
+    graph: Graph
+    labels: tuple[str, ...] = ()
+    preprocess: Mapping[str, Any] | None = None
+    values: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+
+Reader = Callable[[bytes, str, NDArray[np.generic] | None], Read]
+"""(content, the file's name in messages, pixels) -> what is read. pixels: what each byte of an image becomes at the one input,
+[C, 256], float32 or int8 as the input takes; with it the Graph takes the image itself. Raises UnusableFile, UnsupportedOp."""
+
+
 def _as_it_is(graph: Graph) -> Graph:
     return graph
 
@@ -145,7 +164,7 @@ class Format:
     runtimes: by name, the first runs a file where none is named. machine: that a folder is for, "" of files.
 
     embedding: how it is given where it is wanted: a second output, a file of its own, always, or it is all that there is.
-    own_embedding: the format of that file.
+    own_embedding: the format of that file. read: files of anybody's, None where nestling cannot.
     loaded: what was just printed, in its first runtime, with one thread. wrong: what is wrong within it, given the Graph that an
     int8 file was to be printed from and images [N, H, W, C]; exact: it has compared the reference's bytes. as_printed: the Graph
     as the format has its weights. as_written: a runner of the file's operators one by one, as they are defined, where the format
@@ -162,6 +181,7 @@ class Format:
     machine: str = ""
     embedding: Embedding = "second output"
     own_embedding: str = ""
+    read: Reader | None = None
     loaded: Callable[[Printed, str], Runner] | None = None
     wrong: Callable[[Printed, Graph, Image, Runner], list[str]] | None = None
     exact: bool = False

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from nestling.formats.about import about
-from nestling.formats.format import INTEGERS, File, Format, Image, Job, Printed, Printer, Runtime
+from nestling.formats.format import INTEGERS, File, Format, Image, Job, Printed, Printer, Read, Runtime
 from nestling.formats.layer_time import LayerTime
 from nestling.formats.runner import Runner
-from nestling.graph.ir import Graph
+from nestling.graph.ir import Array, Graph
 from nestling.preprocess.image import to_plain
 
 RUNS = 30  # of one image
@@ -50,6 +50,14 @@ def _wrong(printed: Printed, graph: Graph, images: Image, runner: Runner) -> lis
     return inside.wrong(printed.content, graph, images)
 
 
+def _read(content: bytes, name: str, pixels: Array | None) -> Read:
+    from nestling.formats.tflite.normalization import normalization
+    from nestling.formats.tflite.read import read_tflite
+
+    graph, about = read_tflite(content, name, pixels)
+    return Read(graph, about["labels"], about["preprocess"], normalization(content))
+
+
 def _layer_times(content: bytes, threads: int) -> tuple[LayerTime, ...]:
     from nestling.formats.tflite.layer_times import layer_times
 
@@ -69,6 +77,7 @@ FORMAT = Format(
         INTEGERS: _printer(INTEGERS),
     },
     shown=("fp32", INTEGERS),
+    read=_read,
     loaded=_loaded,
     wrong=_wrong,
     exact=True,
