@@ -89,3 +89,13 @@ def test_a_package_of_then_goes_on_learning(nestling: Nestling, golden: Path) ->
     package, taught = golden / "package", golden / "on.nst"
     nestling("learn", package, golden / "photos", "--from", package / "trained.nst", "--cycles", "5", "-o", taught)
     assert head_file.newest(taught)[0].labels == (*LABELS, "new")
+
+
+def test_our_own_integer_file_with_its_float_head_is_imported_and_exported(golden: Path, nestling: Nestling) -> None:
+    """Its head is a head again; the float network that its gate is held against ends in it, too."""
+    taken, out = golden / "taken.nest", golden / "taken"
+    assert nestling("import", golden / "files" / "integers-int8.tflite", "-o", taken).status == 0
+    made = nestling("export", taken, "--to", "tflite", "--precision", "int8", "--data", golden / "photos", "-o", out)
+    assert made.status == 0, made.stderr
+    wanted, found = answers(golden / "files" / "integers-int8.tflite", golden), answers(out / "taken-int8.tflite", golden)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
