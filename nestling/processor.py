@@ -19,9 +19,13 @@ def processor() -> str:
     fields = {key.strip(): value.strip() for key, value in lines.items()}
     has = (fields.get("flags") or fields.get("Features") or "").split()
     known = [flag for flag in FLAGS if flag in has]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     name = fields.get("model name", platform.processor() or platform.machine())
-    return f"{name} ({', '.join(known) or platform.machine()}), {cores} cores"
+    return f"{name} ({', '.join(known) or platform.machine()}), {cores()} cores"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> Mapping[str, str]:

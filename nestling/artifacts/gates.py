@@ -17,17 +17,18 @@ from math import comb
 from time import perf_counter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nestling.artifacts.yardstick import Expected
 from nestling.bundle import Bundle
 from nestling.formats.format import Format, Image, Printed
 from nestling.formats.runner import Runner
+from nestling.formats.tflite.floats import stepwise
 from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Graph
 from nestling.processor import processor
-from nestling.quantization.simulate import simulated
+from nestling.quantization.calibrate import batches
+from nestling.quantization.simulate import carrying, with_carried_constants
 from nestling.scores.agree import agreement, rms
 
 Logits = NDArray[np.float32]
@@ -174,8 +175,7 @@ def proof_of(form: Format, printed: Printed, graph: Graph, bundle: Bundle, answe
     if form.as_written is not None:
         answers = _logits(form.as_written(printed)(expected.images), form, bundle)
     as_printed = form.as_printed(graph)
-    module = simulated(float_twin(as_printed), as_printed)
-    with torch.inference_mode():
-        rows = [module(torch.from_numpy(image[None])).numpy().reshape(1, -1) for image in expected.images]
+    steps, hook = stepwise(with_carried_constants(float_twin(as_printed), as_printed)), carrying(as_printed)
+    rows = [steps(batch, hook=hook).reshape(len(batch), -1) for batch in batches(list(expected.images))]
     once = replace(expected, answers=_logits(np.concatenate(rows), form, bundle))
     return "" if any(strayed(answers, once, NEAR)) else "it gives the integers' answers, each layer rounded once"

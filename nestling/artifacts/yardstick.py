@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle
@@ -17,11 +16,11 @@ from nestling.data.images import images_of, read_images
 from nestling.errors import UnusableData
 from nestling.formats.nest.floats import float_runner
 from nestling.formats.nest.integers import integer_runner
+from nestling.formats.tflite.floats import whole
 from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Graph
 from nestling.models.float_graph import float_graph
-from nestling.models.graph_module import GraphModule
 from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress, silent
 from nestling.quantization.quantize import YARDSTICK
@@ -148,11 +147,5 @@ def _float_answers(bundle: Bundle, images: Image, progress: Progress) -> Logits:
         runner = float_runner(bundle)
         return np.concatenate(list(_one_by_one(runner, images, "asking the float network", progress)))
     graph: Graph = float_twin(bundle.graph) if bundle.architecture is None and bundle.graph is not None else float_graph(bundle)
-    module = GraphModule(with_own_end(graph) if bundle.head is None else with_head(graph, bundle.head)).eval()
-
-    def ask(image: Image) -> Logits:
-        with torch.inference_mode():
-            answer: Logits = module(torch.from_numpy(image)).numpy()
-        return answer
-
-    return np.concatenate(list(_one_by_one(ask, images, "asking the float network", progress)))
+    answer = whole(with_own_end(graph) if bundle.head is None else with_head(graph, bundle.head))
+    return np.concatenate(list(_one_by_one(answer, images, "asking the float network", progress)))

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from nestling.formats.tflite.floats import Value, stepwise
 from nestling.graph.edit import constant, with_nodes
 from nestling.graph.ir import OUT_AXIS, Conv2d, DepthwiseConv2d, FullyConnected, Graph, Node
-from nestling.models.graph_module import CLAMPED, GraphModule
+from nestling.graph.reference_float import CLAMPS
 from nestling.quantization.calibrate import batches
 from nestling.quantization.simulate import carrying, with_carried_constants
 
-T = torch.Tensor
+Floats = NDArray[np.float32]
 IMAGES = 32  # all of them go through at once, so that a layer's correction is seen by the layers behind it
 
 
@@ -31,30 +31,27 @@ def bias_corrected(graph: Graph, integers: Graph, images: Sequence[NDArray[np.ui
     """
     # a bias that sits before the clamp can be added after the sum: so the clamps are taken out of the nodes and done in the hook
     unclamped = replace(graph, nodes=tuple(_without_clamp(node) if node.op in OUT_AXIS else node for node in graph.nodes))
-    clamps = {node.name: CLAMPED[getattr(node.attrs, "clamp", "none")] for node in graph.nodes if node.op in OUT_AXIS}
-    wanted: dict[str, T] = {}
-    shifts: dict[str, T] = {}
+    clamps = {node.name: CLAMPS[getattr(node.attrs, "clamp", "none")] for node in graph.nodes if node.op in OUT_AXIS}
+    wanted: dict[str, Floats] = {}
+    shifts: dict[str, Floats] = {}
     carry = carrying(integers)
 
-    def in_float(name: str, value: T) -> T:
+    def in_float(name: str, value: Value) -> Value:
         if name not in clamps:
             return value
         wanted[name] = _means(value)
         return clamps[name](value)
 
-    def in_integers(name: str, value: T) -> T:
+    def in_integers(name: str, value: Value) -> Value:
         if name in clamps:
             shifts[name] = wanted[name] - _means(value)
             value = clamps[name](value + shifts[name])
         return carry(name, value)
 
-    batch = torch.from_numpy(next(batches(images, IMAGES)))
-    with torch.inference_mode():
-        for observed, hook in ((unclamped, in_float), (with_carried_constants(unclamped, integers), in_integers)):
-            module = GraphModule(observed).eval()
-            module.observe = hook
-            module(batch)
-    return _with_shifts(graph, {name: shift.numpy() for name, shift in shifts.items()})
+    batch = next(batches(images, IMAGES))
+    stepwise(unclamped)(batch, hook=in_float)
+    stepwise(with_carried_constants(unclamped, integers))(batch, hook=in_integers)
+    return _with_shifts(graph, shifts)
 
 
 def _without_clamp(node: Node) -> Node:
@@ -62,9 +59,10 @@ def _without_clamp(node: Node) -> Node:
     return replace(node, attrs=replace(node.attrs, clamp="none"))
 
 
-def _means(value: T) -> T:
+def _means(value: Value) -> Floats:
     """Of each channel, the last axis."""
-    return value.mean(dim=tuple(range(value.ndim - 1)))
+    means: Floats = value.reshape(-1, value.shape[-1]).mean(axis=0, dtype=np.float64).astype(np.float32)
+    return means
 
 
 def _with_shifts(graph: Graph, shifts: dict[str, NDArray[np.float32]]) -> Graph:

@@ -13,26 +13,22 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle, fitted_head
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
 from nestling.errors import NestlingError, UnusableData
-from nestling.graph.edit import constant, swapped, with_nodes
+from nestling.formats.tflite.floats import Value, step, stepwise
 from nestling.graph.float_twin import real
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, bits_of, quantized_weight, weighted
 from nestling.graph.ir import OUT_AXIS, Graph, Node
 from nestling.graph.packed import FEW, FULL, packed_size
 from nestling.models.float_graph import float_graph
-from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress, silent
 from nestling.quantization.calibrate import batches
-from nestling.quantization.simulate import rest_from
 
-T = torch.Tensor
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
@@ -147,24 +143,24 @@ def sensitivities(
     if not images:
         raise NestlingError("measuring what bits cost takes at least one image.")
     images, layers, found = images[:IMAGES], weighted(graph), options(graph, config)
-    carried = [[_carried(graph, node, row.bits, config) for row in rows] for node, rows in zip(layers, found, strict=True)]
+    whole, places = stepwise(graph), {node.name: index for index, node in enumerate(graph.nodes)}
+    carried = [
+        [step(_with_weights(graph, node, _carried(graph, node, row.bits, config)), node) for row in rows]
+        for node, rows in zip(layers, found, strict=True)
+    ]
     costs = [[0.0] * len(rows) for rows in found]
-    module = GraphModule(graph).eval()
-    with progress("measuring what bits cost", len(layers) * len(images)) as advance, torch.inference_mode():
+    with progress("measuring what bits cost", len(layers) * len(images)) as advance:
         for batch in batches(images):
-            values: dict[str, T] = {}
+            values: dict[str, Value] = {}
 
-            def keep(name: str, value: T, values: dict[str, T] = values) -> T:
+            def keep(name: str, value: Value, values: dict[str, Value] = values) -> Value:
                 values[name] = value
                 return value
 
-            module.observe = keep
-            wanted = _log_chances(module(torch.from_numpy(batch)), head)
-            for node, weights, sums in zip(layers, carried, costs, strict=True):
-                rest = rest_from(graph, node)
-                for place, weight in enumerate(weights):
-                    changed = _with_weights(rest, node, weight)
-                    answers = _log_chances(GraphModule(changed).eval()(*(values[name] for name in changed.inputs)), head)
+            wanted = _log_chances(whole(batch, hook=keep), head)
+            for node, steps, sums in zip(layers, carried, costs, strict=True):
+                for place, other in enumerate(steps):
+                    answers = _log_chances(whole.go_on(values, places[node.name], instead={node.name: other}), head)
                     sums[place] += float((np.exp(wanted) * (wanted - answers)).sum())
                 advance(len(batch))
     return tuple(
@@ -181,15 +177,14 @@ def _carried(graph: Graph, node: Node, bits: int, config: QuantizeConfig) -> NDA
 
 
 def _with_weights(graph: Graph, node: Node, data: NDArray[np.float32]) -> Graph:
-    """Other weights for that node, and for no other that shares them."""
-    weight = constant(graph, node.inputs[1], data, node)
-    changed = Node(node.op, (node.inputs[0], weight.name, *node.inputs[2:]), node.outputs, node.attrs, node.source)
-    return with_nodes(graph, swapped(graph, node, [changed]), [weight])
+    """The graph with other weights for that node; only for its step, for others may share them."""
+    weight = replace(graph.tensors[node.inputs[1]], data=data)
+    return replace(graph, tensors={**graph.tensors, weight.name: weight})
 
 
-def _log_chances(embeddings: T, head: Head) -> Floats:
+def _log_chances(embeddings: Value, head: Head) -> Floats:
     """float64 [N, classes]."""
-    logits = head.logits(embeddings.numpy().astype(np.float64))
+    logits = head.logits(embeddings.astype(np.float64))
     logits -= logits.max(axis=1, keepdims=True)
     chances: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return chances

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nestling.errors import NestlingError
+from nestling.formats.tflite.floats import every_value
 from nestling.graph.integers import Range, RangeMethod, integer_range, quant_of
-from nestling.graph.ir import Graph
-from nestling.models.graph_module import GraphModule
+from nestling.graph.ir import Graph, Quant
+from nestling.pool import in_order
 from nestling.progress import Progress, silent
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-BATCH = 8  # images that torch runs at once: more of them no longer fit its caches
+BATCH = 8  # images that go through together where each layer's answers are looked at
 SAMPLE = 1024  # values of an activation that are kept of each image
 SEARCH = 2**15  # values that a search for the least squared error looks at
 PERCENTILES = (99.9, 99.99, 99.999)
@@ -41,37 +41,48 @@ class Statistics:
 def observe(graph: Graph, images: Sequence[Image], seed: int = 0, progress: Progress = silent) -> dict[str, Statistics]:
     """Statistics of every float activation, inputs included.
 
-    images: as the graph takes them, [H, W, C] each, uint8 (float32 where its input is). The graph is run in torch (GraphModule):
-    it gives the same values as reference_float.py within float rounding, several times as fast.
+    images: as the graph takes them, [H, W, C] each, uint8 (float32 where its input is). LiteRT computes every value of an image in
+    one pass, the images on all cores: the same values as reference_float.py within float rounding.
     """
     if not len(images):
         raise NestlingError("calibration needs at least one image.")
-    module = GraphModule(graph).eval()
-    generator = torch.Generator().manual_seed(seed)
-    samples: dict[str, list[torch.Tensor]] = {}
-    lows: dict[str, float] = {}
-    highs: dict[str, torch.Tensor] = {}
 
-    def record(name: str, value: torch.Tensor) -> torch.Tensor:
-        if value.dtype == torch.float32:
-            flat = value.reshape(len(value), -1)
-            if flat.shape[1] > SAMPLE:
-                flat = flat[:, torch.randint(flat.shape[1], (SAMPLE,), generator=generator)]
-            samples.setdefault(name, []).append(flat.flatten().clone())
-            lows[name] = min(lows.get(name, np.inf), float(value.min()))
-            high = value.amax(dim=tuple(range(value.ndim - 1)))
-            highs[name] = torch.maximum(highs[name], high) if name in highs else high
-        return value
+    def make() -> Callable[[tuple[int, Image]], dict[str, _Seen]]:
+        values = every_value(graph)
 
-    module.observe = record
-    with progress("calibrating", len(images)) as advance, torch.inference_mode():
-        for batch in batches(images):
-            module(torch.from_numpy(batch))
-            advance(len(batch))
-    return {
-        name: Statistics(lows[name], float(highs[name].max()), torch.cat(drawn).numpy(), highs[name].numpy())
-        for name, drawn in samples.items()
-    }
+        def seen(numbered: tuple[int, Image]) -> dict[str, _Seen]:
+            index, image = numbered
+            rng = np.random.default_rng((seed, index))
+            return {name: _seen(value, rng) for name, value in values(image[None]).items() if value.dtype == np.float32}
+
+        return seen
+
+    found: list[dict[str, _Seen]] = []
+    with progress("calibrating", len(images)) as advance:
+        for seen in in_order(make, enumerate(images)):
+            found.append(seen)
+            advance(1)
+    return {name: _merged([seen[name] for seen in found]) for name in found[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Of one image: as Statistics."""
+
+    low: float
+    channel_high: Floats
+    sample: Floats
+
+
+def _seen(value: Floats, rng: np.random.Generator) -> _Seen:
+    flat = value.reshape(-1)
+    sample = flat[rng.integers(flat.size, size=SAMPLE)] if flat.size > SAMPLE else flat.copy()
+    return _Seen(float(flat.min()), value.reshape(-1, value.shape[-1]).max(axis=0), sample)
+
+
+def _merged(seen: Sequence[_Seen]) -> Statistics:
+    high = np.max([one.channel_high for one in seen], axis=0)
+    return Statistics(min(one.low for one in seen), float(high.max()), np.concatenate([one.sample for one in seen]), high)
 
 
 def batches(images: Sequence[Image], size: int = BATCH) -> Iterator[Image]:
@@ -99,10 +110,18 @@ def choose_range(statistics: Statistics, method: RangeMethod, bits: int = 8, sym
 
 def simulated(values: Floats, span: Range, bits: int, symmetric: bool) -> Floats:
     """The values as their integers of that range would carry them."""
-    quant, (low, high) = quant_of(span, bits, symmetric), integer_range(bits, symmetric)
+    return carried(values, quant_of(span, bits, symmetric), integer_range(bits, symmetric))
+
+
+def carried(values: Floats, quant: Quant, limits: tuple[int, int] = (-128, 127)) -> Floats:
+    """The values, each the nearest that an integer of this quant (per tensor), within limits, can hold."""
     scale, zero = quant.scale[0], np.float32(quant.zero_point[0])
-    carried: Floats = (np.clip(np.rint(values / scale) + zero, low, high) - zero) * scale
-    return carried
+    steps: Floats = np.rint(values / scale)
+    steps += zero
+    np.clip(steps, *limits, out=steps)
+    steps -= zero
+    steps *= scale
+    return steps
 
 
 def sqnr(signal: NDArray[np.floating], carried: NDArray[np.floating]) -> float:

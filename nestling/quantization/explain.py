@@ -8,7 +8,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,17 +18,16 @@ from nestling.errors import NestlingError
 from nestling.files import write_atomically
 from nestling.formats.tflite import printing as tflite
 from nestling.formats.tflite import run as tflite_run
+from nestling.formats.tflite.floats import Stepwise, Value, every_value, stepwise
 from nestling.graph.head import Head
 from nestling.graph.integers import SHARING
 from nestling.graph.ir import Graph, Node
-from nestling.models.graph_module import GraphModule
 from nestling.printable import shown
 from nestling.progress import Progress, silent
 from nestling.quantization.calibrate import batches, sqnr
 from nestling.quantization.quantize import Quantized
-from nestling.quantization.simulate import rest_from, simulated
+from nestling.quantization.simulate import carrying, with_carried_constants
 
-T = torch.Tensor
 Image = NDArray[np.uint8]
 
 SQNR_IMAGES = 8  # through the integers themselves, which takes LiteRT's reference kernels a while
@@ -75,8 +73,9 @@ def explain(
         raise NestlingError("explaining a network takes at least one image.")
     layers = [node for node in graph.nodes if node.op not in SHARING]
     noise = _sqnr(graph, integers, images[:SQNR_IMAGES], progress)
-    wanted = _run(GraphModule(graph), images, head)
-    logits = _left_out_one_by_one(graph, integers, layers, images, head, progress)
+    floats = stepwise(graph)
+    wanted = np.concatenate([head.logits(floats(batch)) for batch in batches(images)])
+    logits = _left_out_one_by_one(floats, integers, layers, images, head, progress)
     truth = np.asarray(labels)
 
     def top1(answers: NDArray[np.float32]) -> float:
@@ -102,62 +101,43 @@ def _sqnr(graph: Graph, integers: Graph, images: Sequence[Image], progress: Prog
     """Of every activation; the integers are LiteRT's reference kernels', which are the reference's."""
     model = tflite.print_graph(integers)
     signal: dict[str, list[float]] = {}
-    module = GraphModule(graph).eval()
+    values = every_value(graph)
     with progress("comparing layers", len(images)) as advance:
         for image in images:
             steps = tflite_run.activations(model, (image[None],))
-
-            def compare(name: str, value: T, steps: Mapping[str, NDArray[np.generic]] = steps) -> T:
+            for name, value in values(image[None]).items():
                 quant = integers.tensors[name].quant if name in integers.tensors else None
                 if quant is not None and name in steps:
                     carried = (steps[name].astype(np.float64) - quant.zero_point[0]) * quant.scale[0]
-                    signal.setdefault(name, []).append(sqnr(value.numpy(), carried))
-                return value
-
-            module.observe = compare
-            with torch.inference_mode():
-                module(torch.from_numpy(image[None]))
+                    signal.setdefault(name, []).append(sqnr(value, carried))
             advance(1)
     return {name: float(np.mean(found)) for name, found in signal.items()}
 
 
 def _left_out_one_by_one(
-    graph: Graph, integers: Graph, layers: Sequence[Node], images: Sequence[Image], head: Head, progress: Progress
+    floats: Stepwise, integers: Graph, layers: Sequence[Node], images: Sequence[Image], head: Head, progress: Progress
 ) -> dict[str, NDArray[np.float32]]:
     """Logits of the simulated integers ("") and of the same with one layer left in float, by the layer's name.
 
     What comes before that layer is the same each time, so only the rest of the network is run again.
     """
     parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in ("", *(node.name for node in layers))}
-    carried = simulated(graph, integers)
-    assert carried.observe is not None
-    carry = carried.observe
-    with progress("leaving one layer in float", len(layers) * len(images)) as advance, torch.inference_mode():
+    rounded, carry = stepwise(with_carried_constants(floats.graph, integers)), carrying(integers)
+    places = {node.name: index for index, node in enumerate(floats.graph.nodes)}
+    with progress("leaving one layer in float", len(layers) * len(images)) as advance:
         for batch in batches(images):
-            values: dict[str, T] = {}
+            values: dict[str, Value] = {}
 
-            def keep(name: str, value: T, values: dict[str, T] = values) -> T:
+            def keep(name: str, value: Value, values: dict[str, Value] = values) -> Value:
                 values[name] = carry(name, value)
                 return values[name]
 
-            carried.observe = keep
-            parts[""].append(_logits(carried(torch.from_numpy(batch)), head))
+            parts[""].append(head.logits(rounded(batch, hook=keep)))
             for node in layers:
-                rest = rest_from(graph, node)
-                module = simulated(rest, integers, off=(node.name, *node.inputs[1:]))
-                parts[node.name].append(_logits(module(*(values[name] for name in rest.inputs)), head))
+                in_float, others = {node.name: floats.steps[node.name]}, carrying(integers, off=(node.name,))
+                parts[node.name].append(head.logits(rounded.go_on(values, places[node.name], others, in_float)))
                 advance(len(batch))
     return {name: np.concatenate(found) for name, found in parts.items()}
-
-
-def _run(module: GraphModule, images: Sequence[Image], head: Head) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        return np.concatenate([_logits(module.eval()(torch.from_numpy(batch)), head) for batch in batches(images)])
-
-
-def _logits(embeddings: T, head: Head) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = head.logits(embeddings.numpy())
-    return logits
 
 
 def draw(costs: Sequence[LayerCost], path: Path) -> None:
