@@ -5,6 +5,7 @@ Plain values, no torch in it, so that a printer needs none. The file is an uncom
     bundle.json            schema version, architecture, labels, preprocessing, split, lineage
     weights.safetensors    the float network's arrays and the head
     architecture.safetensors   constants of a float Graph, where the architecture is one (its nodes are in bundle.json)
+    structure.json, structure.safetensors   of a timm architecture: its float Graph over the arrays (graph/structure.py)
     graph.json, graph.safetensors   the int8 Graph, where there is one
 """
 
@@ -27,8 +28,10 @@ from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
 from nestling.graph import file as graph_file
+from nestling.graph import structure as structures
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
+from nestling.graph.structure import Structure
 from nestling.preprocess.image import Preprocess
 from nestling.preprocess.image import from_plain as preprocess_from_plain
 from nestling.preprocess.image import to_plain as preprocess_to_plain
@@ -61,10 +64,15 @@ SETTINGS: Mapping[str, type | tuple[type, ...]] = {  # of the lineage's steps: t
 
 @dataclass(frozen=True)
 class Timm:
-    """A backbone by timm's name, made plain (see models/plain.py); weights says where its numbers came from."""
+    """A backbone by timm's name, made plain (see models/plain.py); weights says where its numbers came from.
+
+    structure: its float Graph over the bundle's arrays, image float32 -> embedding; None in bundles of before there was one, and
+    where the Graph has no place for what the network does.
+    """
 
     name: str
     weights: str
+    structure: Structure | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,7 @@ def to_bytes(bundle: Bundle) -> bytes:
         weights |= {"head.weight": bundle.head.weight, "head.bias": bundle.head.bias}
     if isinstance(bundle.architecture, Timm):
         plain["architecture"] = {"timm": bundle.architecture.name, "weights": bundle.architecture.weights}
+        members |= _structure_members(bundle.architecture.structure)
     elif bundle.architecture is None:
         plain["architecture"] = None
     else:
@@ -254,7 +263,7 @@ def _architecture(record: outside.Record, members: Mapping[str, bytes], name: st
         return None
     if "timm" in plain:
         inner = record.record("architecture")
-        return Timm(inner.text("timm"), inner.text("weights"))
+        return Timm(inner.text("timm"), inner.text("weights"), _structure(members, name))
     return _graph(plain, "architecture.safetensors", members, name)
 
 
@@ -265,6 +274,21 @@ def _graph(plain: object, constants: str, members: Mapping[str, bytes], where: s
 def _graph_members(graph: Graph) -> tuple[dict[str, Any], bytes]:
     plain, arrays = graph_file.to_plain(graph)
     return plain, save_safetensors({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+
+
+def _structure_members(structure: Structure | None) -> dict[str, bytes]:
+    if structure is None:
+        return {}
+    own = {name: np.ascontiguousarray(array) for name, array in sorted(structure.own.items())}
+    return {"structure.json": _json(structures.to_plain(structure)), "structure.safetensors": save_safetensors(own)}
+
+
+def _structure(members: Mapping[str, bytes], where: str) -> Structure | None:
+    if "structure.json" not in members:
+        return None
+    said = f"{where}: structure.json"
+    own = outside.arrays(_member(members, "structure.safetensors", where), where)
+    return structures.from_plain(outside.Record(outside.parsed(members["structure.json"], said), said), own)
 
 
 def _labels(record: outside.Record) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from nestling.errors import NestlingError
 from nestling.graph.head import Head
 from nestling.models import weights as weights_of
 from nestling.models.graph_module import GraphModule
+from nestling.models.packages import package_of
 from nestling.models.plain import plain
 from nestling.preprocess.image import SIDES, ImagePreprocess, Preprocess
 
@@ -208,7 +209,7 @@ def describe(name: str, size: int | None = None) -> Row:
         macs=counter.get_total_flops() // 2,
         size=height,
         width=embedding,
-        weights=(*(["package"] if weights_of.package_of(name) else []), *(["hub"] if weights_of.in_cache(name) else [])),
+        weights=(*(["package"] if package_of(name) else []), *(["hub"] if weights_of.in_cache(name) else [])),
     )
 
 

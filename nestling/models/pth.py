@@ -1,9 +1,11 @@
 """A .pth, .ckpt or .pth.tar file read as tensors and plain values alone: nothing that it names is run, or takes more memory.
 
 torch.save writes an archive: data.pkl, a pickle in which each tensor is a claim on a piece of a storage, and the storages' bytes.
-Here the pickle may make lists, dictionaries, numbers and text; claims, which are held against the storages before they become
+Before torch 1.6 it wrote one stream: four pickles (a magic number, a version, the machine, and the tensors as claims), a fifth with
+the storages' names, then each storage with its length in front.
+Here a pickle may make lists, dictionaries, numbers and text; claims, which are held against the storages before they become
 tensors; and, for whatever else a training program put beside them (argparse.Namespace, a schedule), a Skipped, which does nothing.
-Format: PyTorch, torch/serialization.py and torch/_utils.py, since version 1.6.
+NumPy only. Format: PyTorch, torch/serialization.py and torch/_utils.py.
 """
 
 from __future__ import annotations
@@ -15,23 +17,38 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeGuard
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
+from nestling.outside import unzipped
 
-DTYPES: Mapping[str, torch.dtype] = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a storage holds. bfloat: the upper halves of float32, which NumPy does not have."""
+
+    dtype: np.dtype[Any]
+    bfloat: bool = False
+
+
+KINDS: Mapping[str, Kind] = {
+    "FloatStorage": Kind(np.dtype("<f4")),
+    "DoubleStorage": Kind(np.dtype("<f8")),
+    "HalfStorage": Kind(np.dtype("<f2")),
+    "BFloat16Storage": Kind(np.dtype("<u2"), bfloat=True),
+    "LongStorage": Kind(np.dtype("<i8")),
+    "IntStorage": Kind(np.dtype("<i4")),
+    "ShortStorage": Kind(np.dtype("<i2")),
+    "CharStorage": Kind(np.dtype("i1")),
+    "ByteStorage": Kind(np.dtype("u1")),
+    "BoolStorage": Kind(np.dtype("?")),
 }
+ARCHIVE = b"PK\3\4"  # what torch.save's files have begun with since torch 1.6
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # before
 
 
 class Skipped:
@@ -49,49 +66,80 @@ class Skipped:
 class Claim:
     """A tensor as the pickle tells it: elements of the storage called `key`. Not checked yet."""
 
-    dtype: object
+    kind: object
     key: Any
     offset: Any
     size: object
     stride: object
 
 
-def read_pth(members: Mapping[str, bytes], where: str) -> Any:
-    """What torch.save was given, with a Claim for each tensor (see tensors_of). members: of the archive, by name.
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """What torch.save was given, with a Claim for each tensor (see tensors_of), and the storages' bytes by key."""
 
-    Raises UnusableFile, naming `where`, for what is no such archive.
-    """
-    pickled = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
-    if len(pickled) != 1:
-        raise UnusableFile(f"{where} is no file of torch.save: it holds {len(pickled)} members data.pkl.")
+    value: Any
+    storages: Mapping[str, bytes | memoryview]
+
+
+def read_pth(content: bytes, where: str) -> Saved:
+    """A file's content. Raises UnusableFile, naming `where`, for what is no such file."""
     try:
-        return _Reader(io.BytesIO(members[pickled[0]])).load()
+        return _archive(content, where) if content.startswith(ARCHIVE) else _stream(content, where)
+    except UnusableFile:
+        raise
     except Exception as error:  # a damaged pickle does anything to anything
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise UnusableFile(f"{where} is not a whole file of weights ({reason}).") from error
 
 
-def tensors_of(claims: Mapping[str, Claim], members: Mapping[str, bytes], where: str) -> dict[str, Tensor]:
-    """The tensors, by the claims' names; those of one storage are views of it.
+def _archive(content: bytes, where: str) -> Saved:
+    members = unzipped(content, where)
+    pickled = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
+    if len(pickled) != 1:
+        raise UnusableFile(f"{where} is no file of torch.save: it holds {len(pickled)} members data.pkl.")
+    storages = {name.rpartition("/data/")[2]: member for name, member in members.items() if "/data/" in name}
+    return Saved(_Reader(io.BytesIO(members[pickled[0]])).load(), storages)
+
+
+def _stream(content: bytes, where: str) -> Saved:
+    stream = io.BytesIO(content)
+    if _Reader(stream).load() != MAGIC or _Reader(stream).load() != PROTOCOL:
+        raise UnusableFile(f"{where} is no file of torch.save.")
+    _Reader(stream).load()  # the machine that wrote it; little-endian, as all that torch runs on
+    reader = _Reader(stream)
+    value, keys = reader.load(), _Reader(stream).load()
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in reader.kinds for key in keys):
+        raise UnusableFile(f"{where} names storages that none of its tensors has.")
+    storages: dict[str, bytes | memoryview] = {}
+    for key in keys:
+        count = int.from_bytes(stream.read(8), "little")
+        first, size = stream.tell(), count * reader.kinds[key].dtype.itemsize
+        if first + size > len(content):
+            raise UnusableFile(f"{where} ends within its storages.")
+        storages[key] = memoryview(content)[first : first + size]
+        stream.seek(first + size)
+    return Saved(value, storages)
+
+
+def tensors_of(claims: Mapping[str, Claim], storages: Mapping[str, bytes | memoryview], where: str) -> dict[str, Array]:
+    """The tensors, by the claims' names; those of one storage are views of it. bfloat16 becomes float32.
 
     Raises UnusableFile, naming `where` and the claim, where one asks for more than its storage has, or there is no such storage.
     """
-    storages = {name.rpartition("/data/")[2]: content for name, content in members.items() if "/data/" in name}
-    made: dict[object, Tensor] = {}
     found = {}
     for name, claim in claims.items():
-        dtype, key, offset, size, stride = claim.dtype, claim.key, claim.offset, claim.size, claim.stride
+        kind, key, offset, size, stride = claim.kind, claim.key, claim.offset, claim.size, claim.stride
         known = type(key) is str and key in storages and type(offset) is int and offset >= 0
-        if not isinstance(dtype, torch.dtype) or not known or not _sides(size) or not _sides(stride) or len(size) != len(stride):
+        if not isinstance(kind, Kind) or not known or not _sides(size) or not _sides(stride) or len(size) != len(stride):
             raise UnusableFile(f"{where}: {name!r} is no tensor of real numbers.")
-        if (dtype, key) not in made:
-            content = bytearray(storages[key][: len(storages[key]) // dtype.itemsize * dtype.itemsize])
-            made[dtype, key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-        storage = made[dtype, key]
+        storage = np.frombuffer(storages[key], kind.dtype, count=len(storages[key]) // kind.dtype.itemsize)
         last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
         if math.prod(size) and (last >= len(storage) or math.prod(size) > len(storage)):
             raise UnusableFile(f"{where}: {name!r} claims {list(size)} numbers of a storage of {len(storage)}.")
-        found[name] = storage.as_strided(size, stride, offset) if math.prod(size) else torch.empty(size, dtype=dtype)
+        steps = tuple(step * kind.dtype.itemsize for step in stride)
+        empty = not math.prod(size)
+        array = np.empty(size, kind.dtype) if empty else as_strided(storage[offset:], size, steps, writeable=False)
+        found[name] = (array.astype("<u4") << 16).view("<f4") if kind.bfloat else array
     return found
 
 
@@ -122,6 +170,7 @@ def _dictionary(*given: object) -> object:
 
 MAKERS: Mapping[str, Callable[..., object]] = {
     "collections.OrderedDict": _dictionary,
+    "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
@@ -141,15 +190,21 @@ class _Reader(PurePython):  # type: ignore[misc]
 
     dispatch: ClassVar[dict[int, Any]] = dict(PurePython.dispatch)
 
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.kinds: dict[str, Kind] = {}  # of each storage that was named
+
     def find_class(self, module: str, name: str) -> object:
-        """A dtype for a storage's class, one of MAKERS, else Skipped."""
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
+        """A Kind for a storage's class, one of MAKERS, else Skipped."""
+        if module == "torch" and name in KINDS:
+            return KINDS[name]
         return MAKERS.get(f"{module}.{name}", Skipped)
 
     def persistent_load(self, pid: object) -> object:
-        """("storage", its class, its name, its device, its length) -> what a Claim says of it."""
-        if isinstance(pid, tuple) and len(pid) == 5 and type(pid[0]) is str and pid[0] == "storage":
+        """("storage", its class, its name, its device, its length; in older files: whose view) -> what a Claim says of it."""
+        if isinstance(pid, tuple) and len(pid) in (5, 6) and type(pid[0]) is str and pid[0] == "storage":
+            if isinstance(pid[1], Kind) and type(pid[2]) is str and pid[5:] in ((), (None,)):
+                self.kinds[pid[2]] = pid[1]
             return pid[1:3]
         raise pickle.UnpicklingError("a storage that is none")
 

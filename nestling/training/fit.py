@@ -25,7 +25,7 @@ from nestling.errors import NestlingError, UnusableData
 from nestling.graph.head import Head
 from nestling.models.backbones import DEFAULT, create
 from nestling.models.lacking import Lacking, lacking
-from nestling.models.weights import package_of
+from nestling.models.packages import package_of
 from nestling.preprocess.levels import SIXTEEN_BITS
 from nestling.progress import Progress, silent
 from nestling.scores import doubts

@@ -35,7 +35,7 @@ from nestling.graph.ends import ending, ending_in
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import create
-from nestling.models.weights import package_of
+from nestling.models.packages import package_of
 from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress, silent
 from nestling.temporary import sweep

