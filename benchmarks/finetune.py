@@ -16,7 +16,7 @@ from time import perf_counter
 import numpy as np
 from photographs import folder
 
-from nestling.models.backbones import DEFAULT
+from nestling.models.known import DEFAULT
 from nestling.processor import processor
 from nestling.training.finetune import TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit

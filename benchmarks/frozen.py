@@ -16,7 +16,8 @@ from time import perf_counter
 from photographs import folder
 
 from nestling.data.choose import part, training_data
-from nestling.models.backbones import DEFAULT, build
+from nestling.models.backbones import build
+from nestling.models.known import DEFAULT
 from nestling.processor import processor
 from nestling.training.augment import AUGMENTATIONS
 from nestling.training.blocks import learning

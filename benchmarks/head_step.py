@@ -45,8 +45,8 @@ from nestling.device.learner import Learner
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.device.order import order
 from nestling.embedding.cache import embed
+from nestling.embedding.engine import graph_engine
 from nestling.embedding.head import Embeddings, fit_head
-from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import fit_settings
 from nestling.formats import FORMATS
 from nestling.formats.executorch.format import FEATURES
@@ -205,7 +205,7 @@ class Part:
 def integers_of(bundle: Bundle) -> dict[str, Part]:
     """The int8 embeddings of each part."""
     assert bundle.graph is not None
-    engine, dataset = integer_engine(bundle.graph), training_data(bundle, None)
+    engine, dataset = graph_engine(bundle.graph), training_data(bundle, None)
     quant = bundle.graph.tensors[bundle.graph.outputs[0]].quant
     assert quant is not None
     found = {}

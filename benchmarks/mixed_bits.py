@@ -23,8 +23,8 @@ from nestling.data.choose import part, training_data
 from nestling.data.folders import Item
 from nestling.data.images import images_of
 from nestling.embedding.cache import Embedder, Features, embed
+from nestling.embedding.engine import graph_engine
 from nestling.embedding.of_bundle import bundle_engine
-from nestling.embedding.of_integers import integer_engine
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig
 from nestling.models.float_graph import float_graph
@@ -97,7 +97,7 @@ def main() -> None:
             start = perf_counter()
             made = quantize(bundle, data, replace(config, layer_bits=layer_bits(plan)))
             assert made.graph is not None
-            own = integer_engine(made.graph)
+            own = graph_engine(made.graph)
             figures = f"{sum(row.cost for row in plan):.3g} | {judged(made, own, val):.2f} | {judged(made, own, test):.2f}"
             seconds = perf_counter() - start
             print(f"| {name} | {sum(r.bytes for r in plan):,} | {counted(plan)} | {figures} | {seconds:.0f} |", flush=True)

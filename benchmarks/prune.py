@@ -24,7 +24,7 @@ from nestling.artifacts.export import exported
 from nestling.compress.prune import Measured, PruneConfig, prune
 from nestling.formats.format import ExportConfig
 from nestling.measure.bench import bench
-from nestling.models.backbones import DEFAULT
+from nestling.models.known import DEFAULT
 from nestling.processor import processor
 from nestling.training.finetune import TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit

@@ -23,9 +23,8 @@ from nestling.bundle import Bundle, load
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Item
 from nestling.embedding.cache import embed
-from nestling.embedding.engine import Engine
+from nestling.embedding.engine import Engine, graph_engine
 from nestling.embedding.of_bundle import bundle_engine
-from nestling.embedding.of_integers import integer_engine
 from nestling.graph.integers import QuantizeConfig
 from nestling.processor import processor
 from nestling.quantization.quantize import quantized
@@ -71,7 +70,7 @@ def main() -> None:
             )
             post = quantized(bundle, data, config).bundle
             assert post.graph is not None
-            after = tops(post, integer_engine(post.graph), parts)
+            after = tops(post, graph_engine(post.graph), parts)
             for method in options.methods.split(","):
                 rows(bundle, data, config, method, options, parts, floats, after)
 
@@ -96,7 +95,7 @@ def rows(
         minutes = (perf_counter() - start) / 60
         graph = made.trained.bundle.graph
         assert graph is not None
-        trained = tops(made.trained.bundle, integer_engine(graph), parts)
+        trained = tops(made.trained.bundle, graph_engine(graph), parts)
         found.append(trained)
         gain = f"{trained[1] - floats[1]:+.1f}"
         cells = [scale, method, str(seed), *map(both, (floats, post, trained)), gain, f"{made.noise:.3f}", f"{minutes:.1f}"]

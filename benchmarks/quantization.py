@@ -24,14 +24,13 @@ from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
 from nestling.embedding.cache import Features, embed
-from nestling.embedding.engine import engine_of
-from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.engine import engine_of, graph_engine
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
-from nestling.models.backbones import DEFAULT
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
+from nestling.models.known import DEFAULT
 from nestling.processor import processor
 from nestling.quantization.bias_correction import bias_corrected
 from nestling.quantization.calibrate import choose_ranges, observe
@@ -55,7 +54,7 @@ def accuracy(data: Path, backbone: str, seeds: Sequence[int]) -> tuple[Bundle, l
         seconds = perf_counter() - start
         assert bundle.graph is not None and bundle.head is not None
         test = part(training_data(bundle, None), bundle, "test")
-        after = top1(bundle.head, embed(test, bundle.preprocess, integer_engine(bundle.graph)))
+        after = top1(bundle.head, embed(test, bundle.preprocess, graph_engine(bundle.graph)))
         settings = bundle.lineage[-1].settings
         rows.append((100 * fitted.test.top1, after, settings["equalized"], settings["bias_corrected"], seconds))
         say(f"{data.name} seed {seed}: {rows[-1]}")
@@ -90,7 +89,7 @@ def disease(bundle: Bundle, spread: float = 3.0, most: int = 1000) -> list[tuple
         integers = with_integers(graph, ranges, config)
         if bias:
             integers = with_integers(bias_corrected(graph, integers, calibration), ranges, config)
-        return top1(head, embed(test, bundle.preprocess, integer_engine(integers)))
+        return top1(head, embed(test, bundle.preprocess, graph_engine(integers)))
 
     rows = [
         ("float", top1(head, embed(test, bundle.preprocess, engine_of(GraphModule(well), shape, len(test))))),

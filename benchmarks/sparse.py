@@ -19,9 +19,10 @@ from photographs import folder
 
 from nestling import bundle as bundles
 from nestling.cli import show
-from nestling.compress.measure import RUNTIME, Compared, Packed, compare_costs, packed, unfolded_graph
+from nestling.compress.measure import RUNTIME, Compared, Packed, compare_costs, packed
 from nestling.compress.prune import SparseConfig, sparsify
 from nestling.data.choose import training_data
+from nestling.models.float_graph import unfolded_graph
 from nestling.processor import processor
 from nestling.training.finetune import TrainingConfig
 from nestling.training.session import Session

@@ -18,7 +18,8 @@ def command(
     Any image network of timm's can be named, here and in `fit --backbone`; one that is not listed is built and traced.
     """
     from nestling.bundle import Bundle
-    from nestling.models.backbones import RECOMMENDED, create, describe
+    from nestling.models.backbones import create, describe
+    from nestling.models.known import RECOMMENDED
     from nestling.models.lacking import lacking
 
     chosen = names or list(RECOMMENDED)

@@ -154,9 +154,10 @@ def _tell_structured(pruned: Pruned, tuned: Taught | None) -> None:
 
 def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: Any, resume: bool, json: bool) -> None:
     from nestling import bundle as bundles
-    from nestling.compress.measure import RUNTIME, compare_costs, packed, unfolded_graph
+    from nestling.compress.measure import RUNTIME, compare_costs, packed
     from nestling.compress.prune import sparsify
     from nestling.data.choose import training_data
+    from nestling.models.float_graph import unfolded_graph
 
     old = bundles.load(path)
     made = training.taught(

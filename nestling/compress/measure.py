@@ -14,7 +14,7 @@ import numpy as np
 from ai_edge_litert import __version__ as litert
 from numpy.typing import NDArray
 
-from nestling.bundle import Bundle, Timm, fitted_head
+from nestling.bundle import Bundle, fitted_head
 from nestling.compress.channels import total_macs
 from nestling.data.choose import part
 from nestling.data.folders import Dataset, Item, LeftOut
@@ -23,15 +23,13 @@ from nestling.embedding.cache import Features, embed
 from nestling.embedding.engine import Engine
 from nestling.embedding.of_bundle import engine_for
 from nestling.embedding.refit import judged_by, refitted, training_views
-from nestling.errors import NestlingError, UnusableData
+from nestling.errors import UnusableData
 from nestling.formats.tflite.printing import print_graph
 from nestling.formats.tflite.run import open_interpreter
 from nestling.graph.integers import quantized_weight
 from nestling.graph.ir import OUT_AXIS, Graph
 from nestling.graph.macs import macs
 from nestling.graph.passes import prepare
-from nestling.models.backbones import build_backbone
-from nestling.models.capture.capture import capture
 from nestling.models.float_graph import float_graph
 from nestling.models.graph_module import GraphModule
 from nestling.preprocess.image import Preprocess
@@ -168,23 +166,6 @@ def photographs(
     if not read:
         raise UnusableData(f"none of the photographs in {root} that are wanted here can be read.")
     return np.stack([image for image, _ in read]), np.array([label for _, label in read], np.int64)
-
-
-def unfolded_graph(bundle: Bundle) -> Graph:
-    """The float Graph of the bundle's backbone with its batch norms: float32 image (uint8 where it begins so) -> embedding.
-
-    Raises NestlingError for a bundle that has integers only.
-    """
-    if isinstance(bundle.architecture, Timm):
-        shape = (*bundle.preprocess.size, bundle.preprocess.channels)
-        return capture(build_backbone(bundle.architecture, bundle.arrays), shape)
-    graph = bundle.architecture
-    if graph is None or any(tensor.dtype == "int8" for tensor in graph.tensors.values()):
-        raise NestlingError(
-            "this bundle's network is an int8 one, made elsewhere; there are no float weights to make smaller.",
-            "import the float .tflite instead",
-        )
-    return graph
 
 
 def invoked(graph: Graph) -> Callable[[], object]:

@@ -19,13 +19,14 @@ import torch
 
 from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import Batch, Importance, Thinned, thinned, total_macs
-from nestling.compress.measure import RUNTIME, Measured, compare_costs, in_turns, no_gain, photographs, unfolded_graph
+from nestling.compress.measure import RUNTIME, Measured, compare_costs, in_turns, no_gain, photographs
 from nestling.compress.sparse import Ranking, growing, prunable, ramp_of
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
 from nestling.errors import NestlingError
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build
+from nestling.models.float_graph import unfolded_graph
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.preprocess.image import table as normalisation
 from nestling.progress import Progress, silent

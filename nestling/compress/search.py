@@ -20,12 +20,13 @@ from torch import nn
 from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import total_macs
 from nestling.compress.images import Images
-from nestling.compress.measure import RUNTIME, Measured, compare_costs, learned, no_gain, photographs, unfolded_graph
+from nestling.compress.measure import RUNTIME, Measured, compare_costs, learned, no_gain, photographs
 from nestling.compress.subnets import Limit, Subnet, captured, find, require_modelopt
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Item, LeftOut, fingerprint
 from nestling.errors import NestlingError
 from nestling.graph.passes import prepare
+from nestling.models.float_graph import unfolded_graph
 from nestling.preprocess.image import Preprocess
 from nestling.preprocess.image import table as normalisation
 from nestling.progress import Progress, silent

@@ -33,7 +33,7 @@ from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile, Syst
 from nestling.device.replay import room, stored
 from nestling.device.whose import signed
 from nestling.embedding.cache import embed
-from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.engine import graph_engine
 from nestling.embedding.refit import fit_settings
 from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile
 from nestling.files import digest_of, not_made, replace_folder
@@ -202,7 +202,7 @@ def _require_replaceable(out: Path) -> None:
 
 def _embeddings(bundle: Bundle, data: Path | None, progress: Progress) -> tuple[NDArray[np.int8], NDArray[np.int64], str]:
     """int8 [N, D] of up to 500 training photographs and their labels, or of made-up images without; which these are, in words."""
-    engine = integer_engine(int8_graph(bundle))
+    engine = graph_engine(int8_graph(bundle))
     try:
         items = part(training_data(bundle, data), bundle, "train", MOST_PHOTOGRAPHS)
     except UnusableData:

@@ -1,4 +1,4 @@
-"""The quickest way from many images to the embeddings of a bundle."""
+"""The engine of a bundle: from many images to the embeddings of its float backbone."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from dataclasses import replace
 
 from nestling.bundle import Bundle
 from nestling.data.folders import Dataset
-from nestling.embedding.engine import Engine, engine_of
+from nestling.embedding.engine import Engine, graph_engine
 from nestling.embedding.refit import training_views
-from nestling.formats.about import about
-from nestling.formats.onnx.printing import print_graph
-from nestling.graph.ir import Graph
-from nestling.models.backbones import build
+from nestling.errors import UnsupportedOp
 from nestling.models.float_graph import float_graph
 
 
 def bundle_engine(bundle: Bundle, count: int) -> Engine:
     """The engine for `count` images of a bundle's float backbone: uint8 [H, W, C] -> embedding float32 [D]. The head is not in it.
 
-    count: as engine_for has it. An architecture that is a Graph goes to OpenVINO as the .onnx that is printed of it: out of a
-    GraphModule's trace it makes a network 2.5 times as slow, with a transpose before and after every layer.
+    count: of all the task, as network_engine.engine_of has it: it does the work where the Graph has no place for the network.
     Raises NestlingError for a bundle whose network is an integer one.
     """
     body = replace(bundle, head=None)
-    shape = (*body.preprocess.size, body.preprocess.channels)
-    printed = (lambda: print_graph(float_graph(body), about(body, "embedding"))) if isinstance(body.architecture, Graph) else None
-    return engine_of(build(body), shape, count, printed)
+    try:
+        return graph_engine(float_graph(body))
+    except UnsupportedOp:
+        from nestling.embedding.network_engine import engine_of
+        from nestling.models.backbones import build
+
+        return engine_of(build(body), (*body.preprocess.size, body.preprocess.channels), count)
 
 
 def engine_for(bundle: Bundle, dataset: Dataset) -> Engine:

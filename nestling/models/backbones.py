@@ -22,27 +22,12 @@ from nestling.errors import NestlingError
 from nestling.graph.head import Head
 from nestling.models import weights as weights_of
 from nestling.models.graph_module import GraphModule
+from nestling.models.known import DEFAULT
 from nestling.models.packages import package_of
 from nestling.models.plain import plain
 from nestling.preprocess.image import SIDES, ImagePreprocess, Preprocess
 
 Arrays = dict[str, NDArray[Any]]
-
-DEFAULT = "tf_efficientnet_lite0"
-# Small networks that every later step (quantising, printing in C, pruning) is tried on. Any other name of timm's is taken too.
-RECOMMENDED: tuple[str, ...] = (
-    "mobilenetv1_100",
-    "mobilenetv2_050",
-    "mobilenetv2_100",
-    "mobilenetv3_small_050",
-    "mobilenetv3_small_100",
-    "mobilenetv3_large_100",
-    "mobilenetv4_conv_small",
-    "efficientnet_b0",
-    "tf_efficientnet_lite0",
-    "mnasnet_100",
-    "resnet18",
-)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-
-import torch
-from torch._ops import OpOverload
-from torch.export import ExportedProgram
+from typing import TYPE_CHECKING
 
 from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError, UnsupportedOp
-from nestling.models.backbones import RECOMMENDED, build_backbone
-from nestling.models.capture.aten import ATEN
-from nestling.models.capture.capture import capture, exported, layer_of
+from nestling.models.float_graph import has_graph
+from nestling.models.known import RECOMMENDED
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 CHECKS = ("aten::_assert_tensor_metadata", "aten::sym_constrain_range_for_size")  # torch's own, which compute nothing
 MOST_NAMED = 3  # operations
@@ -41,13 +40,18 @@ class Lacking:
 
 
 def lacking(bundle: Bundle) -> Lacking | None:
-    """None where the bundle's backbone becomes a Graph: an imported or pruned one is one, the recommended names do.
+    """None where the bundle's backbone is a Graph, or becomes one, as those of the recommended names do.
 
-    Any other is traced, which takes some seconds; nothing is computed.
+    Any other is traced by torch, which takes some seconds; nothing is computed.
     """
     architecture = bundle.architecture
-    if not isinstance(architecture, Timm) or architecture.name in RECOMMENDED:
+    if not isinstance(architecture, Timm) or has_graph(bundle) or architecture.name in RECOMMENDED:
         return None
+    import torch
+
+    from nestling.models.backbones import build_backbone
+    from nestling.models.capture.capture import capture, exported
+
     backbone = build_backbone(architecture, bundle.arrays)
     height, width = bundle.preprocess.size
     with warnings.catch_warnings():
@@ -64,6 +68,11 @@ def lacking(bundle: Bundle) -> Lacking | None:
 
 def _unknown(program: ExportedProgram) -> str:
     """Operations that are not the Graph's, each with the first layer that has it; "" where only their forms are not."""
+    from torch._ops import OpOverload
+
+    from nestling.models.capture.aten import ATEN
+    from nestling.models.capture.capture import layer_of
+
     layers: dict[str, str] = {}
     for node in program.graph.nodes:
         if isinstance(node.target, OpOverload) and node.users:
@@ -78,6 +87,9 @@ def _unknown(program: ExportedProgram) -> str:
 
 def _in_executorch(program: ExportedProgram) -> bool:
     """Whether the network comes apart into the operations that an ExecuTorch program may hold: those that torch calls core."""
+    import torch
+    from torch._ops import OpOverload
+
     with torch.no_grad():
         targets = [node.target for node in program.run_decompositions().graph.nodes if isinstance(node.target, OpOverload)]
     return all(torch.Tag.core in target.tags or target._schema.name in CHECKS for target in targets)

@@ -20,8 +20,8 @@ from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, fingerprint, labels_of
 from nestling.data.images import images_of, read_images
 from nestling.embedding.cache import embed
+from nestling.embedding.engine import graph_engine
 from nestling.embedding.of_bundle import engine_for
-from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import judged_by, refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph import reference
@@ -94,7 +94,7 @@ def quantized(
     trials = [_trial(bundle, plan.integers, dataset, progress) for plan in plans] if len(plans) > 1 else [0.0]
     chosen = _chosen(plans, trials)
 
-    engine = integer_engine(chosen.integers)
+    engine = graph_engine(chosen.integers)
     train = embed(part(dataset, bundle, "train"), bundle.preprocess, engine, training_views(bundle), progress)
     val = embed(part(dataset, bundle, "val"), bundle.preprocess, engine, progress=progress)
     with progress("refitting the head", 1) as advance:
@@ -154,7 +154,7 @@ def _trial(bundle: Bundle, integers: Graph, dataset: Dataset, progress: Progress
 
     Not top-1, which moves in steps of one image.
     """
-    engine = integer_engine(integers)
+    engine = graph_engine(integers)
     train = embed(part(dataset, bundle, "train", TRIAL_TRAIN), bundle.preprocess, engine, progress=progress)
     val = embed(part(dataset, bundle, "val", TRIAL_VAL), bundle.preprocess, engine, progress=progress)
     logits = fitted_head(refitted(bundle, (train, val))).logits(val.x[0]).astype(np.float64)
@@ -192,7 +192,7 @@ def reference_embeddings(graph: Graph, images: Sequence[Image], progress: Progre
     LiteRT's reference kernels compute them, several times as fast, where on the first images they give the reference's own bytes;
     else reference.py does.
     """
-    engine = integer_engine(graph, "reference")
+    engine = graph_engine(graph, "reference")
     quick = engine(np.stack(images[:CHECKED])) if images else np.empty((0, engine.width), np.float32)
     same = all(np.array_equal(row, _reference(graph, image)) for row, image in zip(quick, images, strict=False))
     rows: list[Floats] = []

@@ -16,6 +16,7 @@ from nestling.bundle import Bundle
 from nestling.errors import NestlingError
 from nestling.graph.head import Head
 from nestling.models.backbones import Network, to_arrays
+from nestling.models.float_graph import with_structure
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.progress import Progress
 from nestling.training.loop import Batch, autocast, channels_last, classification, train_mode
@@ -75,7 +76,7 @@ def with_weights(bundle: Bundle, network: nn.Module) -> Bundle:
     made = replace(bundle, head=head, graph=None, yardstick=None, lineage=lineage)
     if isinstance(network.backbone, GraphModule):
         return replace(made, architecture=to_graph(network.backbone))
-    return replace(made, arrays=to_arrays(network.backbone))
+    return with_structure(replace(made, arrays=to_arrays(network.backbone)))
 
 
 def quickest(network: nn.Module, image: Tensor, classes: int, share: int, team: Team, progress: Progress) -> int:

@@ -23,9 +23,8 @@ from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.refit import VIEW_SETS, embeddings_of
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.head import Head
-from nestling.models.backbones import DEFAULT, create
+from nestling.models.known import DEFAULT, created, require_made, weights_for
 from nestling.models.lacking import Lacking, lacking
-from nestling.models.packages import package_of
 from nestling.preprocess.levels import SIXTEEN_BITS
 from nestling.progress import Progress, silent
 from nestling.scores import doubts
@@ -85,6 +84,8 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     config = config or FitConfig()
     if config.views not in VIEW_SETS:
         raise NestlingError(f"--views is one of {', '.join(VIEW_SETS)}; found {config.views!r}.")
+    if not config.backbone.endswith(".nest"):
+        require_made(config.backbone, config.weights or weights_for(config.backbone))
     start = perf_counter()
     dataset = scan(data, config.classes, config.parts)
     parts = split(dataset, config.seed)
@@ -164,9 +165,9 @@ def _logits(head: Head, part: Embeddings) -> NDArray[np.float32]:
 def _backbone(config: FitConfig) -> tuple[Bundle, str]:
     """(a bundle without head and labels: the backbone and how it got here; where its weights are from)."""
     if not config.backbone.endswith(".nest"):
-        wanted = config.weights or ("package" if package_of(config.backbone) else "hub")
-        architecture, arrays, preprocess = create(config.backbone, wanted, config.size, config.seed)
-        return Bundle(architecture, arrays, None, (), preprocess), architecture.weights
+        made = created(config.backbone, config.weights or weights_for(config.backbone), config.size, config.seed)
+        assert isinstance(made.architecture, Timm)
+        return made, made.architecture.weights
     if config.weights is not None or config.size is not None:
         raise NestlingError(f"{config.backbone} brings its own weights and its own size.", "leave out --weights and --size")
     path = Path(config.backbone)

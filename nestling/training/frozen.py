@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from nestling.bundle import Bundle
-from nestling.embedding.engine import Engine, engine_of
+from nestling.embedding.engine import Engine
+from nestling.embedding.network_engine import engine_of
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.graph.edit import free_name, tidy
 from nestling.graph.ends import ending_in

@@ -19,7 +19,7 @@ from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint, labels_of
 from nestling.data.images import images_of
 from nestling.embedding.cache import Features, embed
-from nestling.embedding.of_integers import integer_engine
+from nestling.embedding.engine import graph_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData
 from nestling.graph.head import Head
@@ -250,7 +250,7 @@ def _with_integers(bundle: Bundle, network: FakeQuantised, dataset: Dataset, pro
     own = Head(network.head.weight.detach().numpy().copy(), network.head.bias.detach().numpy().copy())
     lineage = tuple(step for step in bundle.lineage if step.name != "quantize")
     made = replace(bundle, architecture=graph, arrays={}, head=own, graph=integers, yardstick=None, lineage=lineage)
-    engine = integer_engine(integers)
+    engine = graph_engine(integers)
     train_features = embed(part(dataset, bundle, "train"), bundle.preprocess, engine, training_views(bundle), progress)
     val = embed(part(dataset, bundle, "val"), bundle.preprocess, engine, progress=progress)
     with progress("refitting the head", 1) as advance:
@@ -273,7 +273,7 @@ def _noise(made: Bundle, yardstick: Yardstick, network: FakeQuantised, dataset: 
 
 def _val_top1(bundle: Bundle, dataset: Dataset, progress: Progress) -> float:
     """Of the int8 graph and the head."""
-    val = embed(part(dataset, bundle, "val"), bundle.preprocess, integer_engine(int8_graph(bundle)), progress=progress)
+    val = embed(part(dataset, bundle, "val"), bundle.preprocess, graph_engine(int8_graph(bundle)), progress=progress)
     return _top1(fitted_head(bundle), val)
 
 

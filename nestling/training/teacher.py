@@ -25,8 +25,8 @@ from nestling.bundle import load as load_bundle
 from nestling.data.choose import part
 from nestling.data.folders import Dataset, labels_of
 from nestling.embedding.cache import Embedder, default_cache, embed
+from nestling.embedding.engine import graph_engine
 from nestling.embedding.of_bundle import bundle_engine, engine_for
-from nestling.embedding.of_integers import integer_engine
 from nestling.embedding.refit import refitted, training_views
 from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.files import write_atomically
@@ -34,8 +34,7 @@ from nestling.formats.nest.integers import integer_runner
 from nestling.graph.ends import ending, ending_in
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
-from nestling.models.backbones import create
-from nestling.models.packages import package_of
+from nestling.models.known import created, weights_for
 from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress, silent
 from nestling.temporary import sweep
@@ -93,14 +92,16 @@ def teacher_bundle(wanted: str, student: Bundle, dataset: Dataset, size: int | N
             raise NestlingError(f"{wanted} brings its own size.", "leave out --teacher-size")
         return load_bundle(Path(wanted))
     try:
-        architecture, arrays, preprocess = create(wanted, "package" if package_of(wanted) else "hub", size)
+        made = created(wanted, weights_for(wanted), size)
     except NestlingError as error:
         if "weights" not in error.message:
             raise
         hint = f"a bundle can teach, too:  nestling fit PHOTOS --backbone {wanted} --weights FILE -o teacher.nest"
         raise NestlingError(error.message, hint) from error
-    preprocess = replace(preprocess, reading=student.preprocess.reading)
-    bare = replace(student, architecture=architecture, arrays=arrays, preprocess=preprocess, head=None, graph=None, yardstick=None)
+    preprocess = replace(made.preprocess, reading=student.preprocess.reading)
+    bare = replace(
+        student, architecture=made.architecture, arrays=made.arrays, preprocess=preprocess, head=None, graph=None, yardstick=None
+    )
     views, engine = training_views(student), engine_for(bare, dataset)
     train = embed(part(dataset, student, "train"), preprocess, engine, views, progress)
     return refitted(bare, (train, embed(part(dataset, student, "val"), preprocess, engine, progress=progress)))
@@ -128,7 +129,7 @@ def _engine(bundle: Bundle, count: int) -> Embedder:
             replace(bundle, architecture=ending_in(bundle.architecture, ending(bundle.architecture).logits)), count
         )
     if bundle.graph is not None and bundle.head is not None:
-        return integer_engine(bundle.graph)
+        return graph_engine(bundle.graph)
     return _Whole(bundle)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from nestling.compress.channels import Batch, Thinned, thinned, total_macs
 from nestling.compress.layers import Layers
-from nestling.compress.prune import PruneConfig, prune, unfolded_graph
+from nestling.compress.prune import PruneConfig, prune
 from nestling.errors import NestlingError, UnsupportedOp
 from nestling.graph.ir import Graph, Quantize, same
 from nestling.graph.ir import Tensor as GraphTensor
@@ -20,6 +20,7 @@ from nestling.graph.passes import prepare
 from nestling.graph.reference import run
 from nestling.graph.spec import check
 from nestling.models.capture.capture import capture
+from nestling.models.float_graph import unfolded_graph
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.models.plain import plain
 from tests.compress.networks import branches, bundle_of, head_for, tiny

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.bundle import Bundle, load, save
-from nestling.compress.measure import ENCODINGS, packed, unfolded_graph
+from nestling.compress.measure import ENCODINGS, packed
 from nestling.compress.prune import PruneConfig, SparseConfig, prune, renormed, sparsify
 from nestling.compress.sparse import growing, masks, prunable, ramp_of, sparsity_at
 from nestling.data.folders import scan
@@ -25,7 +25,7 @@ from nestling.graph.ir import Graph
 from nestling.graph.passes import prepare
 from nestling.models.backbones import build
 from nestling.models.capture.capture import capture
-from nestling.models.float_graph import float_graph
+from nestling.models.float_graph import float_graph, unfolded_graph
 from nestling.models.plain import plain
 from nestling.preprocess.image import load as load_image
 from nestling.quantization.quantize import quantize

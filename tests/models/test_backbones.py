@@ -19,7 +19,8 @@ from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.head import Head
 from nestling.models import backbones, weights
-from nestling.models.backbones import RECOMMENDED, build, build_backbone, create, describe, to_arrays
+from nestling.models.backbones import build, build_backbone, create, describe, to_arrays
+from nestling.models.known import RECOMMENDED
 from nestling.preprocess.image import ImagePreprocess, table
 
 SMALL = "mobilenetv3_small_050"

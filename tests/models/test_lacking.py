@@ -5,8 +5,9 @@ import timm
 
 from nestling.bundle import Bundle
 from nestling.errors import UnsupportedOp
-from nestling.models.backbones import RECOMMENDED, create
+from nestling.models.backbones import create
 from nestling.models.float_graph import float_graph
+from nestling.models.known import RECOMMENDED
 from nestling.models.lacking import Lacking, lacking
 
 

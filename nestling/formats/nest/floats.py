@@ -1,25 +1,29 @@
-"""A float bundle as a Runner, in torch: what every artifact is compared with."""
+"""A float bundle as a Runner: what every artifact is compared with. Its Graph runs in LiteRT, what is none in torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError
-from nestling.models.backbones import Network, build
+from nestling.formats.tflite.floats import whole
+from nestling.models.float_graph import float_graph, has_graph
 from nestling.preprocess.image import Preprocess
+from nestling.processor import cores
+
+Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
 class FloatRunner:
-    """A bundle's float network; images one at a time, as a device has them."""
+    """A bundle's float network; images one at a time, as a device has them. embed: [1, H, W, C] -> [1, D]."""
 
     bundle: Bundle
-    network: Network
+    embed: Embed
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -41,19 +45,28 @@ class FloatRunner:
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 [N, H, W, C] -> embeddings float32 [N, D]."""
-        with torch.inference_mode():
-            rows = [self._embed(torch.from_numpy(np.ascontiguousarray(image[None]))) for image in images]
-        return torch.cat(rows).numpy()
-
-    def _embed(self, image: torch.Tensor) -> torch.Tensor:
-        embedding: torch.Tensor = self.network.backbone(self.network.normalise(image))
-        return embedding
+        return np.concatenate([self.embed(np.ascontiguousarray(image[None])) for image in images])
 
 
 def float_runner(bundle: Bundle, threads: int | None = None) -> FloatRunner:
-    """The bundle's float network, ready to run. threads: of torch, for the whole process; None leaves them."""
+    """The bundle's float network, ready to run. threads: None for one a core."""
+    if has_graph(bundle):
+        return FloatRunner(bundle, whole(float_graph(replace(bundle, head=None)), threads or cores()))
+    return FloatRunner(bundle, _in_torch(bundle, threads))
+
+
+def _in_torch(bundle: Bundle, threads: int | None) -> Embed:
+    import torch
+
+    from nestling.models.backbones import build
+
     if threads is not None:
         torch.set_num_threads(threads)
-    network = build(bundle)
-    assert isinstance(network, Network)
-    return FloatRunner(bundle, network.to(memory_format=torch.channels_last))
+    network = build(replace(bundle, head=None)).to(memory_format=torch.channels_last)
+
+    def embed(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            embedding: NDArray[np.float32] = network(torch.from_numpy(image)).numpy()
+        return embedding
+
+    return embed

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nestling.errors import UnsupportedOp
 from nestling.formats.tflite.printing import print_graph
-from nestling.formats.tflite.run import open_interpreter
+from nestling.formats.tflite.run import Kernels, open_interpreter
 from nestling.graph import reference
 from nestling.graph.ir import Graph, Node
 from nestling.processor import cores
@@ -26,7 +26,7 @@ Hook = Callable[[str, Value], Value]
 Step = Callable[[tuple[Value, ...]], Value]
 """A node's activations [N, ...], in the order in which it reads them, each once -> its value [N, ...]."""
 
-WHAT = "the float graph"
+WHAT = "the graph"
 MOST_THREADS = 4  # of a node by itself, which has little to do
 IN_NUMPY = ("reshape", "table")  # they compute nothing
 
@@ -35,20 +35,25 @@ def _as_it_is(name: str, value: Value) -> Value:
     return value
 
 
-def whole(graph: Graph, threads: int = 1) -> Callable[[Value], Value]:
-    """One image, [1, H, W, C], as the graph takes it -> its one output. Not for two threads at once."""
+def whole(graph: Graph, threads: int = 1, kernels: Kernels = "default") -> Callable[[Value], Value]:
+    """One image, [1, H, W, C], as the graph takes it -> its one output. Not for two threads at once.
+
+    An int8 graph will do as well; what no .tflite can hold then is an UnsupportedOp.
+    """
     try:
         model = print_graph(graph)
     except UnsupportedOp:
+        if graph.tensors[graph.outputs[0]].quant is not None:
+            raise
         steps = stepwise(graph)
         return lambda image: steps(image)
-    interpreter = open_interpreter(model, WHAT, threads=threads)
+    interpreter = open_interpreter(model, WHAT, kernels, threads)
     source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def answer(image: Value) -> Value:
         interpreter.set_tensor(source, image)
         interpreter.invoke()
-        value: Value = interpreter.get_tensor(target)
+        value: Value = interpreter.get_tensor(target)  # a copy
         return value
 
     return answer
