@@ -26,7 +26,8 @@ from nestling.bundle import Bundle, save
 from nestling.cli.main import app
 from nestling.models.capture.capture import capture
 from nestling.preprocess.image import ImagePreprocess
-from tests.doc_blocks import NESTLING, PAGES, ROOT, SCRIPT, Block, blocks, inline, is_command, words
+from tests import ROOT
+from tests.doc_blocks import NESTLING, PAGES, SCRIPT, Block, blocks, inline, is_command, words
 from tests.helpers.commands import here
 from tests.helpers.quantization_cases import seeded
 from tests.helpers.torch_networks import randomised

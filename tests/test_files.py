@@ -298,9 +298,13 @@ def test_where_a_folder_cannot_be_replaced_it_is_named(tmp_path: Path, step: str
 
 
 def test_an_error_that_is_not_of_the_folder_passes_as_it_is(tmp_path: Path) -> None:
-    for error in (BrokenPipeError(errno.EPIPE, "Broken pipe"), FileNotFoundError(errno.ENOENT, "no", str(tmp_path / "photo.jpg"))):
-        with pytest.raises(OSError) as told, folder_beside(tmp_path / "pkg"):
+    def failing(error: OSError) -> None:
+        with folder_beside(tmp_path / "pkg"):
             raise error
+
+    for error in (BrokenPipeError(errno.EPIPE, "Broken pipe"), FileNotFoundError(errno.ENOENT, "no", str(tmp_path / "photo.jpg"))):
+        with pytest.raises(OSError) as told:
+            failing(error)
         assert told.value is error
     assert names(tmp_path) == []
 
@@ -317,9 +321,13 @@ def test_all_is_flushed_before_and_the_folder_after_the_rename(tmp_path: Path, m
         done.append("rename")
         return replace(self, target)
 
+    def swapped(one: Path, other: Path) -> bool:
+        done.append("rename")
+        return exchanged(one, other)
+
     monkeypatch.setattr(os, "fsync", flushed)
     monkeypatch.setattr(Path, "replace", renamed)
-    monkeypatch.setattr(files, "_exchanged", lambda one, other: done.append("rename") or exchanged(one, other))
+    monkeypatch.setattr(files, "_exchanged", swapped)
     write_atomically(tmp_path / "made" / "my.nest", b"")
     assert done == [str(tmp_path), "", "rename", str(tmp_path / "made")]
     put(tmp_path / "pkg", OLD)

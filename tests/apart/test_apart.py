@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flatbuffers
 import numpy as np
 import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nestling import formats
@@ -203,7 +205,7 @@ def taking(content: bytes) -> Callable[[int], bytes]:
 
 
 def test_a_message_arrives_as_it_was_sent() -> None:
-    arrays = [IMAGES[::2, ::-1], np.float32(1.5).reshape(()), np.zeros((0, 3), np.int64), np.array([True])]
+    arrays: list[NDArray[Any]] = [IMAGES[::2, ::-1], np.array(1.5, np.float32), np.zeros((0, 3), np.int64), np.array([True])]
     value, found = messages.unpacked(taking(messages.packed({"ü": [1, None, "\ud800"]}, arrays)))
     assert value == {"ü": [1, None, "\ud800"]}
     for one, other in zip(arrays, found, strict=True):

@@ -19,7 +19,7 @@ from nestling.errors import GateFailed
 from nestling.formats import FORMATS
 from nestling.formats.format import ExportConfig, Job, Printed, Printer
 from nestling.graph.head import Head
-from nestling.graph.ir import Graph, Tensor
+from nestling.graph.ir import DepthwiseConv2d, Graph, Tensor
 from nestling.preprocess.image import ImagePreprocess
 from tests.helpers.quantization_cases import Inverted, calibrated, captured, pictures, seeded
 
@@ -85,7 +85,9 @@ def padding(bundle: Bundle) -> Bundle:
     graph = bundle.graph
     assert graph is not None
     at = next(i for i, node in enumerate(graph.nodes) if node.op == "depthwise_conv2d")
-    node = replace(graph.nodes[at], attrs=replace(graph.nodes[at].attrs, padding=(0, 2, 0, 2)))
+    attrs = graph.nodes[at].attrs
+    assert isinstance(attrs, DepthwiseConv2d)
+    node = replace(graph.nodes[at], attrs=replace(attrs, padding=(0, 2, 0, 2)))
     return replace(bundle, graph=replace(graph, nodes=(*graph.nodes[:at], node, *graph.nodes[at + 1 :])))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -13,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
 
 from nestling import bundle as bundles
 from nestling.artifacts.import_model import import_model
@@ -29,7 +31,7 @@ from tests.helpers.tflite_files import CODE, activation, constant, file, ints, j
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def imported(data: bytes, **said: tuple[float, ...]) -> Bundle:
+def imported(data: bytes, **said: Any) -> Bundle:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "x.tflite"
         path.write_bytes(data)
@@ -37,13 +39,13 @@ def imported(data: bytes, **said: tuple[float, ...]) -> Bundle:
     return bundles.from_bytes(bundles.to_bytes(bundle), "x.nest")
 
 
-def photographs(channels: int = 3) -> Array:
+def photographs(channels: int = 3) -> NDArray[np.uint8]:
     images = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, channels)).astype(np.uint8)
     images[0], images[1] = 0, 255
     return images
 
 
-def assert_as_litert(bundle: Bundle, data: bytes, fed: Callable[[Array], Array], channels: int = 3) -> Array:
+def assert_as_litert(bundle: Bundle, data: bytes, fed: Callable[[NDArray[np.uint8]], Array], channels: int = 3) -> Array:
     """The bundle given bytes answers as LiteRT given what the file takes. Returns the answers."""
     images = photographs(channels)
     expected = np.concatenate([judged(data, fed(image[None])) for image in images])
@@ -66,7 +68,7 @@ def shares(image: Array) -> Array:
 def spelled(mean: tuple[float, ...], std: tuple[float, ...], spelling: str, axes: int, left: bool) -> list[Piece]:
     """(x - mean) / std in one of its spellings."""
 
-    def piece(code: int, value: Sequence[float], left: bool = False) -> Piece:
+    def piece(code: int, value: NDArray[np.float64], left: bool = False) -> Piece:
         numbers = tuple(value)
         return Piece(code, numbers[:1] if len(set(numbers)) == 1 and axes < 2 else numbers, axes, left)
 
@@ -177,7 +179,7 @@ def test_bytes_that_become_floats_make_a_float_network(start: str, q: Quant | No
     ],
 )
 def test_a_quantised_range_shows_what_it_was_made_for(
-    scale: tuple[float, int], pieces: Sequence[Piece], takes: str, fed: Callable[[Array], Array]
+    scale: tuple[float, int], pieces: Sequence[Piece], takes: str, fed: Callable[[NDArray[np.uint8]], Array]
 ) -> None:
     data = network([*pieces, Piece(CODE.QUANTIZE, scale=scale), Piece(CODE.DEQUANTIZE)])
     bundle = imported(data)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ from tests.helpers.tflite_files import CODE, activation, constant, file, ints, j
 Shared = Callable[[str], Path]
 
 RNG = np.random.default_rng(0)
-SHARES: dict[str, tuple[float, ...]] = {"mean": (0.0,), "std": (1.0,)}  # a float network that takes v / 255
+SHARES: dict[str, Any] = {"mean": (0.0,), "std": (1.0,)}  # a float network that takes v / 255
 INTEGER = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "mobilenet_v2_1_0_224_quant.tflite")
 
 

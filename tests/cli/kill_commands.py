@@ -43,6 +43,7 @@ from nestling.device import package
 from nestling.device.head_file import newest
 from nestling.device.head_format import to_bytes
 from nestling.formats.executorch import printing as executorch
+from nestling.formats.executorch.training_program import print_training_program
 from nestling.formats.onnx.openvino import import_openvino
 from nestling.formats.quiet import quiet
 from nestling.temporary import restored
@@ -332,7 +333,7 @@ def command() -> None:
             kept = Path(folder) / "kept"
             kept.mkdir()
             executorch.print_program = _remembered(executorch.print_program, kept)
-            package.print_training_program = _remembered(package.print_training_program, kept)
+            setattr(package, "print_training_program", _remembered(print_training_program, kept))  # noqa: B010  # it is imported there
         place, base = prepared(Path(folder) / "place", cases), Path(folder) / "base"
         _copy(place.root, base)
         for case in cases:

@@ -79,7 +79,7 @@ def unheard(out: int, err: int) -> None:
 def closed(out: int, err: int) -> None:
     """`<&- >&- 2>&-`, as a new Python finds it."""
     os.closerange(0, 3)
-    sys.stdin = sys.stdout = sys.stderr = None  # type: ignore[assignment]
+    sys.stdin = sys.stdout = sys.stderr = None
 
 
 STREAMS: dict[str, Streams] = {

@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
@@ -57,7 +59,7 @@ def test_a_float_file_that_differs_is_refused(
     def broken(bundle: Bundle) -> Graph:
         graph = float_graph(bundle)
         name = next(node.inputs[1] for node in graph.nodes if node.op == "conv2d")
-        data = graph.tensors[name].data.copy()
+        data: NDArray[Any] = graph.tensors[name].data.copy()
         data.flat[0] += 0.5
         return replace(graph, tensors={**graph.tensors, name: replace(graph.tensors[name], data=data)})
 

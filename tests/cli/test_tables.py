@@ -30,7 +30,7 @@ def printed(headings: list[str], rows: list[list[str]], width: int, title: str =
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         patch.setenv("COLUMNS", str(width))
         show.table(headings, rows, title)
-    return out.buffer.getvalue().decode(encoding).splitlines()  # type: ignore[attr-defined]
+    return out.buffer.getvalue().decode(encoding).splitlines()
 
 
 @pytest.mark.parametrize("rows", [DEMO, LONG])

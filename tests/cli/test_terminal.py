@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_json_is_the_same_whatever_stdout_takes(runs: list[dict]) -> None:
         raise AssertionError(word)
 
     found = [run for run in runs if run["json"] and run["streams"] in ("utf-8", "cp1252", "ascii")]
-    values: dict[str, list[object]] = {}
+    values: dict[str, list[Any]] = {}
     for run in found:
         content = run["out"].encode("latin-1")
         assert run["streams"] == "utf-8" or content.isascii()

@@ -35,7 +35,7 @@ def test_the_first_difference_is_named_and_the_status_says_so(
 ) -> None:
     graph = network(bundles.load(quantised))
     bias = graph.tensors["b2"]
-    other = replace(bias, data=np.asarray(bias.data) + np.int32(400))
+    other = replace(bias, data=np.add(bias.data, np.int32(400)))
     (tmp_path / "my.tflite").write_bytes(print_graph(replace(graph, tensors={**graph.tensors, "b2": other})))
     photo = photos / "plum" / "00.jpg"
     found = json.loads(nestling("trace", quantised, photo, "--against", tmp_path / "my.tflite", "--json", status=1).stdout)

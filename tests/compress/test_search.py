@@ -175,10 +175,10 @@ def test_the_same_twice_quietly_and_without_a_trace(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     graph = capture(residual(), (32, 32, 3))
-    python, numpy, of_torch = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    python, numpy, of_torch = random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy(), torch.get_rng_state()
     one, other = (found(graph, 32, 0.7, candidates=12) for _ in range(2))
     assert same(one.subnet.graph, other.subnet.graph) and one.widths == other.widths
-    assert random.getstate() == python and np.array_equal(np.random.get_state()[1], numpy)
+    assert random.getstate() == python and np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy)
     assert torch.equal(torch.get_rng_state(), of_torch)
     assert capfd.readouterr() == ("", "") and not list(tmp_path.iterdir())
 

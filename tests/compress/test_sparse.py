@@ -6,6 +6,7 @@ import lzma
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +141,9 @@ def test_masks_are_a_global_threshold_reached_to_one_block(
     weights: list[np.ndarray], share: float, width: int, ranking: str
 ) -> None:
     found = [mask.numpy() for mask in masks([torch.from_numpy(w) for w in weights], share, width, ranking)]  # type: ignore[arg-type]
-    gone, stay, largest = [], [], 0
+    gone: list[tuple[float, int]] = []
+    stay: list[tuple[float, int]] = []
+    largest = 0
     for score, (number, row, place, start, columns) in scores_one_by_one(weights, width, ranking):
         block = found[number][row, place, start : start + width]
         assert block.all() or not block.any()
@@ -260,9 +263,7 @@ def test_a_graph_becomes_sparse_in_the_same_way(fitted: Bundle, photos: Path) ->
 
 
 @pytest.mark.parametrize("more", [{"ema": True}, {"optimiser": "sgd", "rate": 0.05}, {"blocks": 3}])
-def test_finetune_keeps_every_zero_and_moves_the_rest(
-    single: Taught, photos: Path, more: dict[str, object], tmp_path: Path
-) -> None:
+def test_finetune_keeps_every_zero_and_moves_the_rest(single: Taught, photos: Path, more: dict[str, Any], tmp_path: Path) -> None:
     save(single.bundle, tmp_path / "sparse.nest")
     after = finetune(load(tmp_path / "sparse.nest"), photos, replace(QUICK, epochs=1, **more)).bundle
     before, now = pruned_arrays(single.bundle), pruned_arrays(after)
@@ -278,7 +279,7 @@ def test_another_pruning_of_a_sparse_bundle_keeps_its_zeros_and_adds_some(single
 
 
 def test_zeros_are_kept_beside_what_another_lesson_changes(single: Taught, fitted: Bundle) -> None:
-    module = build(single.bundle)
+    module: Any = build(single.bundle)
 
     def doubling(module: torch.nn.Module) -> object:
         def after_step(module: torch.nn.Module, step: int, steps: int) -> None:
@@ -287,7 +288,7 @@ def test_zeros_are_kept_beside_what_another_lesson_changes(single: Taught, fitte
         return after_step
 
     assert keeping(fitted, None) is None and keeping(fitted, doubling) is doubling  # type: ignore[arg-type]
-    after_step = keeping(single.bundle, doubling)(module)  # type: ignore[arg-type, misc]
+    after_step = keeping(single.bundle, doubling)(module)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(1.0)
@@ -295,7 +296,7 @@ def test_zeros_are_kept_beside_what_another_lesson_changes(single: Taught, fitte
     arrays = _arrays(module)
     for name, array in pruned_arrays(single.bundle).items():
         assert np.array_equal(arrays[name][:, :, 0, 0], np.where(array == 0, 0, array + np.float32(1)))
-    assert module.head.bias.tolist() == [7.0, 7.0, 7.0]  # type: ignore[union-attr]
+    assert module.head.bias.tolist() == [7.0, 7.0, 7.0]
 
 
 def test_zeros_of_the_head_are_no_ones_zeros(fitted: Bundle) -> None:

@@ -1,11 +1,11 @@
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nestling.data import demo_set
 from nestling.data.demo_set import ABOUT, elpv
 from nestling.errors import NestlingError
 
@@ -44,7 +44,7 @@ def test_interrupted_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
         if len(copied) == 100:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo_set.shutil, "copyfile", interrupted)
+    monkeypatch.setattr(shutil, "copyfile", interrupted)
     with pytest.raises(KeyboardInterrupt):
         elpv(tmp_path)
     assert list(tmp_path.iterdir()) == []

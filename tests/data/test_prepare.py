@@ -119,7 +119,8 @@ def test_sixteen_bits_and_profiles_become_eight_bits_of_srgb(tmp_path: Path) -> 
     for name in ("a", "b"):
         (tmp_path / "in" / name).mkdir(parents=True)
     (tmp_path / "in" / "a" / "deep.png").write_bytes(png(values))
-    for stem, options in (("profile", {"icc_profile": profile}), ("odd", {"icc_profile": b"odd"}), ("plain", {})):
+    written: dict[str, dict[str, Any]] = {"profile": {"icc_profile": profile}, "odd": {"icc_profile": b"odd"}, "plain": {}}
+    for stem, options in written.items():
         Image.fromarray(noise(40, 40)).save(tmp_path / "in" / "a" / f"{stem}.png", **options)
     Image.fromarray(noise(40, 40, 9)).save(tmp_path / "in" / "b" / "other.png")
     done = prepare(tmp_path / "in", tmp_path / "out", config=PrepareConfig("bmp"))

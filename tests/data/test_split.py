@@ -27,7 +27,7 @@ classes = st.lists(numbers, min_size=2, max_size=4)
 
 
 @given(classes, st.integers(0, 2**40), st.randoms())
-def test_every_content_is_on_one_side_and_every_class_on_all(contents: list[list[int]], seed: int, random) -> None:  # type: ignore[no-untyped-def]
+def test_every_content_is_on_one_side_and_every_class_on_all(contents: list[list[int]], seed: int, random) -> None:
     items = [
         item(label, number, copy) for label, ns in enumerate(contents) for number in ns for copy in range(random.randint(1, 3))
     ]
@@ -44,7 +44,7 @@ def test_every_content_is_on_one_side_and_every_class_on_all(contents: list[list
 
 
 @given(classes, st.integers(0, 2**40), st.randoms())
-def test_order_names_and_copies_change_nothing(contents: list[list[int]], seed: int, random) -> None:  # type: ignore[no-untyped-def]
+def test_order_names_and_copies_change_nothing(contents: list[list[int]], seed: int, random) -> None:
     items = [item(label, number) for label, ns in enumerate(contents) for number in ns]
     shuffled = [item(label, number, copy=random.randint(0, 9)) for label, ns in enumerate(contents) for number in ns * 2]
     random.shuffle(shuffled)

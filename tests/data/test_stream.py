@@ -1,7 +1,9 @@
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from nestling.data import stream as module
 from nestling.data.folders import Item, LeftOut
@@ -44,7 +46,7 @@ def test_nothing_in_nothing_out() -> None:
     assert list(stream([], SMALL, 2)) == []
 
 
-def test_look_ahead_is_bounded_and_ends_with_the_loop(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_look_ahead_is_bounded_and_ends_with_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = some(tmp_path, 1) * 500
     begun: list[Path] = []
 
@@ -58,6 +60,7 @@ def test_look_ahead_is_bounded_and_ends_with_the_loop(tmp_path: Path, monkeypatc
     for _ in range(10):
         next(images)
     assert 10 <= len(begun) <= 10 + 2 * AHEAD
+    assert isinstance(images, Generator)
     images.close()
     after = len(begun)
     assert after <= 10 + 2 * AHEAD

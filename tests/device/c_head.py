@@ -78,25 +78,25 @@ class CHead:
         self.head = _Head()
         self.state: int = lib.nestling_head_open(address(self.memory), len(content), ctypes.byref(self.head))
 
-    def bytes(self) -> bytes:
+    def content(self) -> bytes:
         return self.memory.view(np.uint8)[: self.size].tobytes()
 
     def sealed(self) -> bytes:
         self.lib.nestling_head_seal(ctypes.byref(self.head))
-        return self.bytes()
+        return self.content()
 
     def step(self, embeddings: NDArray[np.int8], labels: NDArray[np.int64]) -> float:
         """embeddings: int8 [N, D], C-contiguous."""
         count = len(embeddings)
         samples = (_Sample * count)(*(_Sample(address(row).value, int(y)) for row, y in zip(embeddings, labels, strict=True)))
-        max_classes = struct.unpack_from("<I", self.bytes(), 24)[0]
+        max_classes = struct.unpack_from("<I", self.content(), 24)[0]
         work = np.full(count * max_classes + 16, np.nan, np.float32)
         loss = float(self.lib.nestling_learn_step(ctypes.byref(self.head), samples, count, address(work)))
         assert np.isnan(work[-16:]).all(), "work was left"
         return loss
 
     def logits(self, embedding: NDArray[np.int8]) -> NDArray[np.float32]:
-        out = np.empty(struct.unpack_from("<I", self.bytes(), 20)[0], np.float32)
+        out = np.empty(struct.unpack_from("<I", self.content(), 20)[0], np.float32)
         self.lib.nestling_head_logits(ctypes.byref(self.head), address(embedding), address(out))
         return out
 
@@ -192,7 +192,7 @@ def full_head(inputs: int, classes: int, max_classes: int, kind: str, replay: in
     """A head with no part empty: moments, a replay store, two runtimes."""
     rng = np.random.default_rng(seed)
     head = new_head(inputs, classes, max_classes, TRAININGS[kind], replay, seed)
-    kept = rng.integers(0, replay + 1)
+    kept = int(rng.integers(0, replay + 1))
 
     def rows(array: np.ndarray[Any, Any] | None, least: int = -100) -> Any:
         if array is None:

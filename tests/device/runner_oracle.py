@@ -46,13 +46,13 @@ def known_of(device: Device, data: Path, head: HeadFile) -> dict[str, Known]:
     part_of = split(dataset, head.training.seed).part_of()
     first = {item.fingerprint: item for item in reversed(dataset.items)}
     preprocess = ImagePreprocess(head.image[:2], 3, head.crop, head.interpolation, (0.5,) * 3, (0.5,) * 3)
-    found = {}
+    found: dict[str, Known] = {}
     for part in PARTS:
         own = [replace(item, label=head.labels.index(dataset.labels[item.label])) for item in first.values()]
         own = sorted((item for item in own if part_of[item.fingerprint] == part), key=lambda item: (item.label, item.fingerprint))
         images = np.stack([load(preprocess, item.path) for item in own])
         q = reference.run(device.graph, images)[device.graph.outputs[0]]
-        found[part] = Known(tuple(own), q, np.array([item.label for item in own]))
+        found[part] = Known(tuple(own), q.astype(np.int8, copy=False), np.array([item.label for item in own]))
     return found
 
 

@@ -117,8 +117,9 @@ def built(place: Path, graph: Graph, make: Sequence[str] = (), replaced: dict[st
     return place / "runtime" / "net_runner"
 
 
-def run(runner: Path, *words: object, before: Sequence[str] = (), status: int = 0) -> subprocess.CompletedProcess[str]:
-    ended = subprocess.run([*before, str(runner), *map(str, words)], capture_output=True, text=True, check=False)
+def run(*words: object, before: Sequence[str] = (), status: int = 0) -> subprocess.CompletedProcess[str]:
+    """words: the program and what it is given."""
+    ended = subprocess.run([*before, *map(str, words)], capture_output=True, text=True, check=False)
     assert ended.returncode == status, (ended.returncode, ended.stdout[-300:], ended.stderr[-1000:])
     return ended
 

@@ -18,7 +18,7 @@ from nestling.device import head_format
 from nestling.device.head_file import HeadFile, Training, from_bytes, to_bytes
 from nestling.device.head_format import FIELDS, Field
 from nestling.errors import UnusableFile
-from nestling.preprocess.image import from_plain
+from nestling.preprocess.image import LONGEST, from_plain
 from tests import ROOT
 from tests.device.c_head import CHead, address, full_head, library, new_head, parsed
 
@@ -96,13 +96,13 @@ def test_the_document_says_what_python_holds_to() -> None:
 
 
 def test_c_holds_to_the_same(lib: Any) -> None:
-    found = []
+    found: list[object] = []
     place, kind, least, most = ctypes.c_uint32(), ctypes.c_uint32(), ctypes.c_double(), ctypes.c_double()
     pointers = [ctypes.byref(each) for each in (place, kind, least, most)]
     while (name := lib.bound_of(len(found), *pointers)) is not None:
         found.append((name.decode(), place.value, C_TYPES[kind.value], least.value, most.value))
     assert found == [(field.name, place_of(field.name), field.code, field.least, field.most) for field in BOUNDED]
-    assert (lib.most_bytes(), lib.longest()) == (head_format.MOST_BYTES, head_format.LONGEST)
+    assert (lib.most_bytes(), lib.longest()) == (head_format.MOST_BYTES, LONGEST)
 
 
 def test_the_images_are_those_that_a_network_may_take() -> None:
@@ -194,7 +194,7 @@ def test_a_file_that_would_be_too_large_is_neither_written_nor_read(lib: Any) ->
     head = new_head(5)
     for wrong in ({"label_bytes": 2**40}, {"replay": replace(head.replay, capacity=2**40)}, {"label_bytes": 2**29}):
         with pytest.raises(UnusableFile, match="would take"):
-            to_bytes(replace(head, **wrong))  # type: ignore[arg-type]
+            to_bytes(replace(head, **wrong))
     rows = changed(to_bytes(head), max_classes=65535, inputs=2**24, bytes=2**32 - 1)  # 2^40 weights
     assert (refusal(lib, rows) or "").startswith("head.nst is damaged: its sizes")
 
@@ -361,11 +361,11 @@ def test_flash_keeps_what_was_whole(lib: Any) -> None:
     assert lib.nestling_flash_save(ctypes.byref(flash), ctypes.byref(head.head)) == 1
     assert [slot.tobytes() for slot in slots] == before
 
-    lying = changed(head.bytes()[: len(content)], saves=40)
+    lying = changed(head.content()[: len(content)], saves=40)
     slots[0].view(np.uint8)[: len(lying)] = np.frombuffer(lying, np.uint8)
     found = CHead(content, lib)
     slot = lib.nestling_flash_load(ctypes.byref(flash), address(found.memory), found.memory.nbytes, ctypes.byref(found.head))
-    assert (slot, parsed(found.bytes())["saves"]) == (1, 2)
+    assert (slot, parsed(found.content())["saves"]) == (1, 2)
     assert kept
 
 

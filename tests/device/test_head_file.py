@@ -282,7 +282,7 @@ def test_parts_that_do_not_fit_are_not_written() -> None:
         {"training": replace(head.training, batch=0)},
     ):  # fmt: skip
         with pytest.raises(UnusableFile):
-            to_bytes(replace(head, **wrong))  # type: ignore[arg-type]
+            to_bytes(replace(head, **wrong))
 
 
 # ---- saving ------------------------------------------------------------------------------------------------------------------

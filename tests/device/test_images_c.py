@@ -6,6 +6,7 @@ import ctypes
 import struct
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def test_damaged_files_are_named_or_read_and_nothing_else_happens(reader: Path, 
 def test_what_is_read_from_damaged_files_is_what_pillow_reads(lib: Any) -> None:
     """Where both read a BMP they read the same pixels; where this one does, Pillow does."""
     rng = np.random.default_rng(1)
-    seeds: list[Callable[[int], bytes]] = [lambda s, b=bits: bmp(s, 6, 4, b) for bits in (8, 24, 32)]
+    seeds: list[Callable[[int], bytes]] = [partial(bmp, width=6, height=4, bits=bits) for bits in (8, 24, 32)]
     read = 0
     for number in range(1500):
         content = damaged(rng, seeds[number % 3](number))

@@ -182,14 +182,14 @@ def test_a_class_more(lib: Any) -> None:
     assert after.labels == there.labels
     assert distance(after.weights, w) <= 1e-4
     assert distance(after.bias, b) <= 1e-4
-    before = learner.bytes()
+    before = learner.content()
     assert learner.add_class(b"one too many") == -1
-    assert learner.bytes() == before
+    assert learner.content() == before
     small = CHead(to_bytes(new_head(8, 2, 5)), lib)
     for refused in (b"", b"a\nb", b"x" * 200):
         assert small.add_class(refused) == -1
     assert small.add_class(b"x" * 60) == 2
-    left = parsed(small.bytes())["label_bytes"] - len("class 0\nclass 1\n") - 61
+    left = parsed(small.content())["label_bytes"] - len("class 0\nclass 1\n") - 61
     assert small.add_class(b"y" * left) == -1  # its line break would lie behind the end
     assert small.add_class(b"y" * (left - 1)) == 3
     assert from_bytes(small.sealed(), "x").labels[2:] == ("x" * 60, "y" * (left - 1))

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_it_ends_when_val_is_good_enough_and_goes_on_from_a_trained_head(device:
     (("--rate", "0.7", "-b", "5"), {"rate": 0.7, "batch": 5}),
     (("--optimizer", "adam"), {"optimizer": "adam", "rate": 0.005}),
 ])  # fmt: skip
-def test_other_settings(device: Device, tmp_path: Path, words: Sequence[str], settings: dict[str, object]) -> None:
+def test_other_settings(device: Device, tmp_path: Path, words: Sequence[str], settings: dict[str, Any]) -> None:
     head = new_head(
         device.graph, LABELS, tmp_path / "head.nst", moment_type="float32" if "optimizer" not in settings else "bfloat16"
     )

@@ -10,9 +10,11 @@ import shutil
 import stat
 import subprocess
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,10 +36,12 @@ from nestling.device.package import PackConfig, pack
 from nestling.device.places import Ssh
 from nestling.device.push import PushConfig, push
 from nestling.errors import GateFailed, NestlingError, UnusableData
+from nestling.files import replace_folder
 from nestling.formats import FORMATS
 from nestling.formats.c import machines, virtual
 from nestling.formats.executorch import run as executorch_run
 from nestling.formats.format import Job, Printed
+from nestling.progress import silent
 from nestling.quantization.quantize import quantize, reference_embeddings
 from nestling.training.fit import FitConfig, fit
 from tests.device import ssh_server
@@ -51,7 +55,7 @@ ARM64_FILES = RUNNABLE | {"head.nst", "split.csv", "README.md"}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Everything of these tests; embeddings are kept here, too."""
     found = tmp_path_factory.mktemp("device")
     with pytest.MonkeyPatch.context() as patch:
@@ -220,7 +224,7 @@ def expected_accuracies(loaded: Bundle) -> list[float]:
     assert loaded.graph is not None and loaded.head is not None
     found = []
     for which in ("val", "test"):
-        items = part(training_data(loaded, None), loaded, which)  # type: ignore[arg-type]
+        items = part(training_data(loaded, None), loaded, which)
         x = reference_embeddings(loaded.graph, images_of(items, loaded.preprocess))
         answers = (x @ loaded.head.weight.T + loaded.head.bias).argmax(1)
         found.append(float(np.mean(answers == [item.label for item in items])))
@@ -258,7 +262,7 @@ def test_executorch_in_cpp_learns_with_the_same_head(linux: Path, place: Path, b
     assert loaded.head is not None
     backbone, found = executorch_run.load(package_ / "features.pte", threads=1), []
     for which in ("val", "test"):
-        items = part(training_data(loaded, None), loaded, which)  # type: ignore[arg-type]
+        items = part(training_data(loaded, None), loaded, which)
         x = backbone.features(np.stack(images_of(items, loaded.preprocess)))
         answers = (x @ loaded.head.weight.T + loaded.head.bias).argmax(1)
         found.append(float(np.mean(answers == [item.label for item in items])))
@@ -280,7 +284,9 @@ def test_pushed_over_ssh_cut_once_run_there_and_brought_back(linux: Path, data: 
     problem = ssh_server.missing()
     if problem:
         pytest.skip(problem)
-    own, heard, said = tmp_path / "pkg", [], []
+    own = tmp_path / "pkg"
+    heard: list[str] = []
+    said: list[str] = []
     shutil.copytree(linux, own)
     (tmp_path / "ssh").mkdir()
     with ssh_server.server(tmp_path / "ssh") as server, Proxy(server.port, cuts=1, after=900_000).running() as proxy:
@@ -312,7 +318,7 @@ def test_firmware_builds_without_a_warning_and_learns_in_qemu(firmware: Path) ->
     assert lines[-1] == {"slot": lines[-1]["slot"], "steps": 20, "saves": 4}
     # the RAM that was told is the program's: its memory holds the arena and three heads (two stand for flash), and little more
     sections = subprocess.run([f"{machine.prefix}size", "-A", there / "learn"], capture_output=True, text=True).stdout
-    bss = int(re.search(r"^\.bss\s+(\d+)", sections, re.M)[1])  # type: ignore[index]
+    bss = int(re.search(r"^\.bss\s+(\d+)", sections, re.M)[1])
     ram = manifest.read(firmware).ram
     assert 0 <= bss - ram["arena"] - 3 * ram["head"] < 8 * 1280 + 4096
 
@@ -325,13 +331,13 @@ def test_where_it_cannot_be_written_the_old_package_stays(
 ) -> None:
     before = contents(firmware)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    real = package.replace_folder
+    real = replace_folder
 
-    def in_a_small_place(*words: object) -> None:
+    def in_a_small_place(*words: Any) -> None:
         """No file may be longer than a megabyte from here on, which the weights are."""
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
         try:
-            real(*words)  # type: ignore[arg-type]
+            real(*words)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -372,7 +378,7 @@ def test_what_cannot_be_packed_says_what_to_type(bundle: Path, tmp_path: Path) -
     assert not (tmp_path / "pkg").exists()
 
 
-def test_a_network_with_its_own_end_is_refused(shared_data, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_network_with_its_own_end_is_refused(shared_data, tmp_path: Path) -> None:
     bundles.save(import_model(shared_data("vww_96_int8.tflite")), tmp_path / "vww.nest")
     with pytest.raises(NestlingError, match="no head of nestling's"):
         pack(tmp_path / "vww.nest", tmp_path / "pkg")
@@ -389,12 +395,12 @@ def test_without_photographs_made_up_images_are_said(bundle: Path, data: Path, t
     loaded = bundles.load(bundle)
     settings = dict(loaded.lineage[0].settings) | {"folder": str(tmp_path / "gone")}
     lost = replace(loaded, lineage=(replace(loaded.lineage[0], settings=settings), *loaded.lineage[1:]))
-    steps, labels, said = package._embeddings(lost, None, package.silent)
+    steps, labels, said = package._embeddings(lost, None, silent)
     assert "made-up" in said and len(labels) == 0 and steps.dtype == np.int8 and steps.shape[0] == 32
-    steps, labels, said = package._embeddings(lost, data, package.silent)
+    steps, labels, said = package._embeddings(lost, data, silent)
     assert said == "54 training photographs" and steps.shape[0] == len(labels) == 54 and set(labels) == {0, 1, 2}
     with pytest.raises(UnusableData):
-        package._embeddings(lost, tmp_path / "nowhere", package.silent)
+        package._embeddings(lost, tmp_path / "nowhere", silent)
 
 
 def test_what_does_not_pass_its_gates_is_not_packed(

@@ -113,7 +113,8 @@ def test_only_what_changed_is_sent(server: Server, package: Path, tmp_path: Path
 
 
 def test_a_cut_connection_goes_on_from_where_it_was(server: Server, package: Path, tmp_path: Path) -> None:
-    there, said = tmp_path / "there", []
+    there = tmp_path / "there"
+    said: list[str] = []
     with Proxy(server.port, cuts=1, after=2_000_000).running() as proxy:
         sent = push(package, ssh_to(server, there, proxy.port), config(server), say=said.append).sent
     same(package, there)
@@ -139,7 +140,8 @@ def test_it_gives_up_after_so_many_cuts_and_nothing_half_is_in_place(server: Ser
 
 
 def test_its_scripts_are_run_there_and_the_head_comes_back(server: Server, package: Path, tmp_path: Path) -> None:
-    there, heard = tmp_path / "there", []
+    there = tmp_path / "there"
+    heard: list[str] = []
     done = push(package, ssh_to(server, there), config(server), run="/photos of mine; rm -rf x", hear=heard.append)
     assert [ran.script for ran in done.ran] == ["eval_untrained.sh", "train.sh", "eval.sh"]
     assert heard[-1] == "accuracy on validation data = 0.9271"
@@ -163,7 +165,9 @@ cp "$here/learned" "$here/trained.nst"
 
 
 def test_training_is_resumed_after_a_cut(server: Server, package: Path, tmp_path: Path) -> None:
-    there, said, heard = tmp_path / "there", [], []
+    there = tmp_path / "there"
+    said: list[str] = []
+    heard: list[str] = []
     files = {name: (package / name).read_bytes() for name in manifest.read(package).files}
     packed(package, files | {"train.sh": WAITS.encode()})
     with Proxy(server.port, cuts=0, after=0).running() as proxy:
@@ -335,7 +339,8 @@ def test_scripts_of_somebody_else_are_not_run(change: str, package: Path, tmp_pa
 
 
 def test_adb_goes_on_when_the_phone_was_away(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded, said = adb(tmp_path, monkeypatch), []
+    recorded = adb(tmp_path, monkeypatch)
+    said: list[str] = []
     Path(f"{recorded}.offline").touch()
     done = push(package, Adb("", str(tmp_path / "phone")), PushConfig(pause=0.01), say=said.append)
     assert done.sent.dropped == 1 and "device offline" in said[0]

@@ -26,8 +26,9 @@ from nestling.formats.tflite.printing import print_graph
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
-from nestling.models.backbones import build, build_backbone, create, preprocess_of
+from nestling.models.backbones import Network, Normalise, build, build_backbone, create, preprocess_of
 from nestling.models.capture.capture import capture
+from nestling.models.float_graph import float_graph
 from nestling.models.plain import plain
 from nestling.preprocess.image import ImagePreprocess, Preprocess, table
 from tests.helpers.seeds import small_graph
@@ -92,8 +93,9 @@ def test_bytes_do_not_depend_on_how_many_cores_there_are(monkeypatch: pytest.Mon
 def test_names_tell_networks_apart() -> None:
     backbone, preprocess = _network()
     name = engine_for(backbone, preprocess, 1).name
+    stem: Any = backbone.conv_stem
     with torch.no_grad():
-        backbone.conv_stem.weight[0, 0, 0, 0] += 1e-3
+        stem.weight[0, 0, 0, 0] += 1e-3
     assert engine_for(backbone, preprocess, 1).name != name
 
 
@@ -172,7 +174,7 @@ def test_a_wrong_openvino_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def spoiled(network: nn.Module, shape: tuple[int, int, int]) -> Any:
         other, preprocess = _network("mobilenetv3_small_050")
-        return trace(engine_module.Network(engine_module.Normalise(preprocess), other, None).eval(), shape)
+        return trace(Network(Normalise(preprocess), other, None).eval(), shape)
 
     monkeypatch.setattr(engine_module, "_traced", spoiled)
     backbone, preprocess = _network("mobilenetv1_100")  # embeddings of the same length, 1024
@@ -251,7 +253,7 @@ def test_names_tell_graphs_apart() -> None:
     assert isinstance(bundle.architecture, Graph)
     tensors = bundle.architecture.tensors
     some = next(tensor for tensor in tensors.values() if tensor.data is not None)
-    other = replace(bundle.architecture, tensors={**tensors, some.name: replace(some, data=some.data + np.float32(1e-3))})
+    other = replace(bundle.architecture, tensors={**tensors, some.name: replace(some, data=np.add(some.data, np.float32(1e-3)))})
     assert bundle_engine(replace(bundle, architecture=other), MANY).name != bundle_engine(bundle, MANY).name
 
 
@@ -276,7 +278,7 @@ def test_a_graph_that_openvino_cannot_read_goes_through_torch_with_a_warning(mon
 
 def test_a_wrong_print_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     (bundle, _), (other, _) = _graph_bundle(), _graph_bundle(name="mobilenetv3_small_075")  # both give 1024 numbers
-    right = bundle_engine_module.float_graph
+    right = float_graph
     monkeypatch.setattr(bundle_engine_module, "float_graph", lambda _: right(other))
     with pytest.warns(UserWarning, match="differs from torch's"):
         assert bundle_engine(bundle, MANY).name.startswith("torch-")

@@ -120,7 +120,7 @@ class Cases:
             read_tflite(data)
             return
         path = self._written("case.tflite", data)
-        said = {"mean": (0.0,), "std": (1.0,)} if rng.random() < 0.5 else {}  # most float files do not say it
+        said: dict[str, Any] = {"mean": (0.0,), "std": (1.0,)} if rng.random() < 0.5 else {}  # most float files do not say it
         bundles.from_bytes(bundles.to_bytes(import_model(path, **said)), "imported")
 
     def _bundle(self, rng: Rng) -> None:

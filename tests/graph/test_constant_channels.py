@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import nn
 
 from nestling.formats.tflite import printing as tflite
@@ -25,7 +27,8 @@ SHUT, OPEN, LIFTED = 3, 5, 7  # channels of the expansion: never above 0; a posi
 def withered(huge: float = 50.0) -> nn.Module:
     """Inverted whose first expansion has three channels without weights, which a depthwise layer reads with huge ones."""
     module = seeded(Inverted)
-    expand, depthwise = module.first[0], module.first[2]
+    expand: Any = module.first[0]
+    depthwise: Any = module.first[2]
     with torch.no_grad():
         for channel, bias in ((SHUT, -0.5), (OPEN, 0.7), (LIFTED, 0.3)):
             expand.weight[channel] *= 1e-20
@@ -61,10 +64,11 @@ def test_the_answers_stay_and_what_never_matters_is_zero() -> None:
 
 def test_a_constant_that_is_read_without_padding_moves_into_biases() -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.Conv2d(4, 5, 3))
+    first = nn.Conv2d(3, 4, 1)
+    module = nn.Sequential(first, nn.ReLU6(), nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.Conv2d(4, 5, 3))
     with torch.no_grad():
-        module[0].weight[1] = 0
-        module[0].bias[1] = 9.0  # 6 behind relu6
+        first.weight[1] = 0
+        first.bias[1] = 9.0  # 6 behind relu6
     module.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten()).eval()
     graph = without_constant_channels(captured(module))
     images = pictures(4)
@@ -97,7 +101,7 @@ def test_random_graphs_with_empty_rows_answer_as_before(case: tuple, seed: int) 
     for node in graph.nodes:
         weight = tensors[node.inputs[1]] if node.op in OUT_AXIS else None
         if weight is not None and weight.data is not None:
-            rows = np.moveaxis(weight.data.copy(), OUT_AXIS[node.op], 0)
+            rows: NDArray[Any] = np.moveaxis(weight.data.copy(), OUT_AXIS[node.op], 0)
             rows[rng.random(len(rows)) < 0.5] *= rng.choice([0.0, 1e-9])
             tensors[weight.name] = replace(weight, data=np.ascontiguousarray(np.moveaxis(rows, 0, OUT_AXIS[node.op])))
     sparse = replace(graph, tensors=tensors)

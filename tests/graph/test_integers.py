@@ -1,5 +1,7 @@
 """The int8 graph: judged by LiteRT's reference kernels on the printed file against torch in float."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from nestling.errors import NestlingError
 from nestling.graph import float_twin, reference, spec
 from nestling.graph.integers import QuantizeConfig, Range, quantized_bias, quantized_weight, with_integers
-from nestling.graph.ir import Graph, Node, Quant, Tensor, same
+from nestling.graph.ir import Graph, HardSwish, Node, Quant, Tensor, same
 from nestling.quantization.calibrate import choose_ranges
 from tests.helpers.quantization_cases import (
     SIDE,
@@ -74,7 +76,7 @@ def test_weights_are_symmetric_per_channel_and_biases_have_the_product_of_scales
 
 def test_ranges_are_taken_after_the_clamp() -> None:
     """A layer whose sums reach far beyond 6 gets all its integers for 0 to 6."""
-    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.AvgPool2d(SIDE - 2), nn.Flatten()).eval()
+    module: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.AvgPool2d(SIDE - 2), nn.Flatten()).eval()
     module[0].weight.data *= 50
     integers, _ = calibrated(captured(module), CALIBRATION)
     quant = next(integers.tensors[node.name].quant for node in integers.nodes if node.op == "conv2d")
@@ -122,7 +124,7 @@ def test_per_layer_gives_one_scale() -> None:
 
 
 def test_a_channel_of_nothing_keeps_its_bias() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(SIDE), nn.Flatten()).eval()
+    module: Any = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(SIDE), nn.Flatten()).eval()
     module[0].weight.data[1] = 0
     module[0].weight.data[2] *= 1e-12
     module[0].bias.data[:] = 0
@@ -133,7 +135,7 @@ def test_a_channel_of_nothing_keeps_its_bias() -> None:
 
 
 def test_a_network_that_is_always_zero() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AvgPool2d(SIDE), nn.Flatten()).eval()
+    module: Any = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AvgPool2d(SIDE), nn.Flatten()).eval()
     module[0].weight.data[:], module[0].bias.data[:] = 0, -1
     integers, _ = calibrated(captured(module), CALIBRATION)
     assert not litert(integers, UNSEEN).any()
@@ -149,7 +151,7 @@ def test_weights_are_rounded_to_the_nearest() -> None:
 
 def test_a_float_input_is_quantised() -> None:
     x, y = Tensor("x", (1, 4, 4, 2), "float32"), Tensor("y", (1, 4, 4, 2), "float32")
-    graph = spec.check(Graph({"x": x, "y": y}, (Node("hard_swish", ("x",), ("y",), spec.ir.HardSwish()),), ("x",), ("y",)))
+    graph = spec.check(Graph({"x": x, "y": y}, (Node("hard_swish", ("x",), ("y",), HardSwish()),), ("x",), ("y",)))
     integers = with_integers(graph, {"x": Range(-4, 4), "y": Range(-0.375, 4)}, QuantizeConfig())
     assert [node.op for node in integers.nodes] == ["quantize", "hard_swish"]
 
@@ -208,7 +210,7 @@ def test_steps_that_are_given_are_used_to_the_bit(per_layer: bool) -> None:
 
 
 def test_a_step_for_which_a_bias_would_not_fit_is_widened() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(SIDE), nn.Flatten()).eval()
+    module: Any = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(SIDE), nn.Flatten()).eval()
     module[0].weight.data[1] *= 1e-10
     graph = captured(module)
     _, statistics = calibrated(graph, CALIBRATION)

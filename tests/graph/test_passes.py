@@ -183,9 +183,10 @@ def test_refusals_say_why() -> None:
 
 def test_folding_is_done_in_double_precision() -> None:
     """A norm of tiny variance: float32 would lose what the weights have left."""
-    module = randomised(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
-    module[1].running_var.fill_(1e-8)
-    module[1].running_mean.copy_(torch.full((4,), 100.0))
+    norm = nn.BatchNorm2d(4)
+    module = randomised(nn.Sequential(nn.Conv2d(4, 4, 1), norm))
+    norm.running_var.fill_(1e-8)
+    norm.running_mean.copy_(torch.full((4,), 100.0))
     x = image((1, 5, 5, 4))
     expected = torch_answer(module.double(), x.astype(np.float64))
     assert difference(answer(prepare(capture(module.float(), (5, 5, 4))), x), expected) < 1e-6

@@ -55,7 +55,7 @@ def answer(judge: Interpreter, image: Bytes) -> NDArray[np.generic]:
 
 def signed(values: NDArray[np.generic]) -> NDArray[np.generic]:
     """uint8 as int8, 128 less."""
-    return (values ^ np.uint8(128)).view(np.int8) if values.dtype == np.uint8 else values
+    return np.bitwise_xor(values, np.uint8(128)).view(np.int8) if values.dtype == np.uint8 else values
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "mobilenet" in n else n for n in INTEGER])

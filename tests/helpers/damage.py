@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 EXTREMES = (0, 1, 3, 4, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 0xFFFFFFFF)
-ODD = (
+ODD: tuple[Any, ...] = (
     None, True, -1, 0, 1, 255, 2**31, 2**63, 10**30, 10**400, -0.5, 1e308, float("nan"), float("inf"),
     "", "x" * 5000, "\ud800", "a\0b", "../x", "image", [], {}, [[]], [0] * 300, {"a": {"b": [1]}},
 )  # fmt: skip
@@ -180,7 +180,7 @@ def repeated(members: Mapping[str, bytes], times: int) -> bytes:
 def overlapping(members: Mapping[str, bytes], more: int) -> bytes:
     """The members, and before them `more` others, each of which holds everything behind it: with checksums that are right."""
     rest, entries = b"", []
-    for name, content in reversed(members.items()):
+    for name, content in reversed(list(members.items())):
         rest = _local(name, zlib.crc32(content), len(content)) + content + rest
         entries.append((name, zlib.crc32(content), len(content), len(rest)))
     for number in range(more):

@@ -33,7 +33,7 @@ def watched(kill_at: int = 0) -> Callable[[], int]:
         operation()
         fsync(opened)
 
-    fsync, os.fsync = os.fsync, synced
+    fsync, os.fsync = os.fsync, synced  # type: ignore[assignment]  # ours are descriptors, no files
     sys.addaudithook(heard)
     return lambda: max(done)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from nestling.artifacts.import_model import import_model
 from nestling.formats.about import About
 from nestling.formats.c.folder import print_network, write
 from nestling.formats.c.machines import machine
+from nestling.formats.tflite.read_builder import DTYPES
 from nestling.graph import ir
 from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.head import Head
@@ -42,7 +44,7 @@ class Net:
         self.node("table", ir.Table(), "x", "image", "norm")
 
     def constant(self, name: str, data: Array, of: Quant) -> str:
-        self.tensors[name] = Tensor(name, data.shape, str(data.dtype), data, of)
+        self.tensors[name] = Tensor(name, data.shape, DTYPES[data.dtype.name], data, of)
         return name
 
     def node(
@@ -53,7 +55,7 @@ class Net:
         self.nodes.append(Node(op, inputs, (name,), attrs, f"layers.{name}"))
         return name
 
-    def conv(self, name: str, x: str, out: int, size: int = 1, to: Quant | None = None, **attrs: object) -> str:
+    def conv(self, name: str, x: str, out: int, size: int = 1, to: Quant | None = None, **attrs: Any) -> str:
         depth, scale = self.tensors[x].shape[3], self.tensors[x].quant.scale[0]
         weight = self.rng.integers(-90, 90, (out, size, size, depth)).astype(np.int8)
         w = self.constant(f"{name}.w", weight, quant(0.01))
@@ -69,7 +71,9 @@ def about_of(graph: Graph, labels: Iterable[str] | None = None) -> About:
     classes = int(np.prod(graph.tensors[graph.outputs[0]].shape))
     ones = (0.5,) * channels
     found = tuple(labels) if labels is not None else tuple(f"thing {i}" for i in range(classes))
-    return About(found, ImagePreprocess((height, width), channels, 1.0, "bilinear", ones, ones, Reading(4095, "srgb")))
+    return About(
+        found, ImagePreprocess((height, width), 1 if channels == 1 else 3, 1.0, "bilinear", ones, ones, Reading(4095, "srgb"))
+    )
 
 
 def headed(graph: Graph, classes: int = 7) -> Graph:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import timm
 import torch
@@ -20,6 +22,8 @@ from tests.helpers.torch_networks import randomised
 
 SIDE = 16
 TABLE = ((np.arange(256, dtype=np.float64)[None] / 255 - [[0.5], [0.4], [0.45]]) / [[0.25], [0.2], [0.3]]).astype(np.float32)
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Everything(nn.Module):
@@ -64,7 +68,7 @@ class Inverted(nn.Module):
         return self.last(x + self.second(x)).mean((2, 3))
 
 
-def seeded(make: type[nn.Module], *args: object) -> nn.Module:
+def seeded(make: type[M], *args: object) -> M:
     """In evaluation mode, with weights that keep a picture's differences alive through the layers."""
     torch.manual_seed(0)
     module = make(*args)

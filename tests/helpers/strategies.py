@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 
 from nestling.errors import UnusableFile
 from nestling.formats.tflite.print_operators import same_padding
+from nestling.formats.tflite.read_builder import DTYPES
 from nestling.graph import ir, spec
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
 
-Draw = Callable[[st.SearchStrategy], object]
+WITH_UNSIGNED = (ir.Conv2d, ir.DepthwiseConv2d, ir.AveragePool)
+Draw = st.DrawFn
 Case = tuple[Graph, Array]
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONGER = settings(QUICK, max_examples=200)
 
-CLAMPS = st.sampled_from(("none", "relu", "relu6"))
+CLAMPS: st.SearchStrategy[ir.Clamp] = st.sampled_from(("none", "relu", "relu6"))
 ZERO_POINTS = st.one_of(st.sampled_from((-128, 127, 0, -1, 1)), st.integers(-128, 127))
 # mostly scales as networks have them, sometimes ones that saturate everything or leave nothing
 STRETCH = st.one_of(st.floats(-3, 3), st.floats(-3, 3), st.floats(-12, 12))
@@ -41,13 +43,13 @@ class Sketch:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
 
-    def activation(self, shape: tuple[int, ...], quant: Quant | None, dtype: str | None = None) -> Tensor:
+    def activation(self, shape: tuple[int, ...], quant: Quant | None, dtype: ir.Dtype | None = None) -> Tensor:
         tensor = Tensor(f"t{len(self.tensors)}", shape, dtype or ("int8" if self.integer else "float32"), None, quant)
         self.tensors[tensor.name] = tensor
         return tensor
 
     def constant(self, data: Array, quant: Quant | None = None) -> Tensor:
-        tensor = Tensor(f"c{len(self.tensors)}", data.shape, str(data.dtype), data, quant)
+        tensor = Tensor(f"c{len(self.tensors)}", data.shape, DTYPES[data.dtype.name], data, quant)
         self.tensors[tensor.name] = tensor
         return tensor
 
@@ -148,7 +150,7 @@ def concat(s: Sketch, x: Tensor) -> Tensor:
     # LiteRT's int8 concatenation copies bytes: inputs and output share one quant
     other = s.constant(s.int8(shape), x.quant) if s.integer else s.constant(_normal(s, shape))
     total = tuple(n + shape[axis] if i == axis else n for i, n in enumerate(x.shape))
-    return s.node("concat", s.draw(st.permutations((x, other))), total, x.quant, ir.Concat(axis))
+    return s.node("concat", tuple(s.draw(st.permutations((x, other)))), total, x.quant, ir.Concat(axis))
 
 
 def reshape(s: Sketch, x: Tensor, *, flat: bool = False) -> Tensor:
@@ -217,8 +219,8 @@ def _window(s: Sketch, x: Tensor) -> tuple[ir.Pair, ir.Pair, ir.Pair, ir.Sides, 
     kernel, stride = pair(4), pair(3)
     dilation = pair(3) if s.draw(st.booleans()) else (1, 1)
     same = same_padding((x.shape[1], x.shape[2]), kernel, stride, dilation)
-    explicit = tuple(s.draw(st.integers(0, 3)) for _ in range(4))
-    padding = s.draw(st.sampled_from((same, (0, 0, 0, 0), explicit)))
+    top, bottom, left, right = (s.draw(st.integers(0, 3)) for _ in range(4))
+    padding = s.draw(st.sampled_from((same, (0, 0, 0, 0), (top, bottom, left, right))))
     for i in (0, 1):
         reach = (kernel[i] - 1) * dilation[i] + 1
         if x.shape[1 + i] + padding[2 * i] + padding[2 * i + 1] < reach:
@@ -267,7 +269,8 @@ def _pool(s: Sketch, x: Tensor, op: str) -> Tensor:
     choices = [(0, 0, 0, 0), same_padding((x.shape[1], x.shape[2]), size, stride)]
     if op == "max_pool":  # .tflite has no other padding that is left out of a mean
         choices.append((size[0] - 1, 0, size[1] - 1, 0))
-        choices.append(tuple(s.draw(st.integers(0, size[i // 2] - 1)) for i in range(4)))
+        top, bottom, left, right = (s.draw(st.integers(0, size[i // 2] - 1)) for i in range(4))
+        choices.append((top, bottom, left, right))
     padding = s.draw(st.sampled_from(choices))
     plane = [(x.shape[1 + i] + padding[2 * i] + padding[2 * i + 1] - size[i]) // stride[i] + 1 for i in (0, 1)]
     attrs = {"average_pool": ir.AveragePool, "max_pool": ir.MaxPool}[op](size, stride, padding, s.draw(CLAMPS))
@@ -316,7 +319,7 @@ def old_graphs(draw: Draw, most: int = 4) -> tuple[Graph, Array]:
             weight = s.tensors[node.inputs[1]]
             zero_point = np.array([draw(ZERO_POINTS.filter(bool))], np.int32)
             s.tensors[weight.name] = replace(weight, quant=replace(weight.quant, zero_point=zero_point))
-    nodes = (replace(n, attrs=replace(n.attrs, unsigned=True)) if hasattr(n.attrs, "unsigned") else n for n in s.nodes)
+    nodes = (replace(n, attrs=replace(n.attrs, unsigned=True)) if isinstance(n.attrs, WITH_UNSIGNED) else n for n in s.nodes)
     return Graph(s.tensors, tuple(nodes), (first.name,), (x.name,)), s.int8(first.shape)
 
 

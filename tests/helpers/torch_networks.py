@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 import timm
 import torch
@@ -21,8 +23,10 @@ NINE = (
     "resnet18",
 )
 
+M = TypeVar("M", bound=nn.Module)
 
-def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+
+def randomised(module: M, seed: int = 0) -> M:
     """`module` in evaluation mode, its norms given statistics and affine parameters that a fold must not lose."""
     generator = torch.Generator().manual_seed(seed)
     for norm in module.modules():
@@ -52,7 +56,7 @@ def torch_answer(module: nn.Module, nhwc: NDArray[np.float32]) -> NDArray[np.flo
     return answer.transpose(0, 2, 3, 1) if answer.ndim == 4 else answer
 
 
-def difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def difference(a: NDArray[Any], b: NDArray[Any]) -> float:
     """The largest difference, relative to the largest value of b."""
     assert a.shape == b.shape
     return float(np.abs(a - b).max() / np.abs(b).max())

@@ -39,6 +39,8 @@ class Mean:
         self.clock.now += self.seconds * len(images)
         return images.mean((1, 2)).astype(np.float32)
 
+    features = __call__
+
 
 def test_a_slow_network_answers_for_the_first_photographs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = scan(colour_photos(tmp_path, 16, 16)).items

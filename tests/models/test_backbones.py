@@ -3,6 +3,7 @@
 import urllib.error
 import urllib.request
 import warnings
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_the_package_is_the_default_and_its_tensors_land_where_they_belong() -> 
     assert (preprocess.size, preprocess.crop, preprocess.mean, preprocess.std) == ((224, 224), 0.875, (0.5,) * 3, (0.5,) * 3)
     state, _ = weights.from_package("tf_efficientnet_lite0")
     package = weights.PACKAGES["tf_efficientnet_lite0"]
-    theirs = weights.read_state(Path(weights.files(package.module) / package.file))
+    theirs = weights.read_state(Path(str(files(package.module) / package.file)))
     for (own, tensor), (their, same) in zip(state.items(), theirs.items(), strict=True):
         assert own.rpartition(".")[2] == their.rpartition(".")[2]
         assert tensor is same or torch.equal(tensor, same)
@@ -182,7 +183,7 @@ def test_what_the_hub_gives_is_what_is_built(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("kind", ["safetensors", "pth", "nested", "averaged", "wrapped"])
 def test_files(kind: str, tmp_path: Path) -> None:
-    trained = _timms(num_classes=7)  # with a classifier, which is ignored
+    trained: Any = _timms(num_classes=7)  # with a classifier, which is ignored
     state = {name: value.contiguous() for name, value in trained.state_dict().items()}
     zeros = {name: torch.zeros_like(value) for name, value in state.items()}
     path = tmp_path / ("mine.safetensors" if kind == "safetensors" else "mine.pth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.helpers.torch_networks import NINE, SMALL, difference, image, network
 class Net(nn.Module):
     """Layers by name and a function of them and the image."""
 
-    def __init__(self, forward: Callable[[Net, Tensor], Tensor], **layers: nn.Module | Tensor) -> None:
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module | Tensor) -> None:
         super().__init__()
         self.function = forward
         for name, layer in layers.items():
@@ -38,7 +39,7 @@ class Net(nn.Module):
         return self.function(self, x)
 
 
-def conv(i: int, o: int, size: int = 3, **options: int | str) -> nn.Conv2d:
+def conv(i: int, o: int, size: int | tuple[int, int] = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(i, o, size, **options)
 
 
@@ -46,7 +47,7 @@ def answer(graph: Graph, x: np.ndarray) -> np.ndarray:
     return reference.run(graph, x)[graph.outputs[0]]
 
 
-ONE_LAYER = {
+ONE_LAYER: dict[str, nn.Module] = {
     "conv": conv(4, 6, stride=2, padding=1),
     "conv without bias": conv(4, 6, 1, bias=False),
     "conv, unequal sides": nn.Conv2d(4, 6, (3, 5), stride=(1, 2), padding=(0, 2), dilation=(2, 1)),
@@ -77,7 +78,7 @@ ONE_LAYER = {
     "flatten, linear, norm": nn.Sequential(conv(4, 3, (9, 7)), nn.Flatten(), nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Softmax(dim=1)),
 }
 
-FUNCTIONS: dict[str, Net] = {
+FUNCTIONS: dict[str, nn.Module] = {
     "mean without dims": Net(lambda n, x: x.mean((2, 3))),
     "mean over channels": Net(lambda n, x: x * x.mean(1, keepdim=True)),
     "squeeze and excitation by views": Net(

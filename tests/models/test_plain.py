@@ -1,5 +1,7 @@
 """plain() against timm's own modules: the same bits, and nothing fused left."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -55,8 +57,8 @@ def test_same_bits_and_nothing_fused_left(name: str) -> None:
 
 
 def test_training_is_the_same_too() -> None:
-    network = _network("mobilenetv3_small_050")
-    made_plain = plain(network)
+    network: Any = _network("mobilenetv3_small_050")
+    made_plain: Any = plain(network)
     images = torch.randn(4, 3, 64, 64)
     for module in (network, made_plain):
         module.train()
@@ -93,9 +95,9 @@ def test_names_change_only_where_a_norm_had_an_activation() -> None:
 
 
 def test_mode_and_requires_grad_are_kept() -> None:
-    network = _network("mobilenetv2_050").train()
+    network: Any = _network("mobilenetv2_050").train()
     network.bn1.weight.requires_grad_(False)
-    made_plain = plain(network)
+    made_plain: Any = plain(network)
     assert made_plain.bn1.training and made_plain.bn1.norm.training
     assert not made_plain.bn1.norm.weight.requires_grad
     assert made_plain.bn1.norm.bias.requires_grad

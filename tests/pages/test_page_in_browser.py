@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -46,7 +47,7 @@ def show(tab: Tab, tmp_path_factory: pytest.TempPathFactory) -> Show:
     folder = tmp_path_factory.mktemp("pages")
     texts = {name: render(make()) for name, make in PAGES.items()}
 
-    def showing(name: str, width: int, edit: Callable[[str], str] = str, **how: object) -> Tab:
+    def showing(name: str, width: int, edit: Callable[[str], str] = str, **how: Any) -> Tab:
         file = folder / f"{name}.html"
         text = edit(texts[name])
         assert edit is str or text != texts[name]
@@ -114,7 +115,7 @@ def test_every_text_stands_out_from_what_is_behind_it(show: Show, name: str, dar
 
 def contrast(colour: str, behind: list[str]) -> float:
     """Contrast ratio of a text. Source: WCAG 2.1, definitions of relative luminance and contrast ratio."""
-    ground = (255.0, 255.0, 255.0)
+    ground: tuple[float, ...] = (255.0, 255.0, 255.0)
     for layer in reversed(behind):
         ground = _over(layer, ground)
     brighter, darker = sorted((_luminance(_over(colour, ground)), _luminance(ground)), reverse=True)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,9 +74,9 @@ def test_parts_give_the_bytes_of_the_whole(kind: str, mode: str, shape: tuple[in
         np.testing.assert_array_equal(read_image(content), np.asarray(whole.convert("RGB")))
         for side, interpolation in ((16, Image.Resampling.BICUBIC), (64, Image.Resampling.BILINEAR)):
             scale = side / min(whole.size)
-            full = tuple(side if length == min(whole.size) else int(side * length / min(whole.size)) for length in whole.size)
-            left, top = (round((length - side) / 2) for length in full)
-            expected = whole.resize(full, interpolation).crop((left, top, left + side, top + side)).convert("RGB")
+            width, height = (side if length == min(whole.size) else int(side * length / min(whole.size)) for length in whole.size)
+            left, top = (round((length - side) / 2) for length in (width, height))
+            expected = whole.resize((width, height), interpolation).crop((left, top, left + side, top + side)).convert("RGB")
             p = ImagePreprocess((side, side), 3, 1.0, interpolation.name.lower(), (0.5,) * 3, (0.5,) * 3)  # type: ignore[arg-type]
             np.testing.assert_array_equal(load(p, content), np.asarray(expected), err_msg=f"{orientation} {scale}")
 
@@ -116,7 +117,7 @@ SIDE = 3000
 PIXELS = SIDE * SIDE
 
 
-def flat(path: Path, mode: str, **options: object) -> Path:
+def flat(path: Path, mode: str, **options: Any) -> Path:
     image = Image.new(mode, (SIDE, SIDE), 1 if len(mode) == 1 or mode == "I;16" else (1, 2, 3, 128)[: len(mode)])
     if mode == "P":
         image.putpalette([0, 0, 0, 10, 200, 30])

@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nestling.errors import UnusableData, UnusableFile
-from nestling.preprocess.image import ImagePreprocess, from_plain, load, resize, table, to_plain
+from nestling.preprocess.image import ImagePreprocess, Interpolation, from_plain, load, resize, table, to_plain
 from nestling.preprocess.pictures import Reading, Uint8Array, read_image
 from tests.helpers.horrors import png_claiming
 
@@ -65,7 +66,9 @@ def by_timm(p: ImagePreprocess, image: Image.Image) -> Uint8Array:
     interpolation=st.sampled_from(["bicubic", "bilinear"]),
     seed=st.integers(0, 9),
 )
-def test_resize_equals_timm_on_any_size_and_shape(source, size, channels, crop, interpolation, seed) -> None:  # type: ignore[no-untyped-def]
+def test_resize_equals_timm_on_any_size_and_shape(
+    source: tuple[int, int], size: tuple[int, int], channels: Literal[1, 3], crop: float, interpolation: Interpolation, seed: int
+) -> None:
     p = ImagePreprocess(size, channels, crop, interpolation, (0.5,) * channels, (0.5,) * channels)
     image = noise(*source, seed=seed)
     assert largest_difference(resize(p, image), by_timm(p, Image.fromarray(image))) <= 1
@@ -74,7 +77,7 @@ def test_resize_equals_timm_on_any_size_and_shape(source, size, channels, crop, 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("side", "crop"), [(224, 0.875), (96, 1.0), (299, 0.9)])
 def test_load_equals_timm_on_photographs(
-    shared_data: Callable[[str], Path], tmp_path: Path, side: int, crop: float, interpolation: str
+    shared_data: Callable[[str], Path], tmp_path: Path, side: int, crop: float, interpolation: Interpolation
 ) -> None:
     p = replace(SMALL, size=(side, side), crop=crop, interpolation=interpolation)
     with tarfile.open(shared_data("cifar10_small.tar.gz")) as archive:
@@ -92,7 +95,7 @@ def elpv_photographs() -> list[Path]:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_load_is_read_then_resize(channels: int) -> None:
+def test_load_is_read_then_resize(channels: Literal[1, 3]) -> None:
     p = replace(SMALL, channels=channels)
     for mode in ("L", "RGB", "1", "P", "LA"):
         content = encoded(Image.fromarray(noise(70, 50)).convert(mode), "PNG")
@@ -201,8 +204,8 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
-    pixels = read_image(encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options))
+    said: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    pixels = read_image(encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **said.get(kind, {})))
     assert largest_difference(pixels, upright) <= (8 if kind == "JPEG" else 0)
 
 
@@ -360,9 +363,10 @@ def test_bundles_of_before_read_files_as_they_did() -> None:
 
 
 def test_what_is_no_dictionary_is_refused() -> None:
-    for plain in ({}, {"kind": "image"}, [], None):
+    damaged: tuple[Any, ...] = ({}, {"kind": "image"}, [], None)
+    for plain in damaged:
         with pytest.raises(UnusableFile):
-            from_plain(plain)  # type: ignore[arg-type]
+            from_plain(plain)
 
 
 def test_a_giant_before_the_crop_is_refused() -> None:

@@ -37,10 +37,11 @@ def test_only_biases_change_and_a_layer_without_one_gets_one() -> None:
 
 def test_exact_integers_need_no_correction() -> None:
     """Weights that are whole steps already: the shift is only what rounding the activations leaves."""
-    module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    first = nn.Conv2d(3, 8, 1)
+    module = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     steps = np.random.default_rng(0).integers(-127, 128, (8, 3, 1, 1))
     steps[:, 0] = 127
-    module[0].weight.data[:] = module[0].weight.data.new_tensor(steps / 127)
+    first.weight.data[:] = first.weight.data.new_tensor(steps / 127)
     graph = captured(module)
     plain, _ = calibrated(graph, CALIBRATION, QuantizeConfig())
     corrected = bias_corrected(graph, plain, CALIBRATION)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_a_cost_is_what_torch_answers_with_that_layer_rounded(network: nn.Module
             node = next(node for node in integers.nodes if node.source == source)
             rounded = real(integers.tensors[node.inputs[1]])
             order = (3, 0, 1, 2) if node.op == "depthwise_conv2d" else (0, 3, 1, 2)
-            changed = deepcopy(network)
+            changed: Any = deepcopy(network)
             changed.get_submodule(source).weight.data = torch.from_numpy(rounded.transpose(order).copy())
             assert rows[source, bits].cost == pytest.approx(divergence(network, changed), rel=0.02, abs=1e-7)
 
@@ -143,7 +144,7 @@ def test_weights_that_two_layers_share_are_rounded_in_one_of_them() -> None:
 
 def test_a_layer_made_sensitive_keeps_its_8_bits(network: nn.Module) -> None:
     """One large weight in each of its channels, on an input that is always zero: with few bits nothing is left of the others."""
-    changed = deepcopy(network)
+    changed: Any = deepcopy(network)
     changed.first[0].bias.data[0], changed.first[0].weight.data[0] = -1, 0
     changed.first[2].bias.data[0] = -1  # so channel 0 is 0 behind its relu, whatever the image
     changed.first[4].weight.data[:, 0] = 60 * changed.first[4].weight.data.abs().max()

@@ -1,5 +1,7 @@
 """Equalisation: float answers stay (torch is the judge), what rescaled channels broke is mended (LiteRT is)."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ PER_TENSOR = QuantizeConfig(per_layer=True)
 
 def ill(spread: float = 4.0) -> nn.Module:
     """Inverted with every channel between two layers rescaled by random factors, by hand on torch's weights."""
-    module = seeded(Inverted)
+    module: Any = seeded(Inverted)
     generator = torch.Generator().manual_seed(1)
 
     def rescale(writers: list[nn.Conv2d], readers: list[nn.Conv2d]) -> None:
@@ -103,7 +105,7 @@ def test_relu6_is_left_alone_without_having_seen_its_channels() -> None:
 @pytest.mark.parametrize("stretch", [0.2, 10.0])
 def test_relu6_channels_are_scaled_only_below_the_bound(stretch: float) -> None:
     """With small activations it equalises, with large ones it must not; the answers stay either way."""
-    module = seeded(Inverted, nn.ReLU6)
+    module: Any = seeded(Inverted, nn.ReLU6)
     for block in (module.first, module.second):
         block[0].weight.data *= stretch
         block[0].weight.data[::2] *= 0.1
@@ -125,7 +127,7 @@ def test_what_is_not_linear_is_left_alone() -> None:
 
 
 def test_a_dead_channel_stays_finite() -> None:
-    module = seeded(Inverted)
+    module: Any = seeded(Inverted)
     module.first[0].weight.data[3] = 0
     module.first[0].bias.data[3] = 0.5
     graph = equalized(captured(module))
@@ -135,7 +137,7 @@ def test_a_dead_channel_stays_finite() -> None:
 
 def test_a_channel_that_training_let_die_does_not_blow_up() -> None:
     """Weights of 1e-20 before a bias of 0.5: made as large as the others', they would carry the bias beyond any scale."""
-    module = seeded(Inverted)
+    module: Any = seeded(Inverted)
     module.first[0].weight.data[3] *= 1e-20
     module.first[0].bias.data[3] = 0.5
     wanted = torch_float(module, UNSEEN)

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from nestling.bundle import Bundle, Split, load, save
 from nestling.data.folders import Item
+from nestling.embedding.cache import embed
 from nestling.errors import NestlingError
 from nestling.formats.nest.floats import float_runner
 from nestling.formats.nest.integers import integer_runner
@@ -349,7 +350,7 @@ def test_a_timm_teacher_learns_from_train_alone(student: Bundle, photos: Path, m
     seen: set[str] = set()
     from nestling.training import teacher as teachers
 
-    real = teachers.embed
+    real = embed
 
     def spied(items, *more, **named):
         seen.update(item.fingerprint for item in items)

@@ -9,8 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nestling.graph.integers import Quant, Range, quant_of, quantized, quantized_weight
-from nestling.training.fake_quant import HIGH, LOW, MOMENTUM, FixedGrid, LearnedGrid, MovingGrid, Rounded, RoundedWeights, Steps
+from nestling.graph.integers import Range, quant_of, quantized, quantized_weight
+from nestling.graph.ir import Quant
+from nestling.training.fake_quant import (
+    HIGH,
+    LOW,
+    MOMENTUM,
+    FixedGrid,
+    LearnedGrid,
+    Method,
+    MovingGrid,
+    Rounded,
+    RoundedWeights,
+    Steps,
+)
 
 OFFSETS = st.sampled_from([-128, -64, 0, 17, 112, 126])
 SCALES = st.floats(1e-3, 0.5)
@@ -40,8 +52,8 @@ def test_lsq_is_torchs_gradient_of_the_papers_equation(seed: int, size: float, z
     ours, theirs = ([values(seed, 4, 5, 6).requires_grad_(), torch.tensor([size], requires_grad=True)] for _ in range(2))
     weights = values(seed + 1, 4, 5, 6)
     (Rounded.apply(*ours, torch.tensor([zero], dtype=torch.int32), 1.0, True) * weights).sum().backward()
-    wide = [value.detach().double().requires_grad_() for value in theirs]
-    (lsq(*wide, LOW - zero, HIGH - zero) * weights).sum().backward()
+    x, scale = wide = [value.detach().double().requires_grad_() for value in theirs]
+    (lsq(x, scale, LOW - zero, HIGH - zero) * weights).sum().backward()
     # autograd passes the gradient at the very ends as well; none of these values lies there
     torch.testing.assert_close(ours[0].grad.double(), wide[0].grad)
     assert float(ours[1].grad) == pytest.approx(float(wide[1].grad), rel=1e-3, abs=2e-3 * 120**0.5)
@@ -94,7 +106,7 @@ def test_the_gradients_scale_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize("method", ["pact", "minmax"])
-def test_steps_that_do_not_learn_let_all_gradients_through(method: str) -> None:
+def test_steps_that_do_not_learn_let_all_gradients_through(method: Method) -> None:
     weight = values(0, 4, 6).requires_grad_()
     steps = Steps(torch.full((4,), 0.2), weight.detach(), 0, 3, method)
     assert not list(steps.parameters())
@@ -107,7 +119,7 @@ def test_steps_that_do_not_learn_let_all_gradients_through(method: str) -> None:
 
 @FEW
 @given(st.integers(0, 10**6), st.integers(2, 8), st.sampled_from([0, 3]), st.booleans(), st.sampled_from(["lsq", "pact", "minmax"]))
-def test_weights_are_the_integers_to_the_bit(seed: int, bits: int, axis: int, per_layer: bool, method: str) -> None:
+def test_weights_are_the_integers_to_the_bit(seed: int, bits: int, axis: int, per_layer: bool, method: Method) -> None:
     rng = np.random.default_rng(seed)
     weight = (rng.normal(0, 1, (3, 2, 4, 5)) * 10.0 ** rng.uniform(-4, 2)).astype(np.float32)
     found = quantized_weight(weight, None, axis, 1.0, bits, per_layer)

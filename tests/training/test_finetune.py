@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from nestling.artifacts.export import export
-from nestling.bundle import Bundle, Split, Step, Timm, Yardstick, load, save
+from nestling.bundle import Bundle, Part, Split, Step, Timm, Yardstick, load, save
 from nestling.data.choose import part, scan_for
 from nestling.data.folders import scan
 from nestling.errors import NestlingError
@@ -22,6 +24,7 @@ from nestling.training import finetune as module
 from nestling.training.blocks import blocks_of
 from nestling.training.finetune import Taught, TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
+from nestling.training.loop import train
 from nestling.training.session import Session
 from tests.helpers.colour_photos import colour_photos
 
@@ -79,7 +82,8 @@ def test_what_it_reports_is_what_the_saved_bundle_answers(made: Taught, photos: 
     save(made.bundle, path)
     bundle = load(path)
     dataset = scan_for(bundle.labels, photos)
-    for which, said in (("test", made.test.top1), ("val", made.best.val_top1)):
+    reported: dict[Part, float] = {"test": made.test.top1, "val": made.best.val_top1}
+    for which, said in reported.items():
         items = part(dataset, bundle, which)
         logits = float_runner(bundle)(np.stack([load_image(bundle.preprocess, item.path) for item in items]))
         assert (logits.argmax(1) == [item.label for item in items]).mean() == pytest.approx(said)
@@ -87,7 +91,7 @@ def test_what_it_reports_is_what_the_saved_bundle_answers(made: Taught, photos: 
 
 def test_it_learns_from_train_alone(fitted: Bundle, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, set[str]] = {}
-    real = module.train
+    real = train
 
     def spied(network, task, *more):
         seen.update(train={item.fingerprint for item in task.samples.items}, val={item.fingerprint for item in task.val.items})
@@ -148,7 +152,8 @@ def test_blocks_of_a_graph_are_its_layers(fitted: Bundle) -> None:
     graph = graph_bundle(fitted)
     assert isinstance(graph.architecture, Graph)
     layers = [node for node in graph.architecture.nodes if node.op in ("conv2d", "depthwise_conv2d", "fully_connected")]
-    assert len(blocks_of(build(graph).backbone)) == len(layers)
+    backbone = build(graph).backbone
+    assert isinstance(backbone, nn.Module) and len(blocks_of(backbone)) == len(layers)
 
 
 def test_frozen_norms_keep_their_statistics(fitted: Bundle, photos: Path) -> None:
@@ -211,7 +216,7 @@ def test_a_damaged_photograph_is_named_and_left_out(fitted: Bundle, photos: Path
         ({}, replace(QUICK, batch=0), "--batch is 1 or more"),
     ],
 )
-def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, object], config: TrainingConfig, said: str) -> None:
+def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, Any], config: TrainingConfig, said: str) -> None:
     with pytest.raises(NestlingError, match=said):
         finetune(replace(fitted, **change), photos, config)
 

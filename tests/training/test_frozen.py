@@ -4,13 +4,15 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from nestling.bundle import Bundle
+from nestling.bundle import Bundle, Timm
 from nestling.data.folders import Item
 from nestling.errors import NestlingError
 from nestling.graph.head import Head
@@ -25,7 +27,7 @@ from nestling.training.finetune import Taught, TrainingConfig, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.frozen import Activations, Stage, cut, without_front
 from nestling.training.loop import LoopConfig, Task, train
-from nestling.training.samples import Samples
+from nestling.training.samples import Inputs, Samples
 from nestling.training.session import Session
 from nestling.training.team import Team
 from tests.helpers.colour_photos import colour_photos
@@ -53,6 +55,7 @@ def bundle_of(name: str) -> Bundle:
 def graph_of(bundle: Bundle) -> Bundle:
     """The same network as pruning leaves it: a float Graph that keeps its batch norms."""
     image = (SIDE, SIDE, 3)
+    assert isinstance(bundle.architecture, Timm)
     backbone = build_backbone(bundle.architecture, bundle.arrays)
     return replace(bundle, architecture=capture(backbone, image, normalisation(bundle.preprocess)), arrays={})
 
@@ -68,7 +71,7 @@ def noise(count: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("name", [*FAMILIES, "graph"])
 def test_front_and_back_are_the_network(name: str, share: float) -> None:
     bundle = graph_of(bundle_of("mobilenetv3_small_050")) if name == "graph" else bundle_of(name)
-    network = build(bundle)
+    network: Any = build(bundle)
     network = learning(network, round(share * len(blocks_of(network.backbone))))
     parts = cut(network, noise(1))
     assert parts is not None
@@ -115,6 +118,7 @@ class Counting(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.seen: torch.Tensor
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -143,7 +147,7 @@ def test_what_is_not_the_same_each_time_is_not_cut(first: nn.Module, apart: bool
 
 
 def test_a_network_that_learns_from_the_beginning_has_no_front() -> None:
-    network = build(bundle_of("mobilenetv3_small_050"))
+    network: Any = build(bundle_of("mobilenetv3_small_050"))
     assert cut(learning(network, None), noise(1)) is None
     assert cut(learning(network, len(blocks_of(network.backbone))), noise(1)) is None
 
@@ -162,6 +166,11 @@ def samples(count: int, augmentation: str = "light", seed: int = 0) -> Samples:
     return Samples(items, labels.astype(np.int64), images, preprocess, preprocess, AUGMENTATIONS[augmentation])
 
 
+def held_of(inputs: Inputs) -> NDArray[np.float32]:
+    assert isinstance(inputs, Activations)
+    return inputs.held
+
+
 def test_the_activations_are_those_of_the_images_that_training_shows() -> None:
     bundle = bundle_of("mobilenetv3_small_050")
     network, train_samples, val = learning(build(bundle), 2), samples(9), samples(6, "none", 1)
@@ -175,8 +184,9 @@ def test_the_activations_are_those_of_the_images_that_training_shows() -> None:
                 stage.network(torch.from_numpy(activations)), network(torch.from_numpy(images)), rtol=1e-4, atol=1e-4
             )
     again = without_front(Stage(network, train_samples, val), bundle, 3, seed=5, workers=2)
-    assert again.samples.held.tobytes() == stage.samples.held.tobytes() and again.front == stage.front
-    assert stage.val.held.shape == (1, 6, stage.samples.held.shape[2]) and stage.samples.held.dtype == np.float32
+    held, val_held = held_of(stage.samples), held_of(stage.val)
+    assert held_of(again.samples).tobytes() == held.tobytes() and again.front == stage.front
+    assert val_held.shape == (1, 6, held.shape[2]) and held.dtype == np.float32
 
 
 def test_each_variation_is_answered_once_and_then_no_image_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +220,7 @@ def test_activations_that_would_not_fit_are_not_kept() -> None:
     bundle = bundle_of("mobilenetv3_small_050")
     stage = Stage(learning(build(bundle), 2), samples(9), samples(6, "none", 1))
     kept = without_front(stage, bundle, 4, seed=0)
-    size = kept.samples.held.nbytes + kept.val.held.nbytes
+    size = held_of(kept.samples).nbytes + held_of(kept.val).nbytes
     assert without_front(stage, bundle, 4, seed=0, most_bytes=size).front is not None
     with pytest.warns(UserWarning, match="4 variations would take"):
         assert without_front(stage, bundle, 4, seed=0, most_bytes=size - 1) is stage
@@ -312,7 +322,7 @@ def test_resumed_is_the_same_bundle(
     ],
 )
 def test_when_activations_are_kept(
-    change: dict[str, object], variations: int | None, front: bool, fitted: Bundle, photos: Path, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], variations: int | None, front: bool, fitted: Bundle, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class StopError(Exception):
         pass

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -27,13 +28,13 @@ from nestling.training.samples import read_samples, shuffled
 from nestling.training.session import Session
 from tests import ROOT
 from tests.training import tiny as program
-from tests.training.tiny import CLASSES, PREPROCESS, samples, tiny
+from tests.training.tiny import CLASSES, PREPROCESS, Tiny, samples, tiny
 
 PLAIN = LoopConfig(epochs=4, batch=8, rate=0.01, warmup=1.0)
 RICH = replace(PLAIN, mixing=Mixing(0.3, 0.3), smoothing=0.1, average=0.9)
 
 
-def run(config: LoopConfig, count: int = 30, augmentation: str = "none", **session: object) -> Trained:
+def run(config: LoopConfig, count: int = 30, augmentation: str = "none", **session: Any) -> Trained:
     inputs = samples(count, augmentation, side=20 if augmentation != "none" else 16)
     return train(tiny(), Task(inputs, samples(12, seed=1), CLASSES), config, Session(**session))
 
@@ -63,7 +64,7 @@ def stop_after(number: int):
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_it_is_torchs_own_training_step_by_step(optimiser: str) -> None:
+def test_it_is_torchs_own_training_step_by_step(optimiser: Literal["adamw", "sgd"]) -> None:
     """The loop written out with torch's own schedules; weight decay on matrices alone, half the rate in the stem."""
     config = replace(PLAIN, optimiser=optimiser, weight_decay=0.1, epochs=3)
     data = samples(32)
@@ -106,6 +107,7 @@ def test_the_moving_average_is_the_one_of_its_formula() -> None:
     seen: list[Tensor] = []
 
     def looking(network: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(network, Tiny)
         seen.append(network.head.weight.detach().clone())
         return cross_entropy(network(batch.images), batch.targets, reduction="none")
 
@@ -201,7 +203,7 @@ def test_an_epoch_shows_every_sample(count: int, size: int, seed: int, epoch: in
 
 @pytest.mark.parametrize("name", ["light", "strong"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_variation_depends_on_the_sample_and_the_epoch(name: str, channels: int) -> None:
+def test_variation_depends_on_the_sample_and_the_epoch(name: str, channels: Literal[1, 3]) -> None:
     some = samples(2, name, side=20)
     assert some.held is not None
     some = replace(some, held=some.held[[0, 0], ..., :channels], preprocess=replace(PREPROCESS, channels=channels))

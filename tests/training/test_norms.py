@@ -39,7 +39,7 @@ def test_the_statistics_are_those_of_the_images() -> None:
     for node in made.nodes:
         if node.op == "batch_norm":
             gamma, _, mean, variance = (made.tensors[name].data for name in node.inputs[1:])
-            np.testing.assert_allclose(gamma, np.sqrt(variance + EPSILON), rtol=1e-6)
+            np.testing.assert_allclose(gamma, np.sqrt(np.add(variance, EPSILON)), rtol=1e-6)
             for name, held, tolerance in ((node.inputs[3], mean, 1e-4), (node.inputs[4], variance, 1e-2)):
                 theirs = module.constant(name).detach().numpy()
                 np.testing.assert_allclose(held, theirs, rtol=tolerance, atol=1e-4 * np.abs(theirs).max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from nestling.models.graph_module import GraphModule
 from nestling.quantization.calibrate import choose_ranges, observe
 from nestling.quantization.equalize import equalized
 from nestling.training import qat as module
+from nestling.training.fake_quant import Method
 from nestling.training.finetune import TrainingConfig
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import Batch, LoopConfig
@@ -63,7 +65,13 @@ def made(fitted: Bundle, photos: Path) -> Qat:
     return qat(fitted, photos, QatConfig("pact", PLAIN, QUICK, fold_after=1))
 
 
-def begun(graph: Graph, config: QuantizeConfig, method: str, images: list, width: int, norms: Graph | None = None) -> FakeQuantised:
+def grid_scale(grid: Any) -> float:
+    return float(grid.scale().detach())
+
+
+def begun(
+    graph: Graph, config: QuantizeConfig, method: Method, images: list, width: int, norms: Graph | None = None
+) -> FakeQuantised:
     start = placed(graph, observe(graph, images), config)
     head = Head(np.ones((3, width), np.float32), np.zeros(3, np.float32))
     return FakeQuantised(norms or graph, graph, head, config, method, start).eval()
@@ -99,7 +107,7 @@ def rms(values: np.ndarray) -> float:
         ("minmax", Inverted, 40, QuantizeConfig(symmetric=True)),
     ],
 )
-def test_it_begins_as_post_training_quantisation(method: str, kind: type, width: int, config: QuantizeConfig) -> None:
+def test_it_begins_as_post_training_quantisation(method: Method, kind: type, width: int, config: QuantizeConfig) -> None:
     """The same integers to the bit, and values that the reference gives up to rare roundings, those of hard_swish above all."""
     graph, images = captured(seeded(kind)), pictures(6)
     network = begun(graph, config, method, images, width)
@@ -113,7 +121,7 @@ def test_it_begins_as_post_training_quantisation(method: str, kind: type, width:
 
 
 @pytest.mark.parametrize("method", ["pact", "lsq", "minmax"])
-def test_in_double_it_answers_as_the_reference(method: str) -> None:
+def test_in_double_it_answers_as_the_reference(method: Method) -> None:
     """To the bit of the embedding's integers, however many images; the network itself stays in float32."""
     graph, images = captured(seeded(Inverted)), pictures(60, seed=4)
     network = begun(graph, QuantizeConfig(bits_activations=7, per_layer=True), method, images, 40)
@@ -137,7 +145,7 @@ def test_few_bits_are_kept_by_values_that_are_clamped(fitted: Bundle, photos: Pa
 
 
 @pytest.mark.parametrize(("which", "method"), [("graph", "pact"), ("graph", "lsq"), ("graph", "minmax"), ("timm", "lsq")])
-def test_norms_folded_and_unfolded_answer_as_the_reference(fitted: Bundle, which: str, method: str) -> None:
+def test_norms_folded_and_unfolded_answer_as_the_reference(fitted: Bundle, which: str, method: Method) -> None:
     """In evaluation: all three round at the same places."""
     bundle, width = fitted, WIDTH
     if which == "timm":
@@ -180,7 +188,7 @@ def test_norms_fold_and_clipping_values_decay_step_by_step(fitted: Bundle) -> No
     network = begun(graph, PLAIN, "pact", pictures(4, SIDE), WIDTH, with_norms(graph, pictures(20, SIDE)))
     loop = LoopConfig(epochs=2, rate=0.01, warmup=0.0)
     after = module._changing(QatConfig("pact", alpha_decay=0.5, fold_after=1), loop)(network)
-    before = [float(grid.scale().detach()) for grid in network.grids]
+    before = [grid_scale(grid) for grid in network.grids]
     folded = []
     with torch.no_grad():
         for step in range(10):
@@ -188,7 +196,7 @@ def test_norms_fold_and_clipping_values_decay_step_by_step(fitted: Bundle) -> No
             folded.append(bool(network.folded))
     assert folded == [False] * 4 + [True] * 6
     total = sum(0.01 * 0.5 * (1 + np.cos(np.pi * step / 10)) / 2 for step in range(10))
-    shares = [float(grid.scale().detach()) / old for grid, old in zip(network.grids, before, strict=True)]
+    shares = [grid_scale(grid) / old for grid, old in zip(network.grids, before, strict=True)]
     assert shares == pytest.approx([1.0] + [np.exp(-total)] * (len(shares) - 1), rel=1e-5)  # the first is the table's
 
 
@@ -288,6 +296,7 @@ def test_it_begins_equalised_where_that_helps(fitted: Bundle, photos: Path) -> N
     """A rate of none: the weights that come out are those that went in."""
     config = QatConfig("lsq", replace(PLAIN, equalize="on"), replace(QUICK, epochs=1, rate=1e-9))
     trained = qat(fitted, photos, config).trained.bundle.architecture
+    assert isinstance(trained, Graph)
     plain = float_graph(fitted)
     images = images_of(part(training_data(fitted, photos), fitted, "train", PLAIN.calibration), fitted.preprocess)
     wanted = equalized(plain, {name: found.channel_high for name, found in observe(plain, images, PLAIN.seed).items()})
@@ -308,6 +317,7 @@ def test_zeros_that_were_made_on_purpose_stay(fitted: Bundle, photos: Path) -> N
     sparse = replace(fitted, architecture=replace(fitted.architecture, tensors=tensors), lineage=(*fitted.lineage, step))
     assert is_sparse(sparse)
     found = qat(sparse, photos, QatConfig("lsq", PLAIN, replace(QUICK, epochs=1))).trained.bundle
+    assert isinstance(found.architecture, Graph)
     assert (found.graph.tensors[name].data[half] == 0).all() and (found.architecture.tensors[name].data[~half] != 0).all()
 
 
@@ -332,7 +342,7 @@ def test_distilling_is_its_formula() -> None:
         ({"quantize": QuantizeConfig(layer_bits=(("nothing", 4),))}, "no layer 'nothing'"),
     ],
 )
-def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, object], said: str) -> None:
+def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(NestlingError, match=said):
         qat(fitted, photos, replace(QatConfig("lsq", PLAIN, QUICK), **change))
 

@@ -15,6 +15,7 @@ from nestling.formats.executorch import printing as executorch
 from nestling.formats.executorch import run as executorch_run
 from nestling.formats.executorch.graph_program import GraphProgram
 from nestling.formats.executorch.run import ExecutorchRunner
+from nestling.formats.tflite.read_builder import DTYPES
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.integers import Range, quant_of
@@ -146,7 +147,7 @@ def normalised(mean: Numbers, std: Numbers, integer: bool) -> tuple[Graph, np.nd
     entries = real
     if quant is not None:
         entries = np.clip(np.rint(real.astype(np.float64) / quant.scale[0]) + quant.zero_point[0], -128, 127).astype(np.int8)
-    shape, dtype = (1, 16, 16, len(mean)), "int8" if integer else "float32"
+    shape, dtype = (1, 16, 16, len(mean)), DTYPES[entries.dtype.name]
     tensors = (
         Tensor("image", shape, "uint8"),
         Tensor("table", entries.shape, dtype, entries, quant),
@@ -161,7 +162,7 @@ def every_byte(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
     channels = graph.tensors["image"].shape[3]
     rng = np.random.default_rng(0)
     image = np.stack([rng.permutation(256).astype(np.uint8).reshape(16, 16) for _ in range(channels)], -1)
-    preprocess = ImagePreprocess((16, 16), channels, 1.0, "bicubic", (0.5,) * channels, (0.5,) * channels)
+    preprocess = ImagePreprocess((16, 16), 1 if channels == 1 else 3, 1.0, "bicubic", (0.5,) * channels, (0.5,) * channels)
     return image, printed(graph, what("embedding", preprocess)).features(image[None]).reshape(image.shape)
 
 

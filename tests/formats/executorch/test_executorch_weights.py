@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from nestling.formats.executorch.graph_program import GraphProgram
 from nestling.formats.executorch.symmetric import Requantised, symmetric_weights
 from nestling.formats.tflite import printing as tflite
 from nestling.formats.tflite import run as tflite_run
+from nestling.formats.tflite.read_builder import DTYPES
 from nestling.graph import ir
 from nestling.graph.edit import tidy
 from nestling.graph.ends import ending, with_own_end
@@ -27,7 +28,7 @@ from nestling.graph.spec import check
 
 Shared = Callable[[str], Path]
 CHANNELS = {"conv2d": 0, "depthwise_conv2d": 3, "fully_connected": 0}
-ATTRS = {
+ATTRS: Mapping[str, ir.Attrs] = {
     "conv2d": ir.Conv2d(padding=(1, 1, 1, 1), unsigned=True),
     "depthwise_conv2d": ir.DepthwiseConv2d(padding=(1, 1, 1, 1), unsigned=True),
     "fully_connected": ir.FullyConnected(),
@@ -50,7 +51,7 @@ class Old:
         self.nodes: list[Node] = []
 
     def constant(self, name: str, data: np.ndarray, quant: Quant) -> str:
-        self.tensors[name] = Tensor(name, data.shape, str(data.dtype), data, quant)
+        self.tensors[name] = Tensor(name, data.shape, DTYPES[data.dtype.name], data, quant)
         return name
 
     def layer(

@@ -11,6 +11,7 @@ from hypothesis import reject
 
 from nestling.errors import UnusableFile
 from nestling.formats.about import About
+from nestling.formats.format import Weights
 from nestling.formats.onnx.printing import print_graph
 from nestling.formats.onnx.run import activations
 from nestling.formats.onnx.runtimes import OPEN, Runtime, import_onnxruntime
@@ -68,7 +69,7 @@ def session(content: bytes, optimised: Path | None = None, **entries: str) -> An
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def outputs(content: bytes, value: Array, **entries: str) -> list[Array]:
+def outputs(content: bytes, value: Array, **entries: Any) -> list[Array]:
     ready = session(content, **entries)
     return ready.run(None, {ready.get_inputs()[0].name: value})
 
@@ -78,7 +79,7 @@ def as_input(value: Array) -> Array:
     return (value.astype(np.int16) + 128).astype(np.uint8) if value.dtype == np.int8 else value
 
 
-def steps_off(graph: Graph, value: Array, weights: str) -> dict[str, int]:
+def steps_off(graph: Graph, value: Array, weights: Weights) -> dict[str, int]:
     """By node: how far ONNX Runtime's integers are from the reference's for the inputs that ONNX Runtime itself had."""
     values = activations(print_graph(graph, SIXTEEN, weights), as_input(value)) | {graph.inputs[0]: value}
     values |= {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None}
@@ -100,7 +101,7 @@ def most_steps(node: Node, graph: Graph) -> float:
     return a * b * 255**2 / out
 
 
-def judge(graph: Graph, value: Array, weights: str) -> None:
+def judge(graph: Graph, value: Array, weights: Weights) -> None:
     """No node is further off than a step, and what only moves integers not at all. A Graph that the spec refuses is not judged."""
     try:
         check(graph)

@@ -18,6 +18,7 @@ from nestling.formats.about import About
 from nestling.formats.onnx.layer_times import layer_times
 from nestling.formats.onnx.printing import print_graph
 from nestling.formats.onnx.run import load, load_bytes
+from nestling.formats.onnx.runtimes import Runtime
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
@@ -56,7 +57,7 @@ def written(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_labels_preprocessing_and_origin_come_back(content: bytes, written: Callable[[bytes], Path], runtime: str) -> None:
+def test_labels_preprocessing_and_origin_come_back(content: bytes, written: Callable[[bytes], Path], runtime: Runtime) -> None:
     runner = load(written(content), 1, runtime)
     assert (runner.labels, runner.preprocess, runner.about) == (WHAT.labels, WHAT.preprocess, WHAT)
 
@@ -77,12 +78,12 @@ def test_other_tools_find_labels_and_shapes(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_logits_are_the_heads_of_the_features(graph: Graph, content: bytes, runtime: str) -> None:
+def test_logits_are_the_heads_of_the_features(graph: Graph, content: bytes, runtime: Runtime) -> None:
     runner = load_bytes(content, "net.onnx", 1, runtime)
     weight, bias = graph.tensors["head.weight"].data, graph.tensors["head.bias"].data
     logits, features = runner(IMAGES), runner.features(IMAGES)
     assert logits.dtype == features.dtype == np.float32 and features.shape == (3, 12)
-    np.testing.assert_allclose(logits, features @ weight.T + bias, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, np.matmul(features, weight.T) + bias, rtol=1e-4, atol=1e-5)
 
 
 def test_features_need_a_second_output_or_a_file_that_gives_them(graph: Graph) -> None:
@@ -109,7 +110,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_damaged_files_are_named(content: bytes, written: Callable[[bytes], Path], runtime: str) -> None:
+def test_damaged_files_are_named(content: bytes, written: Callable[[bytes], Path], runtime: Runtime) -> None:
     """Cut anywhere: an error that names the file. With bytes turned: that, or a file that still runs."""
     for length in (0, 1, 100, len(content) // 3, len(content) // 2, len(content) - 1):
         with pytest.raises(UnusableFile, match=r"net\.onnx"):
@@ -145,7 +146,7 @@ def test_a_file_of_others_is_refused(written: Callable[[bytes], Path]) -> None:
 @pytest.mark.parametrize("place", ["initialiser", "attribute"])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_file_that_reads_other_files_is_refused(
-    content: bytes, written: Callable[[bytes], Path], runtime: str, place: str, monkeypatch: pytest.MonkeyPatch
+    content: bytes, written: Callable[[bytes], Path], runtime: Runtime, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would run, the other file being there and everything else right."""
     outside = TensorProto(name="shift", data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)

@@ -13,8 +13,10 @@ from torch import nn
 
 from nestling.artifacts.import_model import import_model
 from nestling.formats.about import about
+from nestling.formats.format import Weights
 from nestling.formats.onnx.printing import print_graph
 from nestling.formats.onnx.run import activations, load_bytes
+from nestling.formats.onnx.runtimes import Runtime
 from nestling.formats.tflite import printing as tflite
 from nestling.formats.tflite import run as tflite_run
 from nestling.graph import ir
@@ -56,7 +58,7 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Graph]:
 @pytest.mark.kernels
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("weights", ["uint8", "int8"])
-def test_a_network_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, Graph], weights: str, runtime: str) -> None:
+def test_a_network_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, Graph], weights: Weights, runtime: Runtime) -> None:
     if weights == "int8" and not EXACT[runtime]:
         pytest.skip(f"needs a processor on which {runtime} sums products of bytes in 32 bits (VNNI)")
     module, graph = case
@@ -66,7 +68,7 @@ def test_a_network_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, 
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_float_network_answers_as_torch(case: tuple[nn.Module, Graph], runtime: str) -> None:
+def test_a_float_network_answers_as_torch(case: tuple[nn.Module, Graph], runtime: Runtime) -> None:
     module, _ = case
     wanted = torch_float(module, UNSEEN)
     answers = load_bytes(print_graph(captured(module), EMBEDDING), "net.onnx", 1, runtime).features(np.stack(UNSEEN))
@@ -98,7 +100,7 @@ def test_the_activations_are_those_of_a_run(case: tuple[nn.Module, Graph]) -> No
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("weights", ["uint8", "int8"])
-def test_every_layer_is_fused_to_integers(tmp_path: Path, weights: str, symmetric: bool) -> None:
+def test_every_layer_is_fused_to_integers(tmp_path: Path, weights: Weights, symmetric: bool) -> None:
     """symmetric: no clamp is free then."""
     graph = calibrated(captured(seeded(Inverted)), CALIBRATION, QuantizeConfig(symmetric=symmetric))[0]
     session(print_graph(graph, SIXTEEN, weights), tmp_path / "fused.onnx")
@@ -111,7 +113,7 @@ def test_every_layer_is_fused_to_integers(tmp_path: Path, weights: str, symmetri
 
 
 @pytest.mark.parametrize("weights", ["uint8", "int8"])
-def test_the_graphs_integers_stand_in_the_file(case: tuple[nn.Module, Graph], weights: str) -> None:
+def test_the_graphs_integers_stand_in_the_file(case: tuple[nn.Module, Graph], weights: Weights) -> None:
     _, graph = case
     model = onnx.load_model_from_string(print_graph(graph, SIXTEEN, weights))
     stored = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
@@ -135,7 +137,7 @@ def test_the_graphs_integers_stand_in_the_file(case: tuple[nn.Module, Graph], we
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_no_initialiser_is_read_twice_and_exact_products_may_be_asked_for(case: tuple[nn.Module, Graph], weights: str) -> None:
+def test_no_initialiser_is_read_twice_and_exact_products_may_be_asked_for(case: tuple[nn.Module, Graph], weights: Weights) -> None:
     """session.x64quantprecision rewrites int8 weights while it loads, and refuses those that two nodes read."""
     content = print_graph(case[1], SIXTEEN, weights)
     body = onnx.load_model_from_string(content).graph
@@ -187,7 +189,9 @@ FILES = ("resnet8_cifar10_int8.tflite", "vww_96_int8.tflite", "mobilenet_v2_1_0_
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", FILES)
-def test_imported_networks_keep_their_integers_and_their_end(shared_data: Callable[[str], Path], name: str, weights: str) -> None:
+def test_imported_networks_keep_their_integers_and_their_end(
+    shared_data: Callable[[str], Path], name: str, weights: Weights
+) -> None:
     """Each node at most a step off; at the end within a few steps of LiteRT's reference kernels, and of the same opinion."""
     bundle = import_model(shared_data(name))
     assert bundle.graph is not None

@@ -136,7 +136,7 @@ def test_dynamic_range_weights_become_the_floats_they_stand_for(shared_data: Cal
     assert_allclose(*answers, atol=0.05)
     for name, tensor in graph.tensors.items():
         if tensor.data is not None:
-            assert np.abs(again.tensors[name].data - tensor.data).max() <= np.abs(tensor.data).max() / 200
+            assert np.abs(np.subtract(again.tensors[name].data, tensor.data)).max() <= np.abs(tensor.data).max() / 200
 
 
 def test_shape_arithmetic_of_a_keras_flatten_disappears() -> None:
@@ -175,12 +175,12 @@ def test_a_transpose_that_moves_data_is_refused() -> None:
 
 @pytest.mark.parametrize("q", [None, quant(0.05, -3)])
 def test_subtraction_of_a_constant(q: Quant | None) -> None:
-    data: Array = RNG.normal(size=(1, 1, 1, 3)).astype(np.float32)
+    subtracted: Array = RNG.normal(size=(1, 1, 1, 3)).astype(np.float32)
     if q:
-        data = RNG.integers(-127, 128, (1, 1, 1, 3)).astype(np.int8)
+        subtracted = RNG.integers(-127, 128, (1, 1, 1, 3)).astype(np.int8)
     tensors = [
         activation("x", (1, 4, 5, 3), q),
-        constant("k", data, q and quant(0.031, 5)),
+        constant("k", subtracted, q and quant(0.031, 5)),
         activation("y", (1, 4, 5, 3), q and quant(0.09, 1)),
     ]
     data = file(tensors, [op(CODE.SUB, "x k", "y", schema.SubOptionsT(fusedActivationFunction=RELU6))])
@@ -253,7 +253,8 @@ def test_negative_axes_of_mean_and_concatenation() -> None:
 
 def test_an_explicit_pad_stays_a_pad() -> None:
     tensors, conv = convolution(True)
-    conv.options.padding = schema.Padding.VALID  # type: ignore[union-attr]
+    assert isinstance(conv.options, schema.Conv2DOptionsT)
+    conv.options.padding = schema.Padding.VALID
     q = tensors[0].quant
     tensors = [activation("x", (1, 5, 6, 3), q), *tensors[1:3], activation("p", (1, 8, 8, 3), q), tensors[3]]
     tensors.append(constant("amounts", np.array([[0, 0], [1, 2], [1, 1], [0, 0]], np.int32)))
@@ -336,7 +337,8 @@ def test_an_unknown_operator_is_named() -> None:
 
 def test_a_fused_activation_that_is_not_held_is_named() -> None:
     tensors, conv = convolution(False)
-    conv.options.fusedActivationFunction = schema.ActivationFunctionType.RELU_N1_TO_1  # type: ignore[union-attr]
+    assert isinstance(conv.options, schema.Conv2DOptionsT)
+    conv.options.fusedActivationFunction = schema.ActivationFunctionType.RELU_N1_TO_1
     with pytest.raises(UnsupportedOp, match="RELU_N1_TO_1"):
         read_tflite(file(tensors, [conv], "c"))
 
@@ -352,10 +354,9 @@ DAMAGE: Mapping[str, Callable[[schema.ModelT], object]] = {
     "a buffer of another size": lambda m: setattr(m.buffers[5], "data", m.buffers[5].data[:-1]),
     "a buffer that does not exist": lambda m: setattr(m.subgraphs[0].tensors[5], "buffer", 77_777),
     "an operator code that does not exist": lambda m: setattr(m.subgraphs[0].operators[0], "opcodeIndex", 500),
-    "options of another operator": lambda m: [
-        setattr(m.subgraphs[0].operators[0], "builtinOptionsType", 5),
-        setattr(m.subgraphs[0].operators[0], "builtinOptions", schema.Pool2DOptionsT()),
-    ],
+    "options of another operator": lambda m: vars(m.subgraphs[0].operators[0]).update(
+        builtinOptionsType=5, builtinOptions=schema.Pool2DOptionsT()
+    ),
     "a stride of 0": lambda m: setattr(m.subgraphs[0].operators[0].builtinOptions, "strideH", 0),
     "a scale of infinity": lambda m: setattr(m.subgraphs[0].tensors[0].quantization, "scale", [float("inf")]),
     "a scale of NaN": lambda m: setattr(m.subgraphs[0].tensors[0].quantization, "scale", [float("nan")]),

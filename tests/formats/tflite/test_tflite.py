@@ -7,16 +7,20 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
+from numpy.typing import NDArray
 
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
 from nestling.formats.tflite import printing as tflite
 from nestling.formats.tflite import run as tflite_run
+from nestling.formats.tflite.read_builder import DTYPES
+from nestling.formats.tflite.run import Kernels
 from nestling.graph import ir
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
 from nestling.preprocess.image import ImagePreprocess, to_plain
@@ -51,7 +55,7 @@ def steps(real: Array, quant: Quant) -> Array:
 
 def table_graph(table: Array, quant: Quant | None) -> Graph:
     """uint8 [1, 16, 16, C] -> table; the image that holds every byte in every channel is `every_byte`."""
-    shape, dtype = (1, 16, 16, len(table)), str(table.dtype)
+    shape, dtype = (1, 16, 16, len(table)), DTYPES[table.dtype.name]
     tensors = (
         Tensor("image", shape, "uint8"),
         Tensor("table", table.shape, dtype, table, quant),
@@ -64,7 +68,7 @@ def every_byte(channels: int) -> Array:
     return np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), channels, axis=3)
 
 
-def answered(graph: Graph, kernels: str) -> Array:
+def answered(graph: Graph, kernels: Kernels) -> Array:
     """[C, 256]: what LiteRT answers to every byte."""
     channels = graph.tensors["image"].shape[3]
     (out,) = tflite_run.run(tflite.print_graph(graph), [every_byte(channels)], kernels)
@@ -81,7 +85,9 @@ def operators(model: bytes) -> list[int]:
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize(("mean", "std"), [IMAGENET, HALF, ((0.2,), (0.3,)), *RANDOM])
-def test_every_entry_of_an_int8_table_is_exact(mean: tuple[float, ...], std: tuple[float, ...], share: float, kernels: str) -> None:
+def test_every_entry_of_an_int8_table_is_exact(
+    mean: tuple[float, ...], std: tuple[float, ...], share: float, kernels: Kernels
+) -> None:
     real = normalised(mean, std)
     quant = fitting(real, share)
     table = steps(real, quant)
@@ -92,7 +98,7 @@ def test_every_entry_of_an_int8_table_is_exact(mean: tuple[float, ...], std: tup
 
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("mean", "std"), [IMAGENET, HALF, ((0.2,), (0.3,)), *RANDOM])
-def test_every_entry_of_a_float_table_is_met(mean: tuple[float, ...], std: tuple[float, ...], kernels: str) -> None:
+def test_every_entry_of_a_float_table_is_met(mean: tuple[float, ...], std: tuple[float, ...], kernels: Kernels) -> None:
     table = normalised(mean, std).astype(np.float32)
     np.testing.assert_allclose(answered(table_graph(table, None), kernels), table, rtol=0, atol=1e-6 * np.abs(table).max())
 
@@ -100,7 +106,7 @@ def test_every_entry_of_a_float_table_is_met(mean: tuple[float, ...], std: tuple
 @pytest.mark.kernels
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("dtype", ["int8", "float32"])
-def test_a_table_of_any_values_is_exact(dtype: str, kernels: str) -> None:
+def test_a_table_of_any_values_is_exact(dtype: str, kernels: Kernels) -> None:
     table = RNG.integers(-128, 128, (3, 256)).astype(dtype)
     quant = Quant(np.array([0.02], np.float32), np.array([-3], np.int32)) if dtype == "int8" else None
     np.testing.assert_array_equal(answered(table_graph(table, quant), kernels), table)
@@ -153,11 +159,11 @@ def network(size: int = 8, classes: int = 3) -> Graph:
     return Graph({t.name: t for t in tensors}, nodes, ("image",), ("logits", "embedding"))
 
 
-def images(count: int, size: int = 8) -> Array:
+def images(count: int, size: int = 8) -> NDArray[np.uint8]:
     return np.random.default_rng(2).integers(0, 256, (count, size, size, 3)).astype(np.uint8)
 
 
-def torch_answer(graph: Graph, pictures: Array) -> tuple[Array, Array]:
+def torch_answer(graph: Graph, pictures: NDArray[np.uint8]) -> tuple[Array, Array]:
     """The same network in torch: (logits, embedding)."""
     import torch
     import torch.nn.functional as F  # noqa: N812
@@ -172,7 +178,7 @@ def torch_answer(graph: Graph, pictures: Array) -> tuple[Array, Array]:
 
 @pytest.fixture
 def printed(tmp_path: Path) -> Callable[..., Path]:
-    def to_file(graph: Graph, *args: str, **kwargs: object) -> Path:
+    def to_file(graph: Graph, *args: Any, **kwargs: Any) -> Path:
         path = tmp_path / "net.tflite"
         path.write_bytes(tflite.print_graph(graph, *args, **kwargs))
         return path
@@ -182,7 +188,7 @@ def printed(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(("precision", "tolerance"), [("as-is", 1e-5), ("fp16", 2e-3), ("dynamic", 3e-2)])
-def test_float_precisions_answer_as_torch(printed: Callable[..., Path], precision: str, tolerance: float, kernels: str) -> None:
+def test_float_precisions_answer_as_torch(printed: Callable[..., Path], precision: str, tolerance: float, kernels: Kernels) -> None:
     graph, pictures = network(size=9), images(5, 9)
     runner = tflite_run.load(printed(graph, precision), kernels)
     for ours, judge in zip((runner(pictures), runner.features(pictures)), torch_answer(graph, pictures), strict=True):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -85,7 +86,7 @@ def paths(first: Bundle, photos: Path, tmp_path_factory: pytest.TempPathFactory)
             weight = tensors[node.inputs[1]]
             assert weight.data is not None
             tensors[weight.name] = replace(
-                weight, data=np.where(rng.random(weight.data.shape) < 0.8, 0, 2.2 * weight.data).astype(np.float32)
+                weight, data=np.where(rng.random(weight.data.shape) < 0.8, 0, np.multiply(2.2, weight.data)).astype(np.float32)
             )
     step = Step("finetune", {"epochs": 3}, "", {"val_top1": 0.75}, CURVES)
     sparse = replace(first, architecture=replace(graph, tensors=tensors), arrays={}, lineage=(*first.lineage, step))
@@ -108,10 +109,10 @@ def test_top1_is_what_eval_finds(found: Comparison, paths: tuple[Path, Path], ke
     base, sparse = found.bundles
     (quantised,) = kept.glob("base-*/base-int8.nest")
     assert base.floats and base.integers and sparse.integers
-    for score, file in ((base.floats, paths[0]), (base.integers, quantised), (sparse.integers, paths[1])):
-        judged = evaluate(file, photos).evaluation
+    for score, path in ((base.floats, paths[0]), (base.integers, quantised), (sparse.integers, paths[1])):
+        judged = evaluate(path, photos).evaluation
         assert (score.top1, score.interval, score.images) == (judged.top1, judged.interval, judged.images)
-    assert found.images == len(bundles.load(paths[0]).split.test)  # type: ignore[union-attr]
+    assert found.images == len(bundles.load(paths[0]).split.test)
     for one in found.bundles:
         (place,) = kept.glob(f"{one.name}-*")
         assert len(one.files) == 1
@@ -139,7 +140,7 @@ def test_p_is_scipys_binomial_of_the_photographs_that_changed(
     expected = binomtest(lost, changed).pvalue if changed else 1.0
     score = found.bundles[1].integers
     assert score and score.p == pytest.approx(expected)
-    assert found.bundles[0].floats and found.bundles[0].floats.p is None and found.bundles[0].integers.p is None  # type: ignore[union-attr]
+    assert found.bundles[0].floats and found.bundles[0].floats.p is None and found.bundles[0].integers.p is None
 
 
 def test_macs_and_parameters_counted_by_torchs_modules(found: Comparison, first: Bundle) -> None:
@@ -174,7 +175,7 @@ def test_compressed_weights_and_zeros(found: Comparison, paths: tuple[Path, Path
             for node in graph.nodes
             if node.op in ("conv2d", "depthwise_conv2d", "fully_connected")
         ]
-        whole = b"".join(weight.tobytes() for weight in stored)  # type: ignore[union-attr]
+        whole = b"".join(weight.tobytes() for weight in stored)
         assert one.weights.int8_bytes == len(whole)
         assert one.weights.compressed_bytes == len(zlib.compress(whole, 9))
         assert one.weights.int8_zeros == pytest.approx(whole.count(0) / len(whole))
@@ -189,7 +190,7 @@ def test_bytes_are_the_file_systems_and_all_are_timed(found: Comparison, kept: P
         assert {file.file for file in one.files} == {f"{one.name}-int8.tflite"}
         for file in one.files:
             assert file.bytes == (place / file.file).stat().st_size
-            assert file.ms_median is not None and 0 < file.ms_median <= file.ms_p95  # type: ignore[operator]
+            assert file.ms_median is not None and 0 < file.ms_median <= file.ms_p95
 
 
 def test_what_was_quantised_here_is_told_and_differences_are_differences(found: Comparison) -> None:
@@ -441,8 +442,9 @@ def test_curves_say_their_figures_and_nonsense_is_left_out() -> None:
     )
     assert "3 epochs: validation top-1 from 50% to 70%, lowest 50%, highest 75%." in said
     (one,) = comparison.bundles
-    for nonsense in ({"loss": "abc"}, {"val_top1": [0.5, None]}, {"loss": []}, ["loss"]):
-        step = replace(one.lineage[1], curves=nonsense)  # type: ignore[arg-type]  # a damaged bundle's
+    damaged: tuple[Any, ...] = ({"loss": "abc"}, {"val_top1": [0.5, None]}, {"loss": []}, ["loss"])  # bundles may say this
+    for nonsense in damaged:
+        step = replace(one.lineage[1], curves=nonsense)
         assert len(Reader(render(replace(comparison, bundles=(replace(one, lineage=(step,)),)))).all("svg")) == 2
 
 
