@@ -39,7 +39,7 @@ def structs(header: str) -> dict[str, type[ctypes.Structure]]:
             match = re.fullmatch(r"(const )?(\w+) (.*)", " ".join(declaration.split()))
             for variable in match[3].split(", ") if match else ():
                 pointer, array = "*" in variable, re.search(r"\[(\d+)\]", variable)
-                own = ctypes.c_void_p if pointer else SIMPLE.get(match[2]) or found[match[2]]
+                own: Any = ctypes.c_void_p if pointer else SIMPLE.get(match[2]) or found[match[2]]
                 fields.append((re.sub(r"\*const|[*\s]|\[\d+\]", "", variable), own * int(array[1]) if array else own))
         found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
     return found
@@ -113,7 +113,7 @@ class Kernels:
             match what:
                 case Struct():
                     made = self.structs[what.type]()
-                    declared = dict(made._fields_)
+                    declared: dict[str, Any] = {name: kind for name, kind, *_ in made._fields_}
                     assert set(declared) == set(what.fields), f"{what.type} has other fields"
                     for name, field in what.fields.items():
                         setattr(made, name, value(field, declared[name]))

@@ -6,10 +6,12 @@ import ctypes
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
 
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.c import host
@@ -132,7 +134,8 @@ def test_a_folder_for_another_machine_runs_here_too(tmp_path: Path) -> None:
 
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     runner = host.load(printed(small(), tmp_path / "c"))
-    for images in (np.zeros((1, 12, 13, 3), np.uint8), np.zeros((1, 12, 12, 3), np.float32)):
+    wrong: tuple[NDArray[Any], ...] = (np.zeros((1, 12, 13, 3), np.uint8), np.zeros((1, 12, 12, 3), np.float32))
+    for images in wrong:
         with pytest.raises(NestlingError, match=r"takes uint8 images of shape \(12, 12, 3\)"):
             runner(images)
 

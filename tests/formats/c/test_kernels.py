@@ -24,9 +24,9 @@ from nestling.graph.edit import tidy
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.graph.spec import check
 from tests.formats.c.kernel_library import Kernels, compiled
+from tests.formats.c.windows import windows
 from tests.helpers.networks import Net, quant
-from tests.helpers.strategies import CLAMPS, STEPS, ZERO_POINTS, Draw, Sketch, graphs, old_graphs
-from tests.helpers.strategies import _weights as weights
+from tests.helpers.strategies import STEPS, graphs, old_graphs
 
 HOST = machine_of("host")
 
@@ -45,41 +45,6 @@ def valid(case: Case) -> Case:
         assume("too small" not in str(error))
         raise
     return case
-
-
-@st.composite
-def windows(draw: Draw) -> Case:
-    """One convolution, depthwise or not, with more channels and larger windows than the other strategies draw."""
-    s = Sketch(draw, True, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
-    depthwise, old = draw(st.booleans()), draw(st.integers(0, 4)) == 0
-    shape = (1, draw(st.integers(1, 14)), draw(st.integers(1, 14)), draw(st.integers(1, 19)))
-    x = s.activation(shape, s.quant(0.02))
-    kernel = draw(st.sampled_from(((1, 1), (3, 3), (5, 5), (3, 5), (5, 3), (7, 7), (2, 4), (1, 3), (3, 1))))
-    stride = draw(st.sampled_from(((1, 1), (1, 1), (2, 2), (3, 3), (1, 2), (2, 1), (4, 1))))
-    dilation = draw(st.sampled_from(((1, 1), (1, 1), (2, 2), (1, 3), (2, 1))))
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    most = [max(r, r - n) + 1 for r, n in zip(reach, shape[1:3], strict=True)]
-    drawn = [draw(st.integers(0, most[i // 2])) for i in range(4)]
-    fits = [shape[1 + i] + drawn[2 * i] + drawn[2 * i + 1] >= reach[i] for i in (0, 1)]
-    pads = tuple(pad if fits[i // 2] else reach[i // 2] for i, pad in enumerate(drawn))
-    plane = [(shape[1 + i] + pads[2 * i] + pads[2 * i + 1] - reach[i]) // stride[i] + 1 for i in (0, 1)]
-    clamp = draw(CLAMPS)
-    if depthwise:
-        out = shape[3] * draw(st.integers(1, 3))
-        size, axis = (1, *kernel, out), 3
-        attrs = ir.DepthwiseConv2d(stride, dilation, pads, clamp, old)
-    else:
-        groups = draw(st.sampled_from([g for g in (1, 1, 2, 3, shape[3]) if shape[3] % g == 0]))
-        out = groups * draw(st.integers(1, 9))
-        size, axis = (out, *kernel, shape[3] // groups), 0
-        attrs = ir.Conv2d(stride, dilation, pads, clamp, old)
-    s.per_channel = not old
-    weight, bias, scales = weights(s, x, size, axis)
-    if old:
-        quant = replace(weight.quant, zero_point=np.array([draw(ZERO_POINTS)], np.int32))
-        s.tensors[weight.name] = weight = replace(weight, quant=quant)
-    y = s.node("depthwise_conv2d" if depthwise else "conv2d", (x, weight, *bias), (1, *plane, out), s.quant(*scales), attrs)
-    return Graph(s.tensors, tuple(s.nodes), (x.name,), (y.name,)), s.int8(shape)
 
 
 @pytest.fixture(scope="module", params=["-DNST_TWO_IN_ONE=0", "-DNST_TWO_IN_ONE=1"])
@@ -223,7 +188,7 @@ def test_two_activations_that_broadcast(op: str, shapes: tuple[tuple[int, ...], 
     out = np.broadcast_shapes(a, b)
     tensors = [Tensor("x", a, "int8", None, quant(0.03, 7)), Tensor("y", out, "int8", None, quant(0.04, -20))]
     other = Tensor("b", b, "int8", rng.integers(-128, 128, b).astype(np.int8), quant(0.05, -9))
-    attrs = {"add": ir.Add("relu"), "mul": ir.Mul("relu6")}[op]
+    attrs: ir.Attrs = ir.Add("relu") if op == "add" else ir.Mul("relu6")
     for order in (("x", "b"), ("b", "x")):
         graph = Graph({t.name: t for t in (*tensors, other)}, (Node(op, order, ("y",), attrs),), ("x",), ("y",))
         assert_as_reference(kernels, graph, rng.integers(-128, 128, a).astype(np.int8))

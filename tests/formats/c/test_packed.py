@@ -28,9 +28,9 @@ from nestling.graph import ir, reference
 from nestling.graph.ir import Graph, Tensor
 from nestling.graph.packed import bits_for, pack, unpack
 from nestling.graph.spec import check
+from tests.formats.c.boards import assert_answers_are_the_reference, tools
 from tests.formats.c.kernel_library import Kernels, compiled
-from tests.formats.c.test_boards import assert_answers_are_the_reference, tools
-from tests.formats.c.test_kernels import windows
+from tests.formats.c.windows import windows
 from tests.helpers.networks import Net, headed, imported, noise, printed, quant
 from tests.helpers.strategies import Draw, graphs, old_graphs
 
@@ -51,7 +51,7 @@ def few(graph: Graph, bits: Callable[[str], int]) -> Graph:
             old = graph.tensors[name]
             assert old.quant is not None and old.data is not None
             scale = replace(old.quant, scale=(old.quant.scale * 2**shift).astype(np.float32))
-            tensors[name] = replace(old, data=old.data >> shift, quant=scale)
+            tensors[name] = replace(old, data=np.right_shift(old.data, shift), quant=scale)
     return check(replace(graph, tensors=tensors))
 
 
@@ -138,9 +138,8 @@ def test_channels_in_parts(channels: tuple[int, int], window: str, kernels: Kern
     rng, (depth, out) = np.random.default_rng(0), channels
     dense = window == "dense"
     size, pixels = (1, 1) if dense else (int(window[0]), int(window[-1]))
-    before, weight, after = (1, 2, pixels, depth), (out, size, size, depth), (1, 2, pixels, out)
-    if dense:
-        before, weight, after = (1, depth), (out, depth), (1, out)
+    plane, window_of = ((), ()) if dense else ((2, pixels), (size, size))
+    before, weight, after = (1, *plane, depth), (out, *window_of, depth), (1, *plane, out)
     scales = ir.Quant(np.geomspace(0.01, 3, out).astype(np.float32), np.zeros(out, np.int32), 0)
     biases = ir.Quant((np.float32(0.03) * scales.scale).astype(np.float32), scales.zero_point, 0)
     tensors = [
@@ -188,7 +187,7 @@ BITS = {"stem": 4, "wide": 4, "groups": 2, "grow": 2, "three": 4, "five": 4, "se
 def mixed() -> Graph:
     """Every kernel that has a twin, in 4 or 2 bits, and one layer in 8."""
     net = Net(16)
-    same: Mapping[int, tuple[int, ...]] = {3: (1,) * 4, 5: (2,) * 4, 7: (3,) * 4}
+    same: Mapping[int, ir.Sides] = {3: (1,) * 4, 5: (2,) * 4, 7: (3,) * 4}
     net.conv("stem", "x", 24, 7, stride=(2, 2), padding=(2, 3, 2, 3), clamp="relu", to=quant(0.05, -100))
     net.conv("wide", "stem", 32, 3, padding=same[3], to=quant(0.06, -20))
     weight = net.rng.integers(-90, 90, (32, 3, 3, 8)).astype(np.int8)
@@ -255,7 +254,9 @@ def test_flash_falls_by_two_fifths_and_ram_does_not_grow(shared_data: Shared, tm
     flash, arena = {}, {}
     for name, graph in (("whole", whole), ("packed", packed)):
         folder = printed(graph, tmp_path / name, "cortex-m4")
-        built = virtual.build(folder, machine, (place := tmp_path / f"{name}.o").mkdir() or place)
+        place = tmp_path / f"{name}.o"
+        place.mkdir()
+        built = virtual.build(folder, machine, place)
         assert built.code is not None and built.constants is not None
         flash[name] = built.code + built.constants
         arena[name] = int((folder / "nestling_model.h").read_text().split("ARENA_BYTES ")[1].split()[0])

@@ -65,7 +65,7 @@ def taken(step: Step) -> tuple[str, ...]:
 
 def judge(case: Case, found: Plan) -> None:
     """No byte of the arena holds two living things at once, unless the step allows it."""
-    where = {}
+    where: dict[Byte, int] = {}
     for name in case.sizes:
         for byte, distance in bytes_of(case, name).items():
             where.setdefault(byte, found.offsets[name] + distance)

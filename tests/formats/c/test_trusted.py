@@ -68,6 +68,11 @@ def hashed(folder: Path) -> None:
     (folder / "nestling.mac").write_text(hashlib.sha256(whole).hexdigest() + "\n")
 
 
+def folder_for_a_mac(folder: Path) -> None:
+    (folder / "nestling.mac").unlink()
+    (folder / "nestling.mac").mkdir()
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "changed": changed,
     "one more source": lambda folder: (folder / "nst_more.c").write_text("int more;"),
@@ -80,7 +85,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "swapped": swapped,
     "no mac": lambda folder: (folder / "nestling.mac").unlink(),
     "a hash for a mac": hashed,
-    "a folder for a mac": lambda folder: ((folder / "nestling.mac").unlink(), (folder / "nestling.mac").mkdir()),
+    "a folder for a mac": folder_for_a_mac,
 }
 
 

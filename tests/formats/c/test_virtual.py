@@ -13,20 +13,13 @@ from numpy.typing import NDArray
 from nestling.errors import NestlingError
 from nestling.formats.c import machines, virtual
 from nestling.formats.c.machines import Machine, machine
+from tests.formats.c.boards import tools
 
 TOY = Path(__file__).parent / "toy"
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
 NAMES = ("host", "linux-arm64", "cortex-m4", "cortex-m7", "cortex-m55", "rv32imc")
 COUNTING = ("cortex-m4", "cortex-m7", "cortex-m55", "rv32imc")
 CORTEX = COUNTING[:3]
-
-
-def tools(name: str) -> Machine:
-    """The machine; the test is skipped, naming the packages, where its tools are missing."""
-    found = machine(name)
-    if missing := virtual.toolchain_missing(found):
-        pytest.skip(missing)
-    return found
 
 
 def toy(image: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.int8], NDArray[np.float32]]:
@@ -67,7 +60,8 @@ def test_answers_and_every_layer_are_what_they_should_be(name: str) -> None:
 def test_a_wrong_answer_is_seen_in_the_layer_where_it_begins(name: str) -> None:
     ran = virtual.run(TOY, tools(name), IMAGE, trace=True, flags=("-DWRONG=1",))
     shifted, embedding, logits = toy(IMAGE)
-    assert [a == b.tobytes() for a, b in zip(ran.trace, (shifted, embedding, logits), strict=True)] == [True, False, False]
+    right = (shifted.tobytes(), embedding.tobytes(), logits.tobytes())
+    assert [a == b for a, b in zip(ran.trace, right, strict=True)] == [True, False, False]
     np.testing.assert_array_equal(ran.embedding, (embedding.view(np.uint8) + np.uint8(1)).view(np.int8))
 
 
