@@ -14,13 +14,6 @@ if shutil.which("cc") is None:
 
 
 @pytest.fixture(scope="module")
-def integers(nestling: Nestling, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("integers") / "fruit8.nest"
-    nestling("quantize", bundle, "-o", path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def out(nestling: Nestling, integers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("c")
     nestling("export", integers, "--to", "c", "--machine", "host,cortex-m4", "--precision", "int8", "-o", out)

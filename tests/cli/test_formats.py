@@ -15,20 +15,7 @@ from nestling.formats import FORMATS, load
 from nestling.formats.format import Job, Printed
 from nestling.graph.ir import Graph
 from nestling.models import float_graph as of_bundles
-from tests.helpers.commands import Nestling
-
-FILES = [
-    *(f"fruit-{precision}.{form}" for form in ("pte", "features.pte", "onnx") for precision in ("fp32", "int8")),
-    *(f"fruit-{precision}.tflite" for precision in ("fp32", "fp16", "dynamic", "int8")),
-]
-
-
-@pytest.fixture(scope="module")
-def everything(nestling: Nestling, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("every format")
-    done = nestling("export", bundle, "--to", "pte,tflite,onnx", "--precision", "fp32,fp16,dynamic,int8", "--features", "-o", out)
-    assert "noise ratio" in done.stdout and all(file in done.stdout for file in FILES)
-    return out
+from tests.helpers.commands import FILES, Nestling
 
 
 def test_the_manifest_tells_what_every_file_is_and_how_it_was_judged(everything: Path) -> None:

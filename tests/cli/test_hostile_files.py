@@ -10,11 +10,11 @@ from tests.helpers.commands import Nestling
 
 
 @pytest.fixture(scope="module")
-def aborting(nestling: Nestling, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def aborting(nestling: Nestling, integers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An int8 sum that does not say its scale: LiteRT's XNNPACK aborts the process."""
     out = tmp_path_factory.mktemp("aborting")
-    nestling("export", bundle, "--to", "tflite", "--precision", "int8", "-o", out)
-    path = out / "fruit-int8.tflite"
+    nestling("export", integers, "--to", "tflite", "--precision", "int8", "-o", out)
+    path = out / "fruit8-int8.tflite"
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     graph = model.subgraphs[0]
     adding = [i for i, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.ADD]

@@ -11,9 +11,9 @@ from tests.helpers.commands import SMALL, Nestling
 
 @pytest.mark.parametrize("command", ["fit", "quantize", "report"])
 def test_another_kind_of_file_is_not_overwritten(
-    nestling: Nestling, photos: Path, bundle: Path, exported: Path, tmp_path: Path, command: str
+    nestling: Nestling, photos: Path, bundle: Path, everything: Path, tmp_path: Path, command: str
 ) -> None:
-    words = {"fit": (photos, *SMALL), "quantize": (bundle,), "report": (exported,)}[command]
+    words = {"fit": (photos, *SMALL), "quantize": (bundle,), "report": (everything,)}[command]
     mine = tmp_path / "mine.jpg"
     mine.write_bytes((photos / "plum" / "00.jpg").read_bytes())
     done = nestling(command, *words, "-o", mine, status=1)

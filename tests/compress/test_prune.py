@@ -19,12 +19,11 @@ from nestling.graph.ir import Tensor as GraphTensor
 from nestling.graph.passes import prepare
 from nestling.graph.reference import run
 from nestling.graph.spec import check
-from nestling.models.capture.capture import capture
 from nestling.models.float_graph import unfolded_graph
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.models.plain import plain
 from tests.compress.networks import branches, bundle_of, head_for, tiny
-from tests.helpers.torch_networks import difference, image, network, randomised, torch_answer
+from tests.helpers.torch_networks import captured_once, difference, image, network, randomised, torch_answer
 
 FAMILIES = (
     "mobilenetv1_025",
@@ -80,7 +79,7 @@ def assert_as_masked(module: nn.Module, graph: Graph, thin: Thinned, x: np.ndarr
 
 def assert_family(name: str, importance: str) -> None:
     module = named(name)
-    graph = capture(plain(module), (64, 64, 3))
+    graph = captured_once(plain(module), (64, 64, 3))
     goal = total_macs(graph) // 2
     thin = thinned(graph, head_for(graph), goal, importance, steps=2, batches=some_batches(64))  # type: ignore[arg-type]
     assert total_macs(check(thin.graph)) <= goal
@@ -115,7 +114,7 @@ def test_multiply_accumulates_counted_by_hand_and_zero_channels_go_first() -> No
         for tensor in (module.a.weight, module.norm.weight, module.norm.bias):
             tensor[zero] = 0
         module.b.weight[:, zero] = 0
-    graph = capture(module, (8, 8, 3))
+    graph = captured_once(module, (8, 8, 3))
     assert total_macs(graph) == 27_648 + 24_576
     thin = thinned(graph, head_for(graph), 26_112)  # 64 * 9 * 3 * 8 + 64 * 8 * 24: half of the first layer's channels gone
     assert total_macs(thin.graph) == 26_112
@@ -136,7 +135,7 @@ def test_zero_channels_of_a_residual_network_change_no_answer() -> None:
                     tensor[dead] = 0
                 block.conv2.weight[:, dead] = 0
             saved += side * side * 9 * 8 * ((before if index == 0 else width) + width)
-    graph = capture(plain(module), (64, 64, 3))
+    graph = captured_once(plain(module), (64, 64, 3))
     thin = thinned(graph, head_for(graph), total_macs(graph) - saved)
     assert total_macs(thin.graph) == total_macs(graph) - saved
     x = image((2, 64, 64, 3))
@@ -146,7 +145,7 @@ def test_zero_channels_of_a_residual_network_change_no_answer() -> None:
 def test_taylor_removes_what_the_loss_does_not_depend_on() -> None:
     """Eight numbers of the embedding that the head does not read: large weights, no gradient."""
     module = tiny()
-    graph = capture(module, (8, 8, 3))
+    graph = captured_once(module, (8, 8, 3))
     head = head_for(graph)
     head.weight[:, 4:12] = 0
     thin = thinned(graph, head, 27_648 + 64 * 16 * 16, "taylor", batches=some_batches(8))
@@ -159,7 +158,7 @@ def test_taylor_removes_what_the_loss_does_not_depend_on() -> None:
 @pytest.mark.parametrize(("make", "side"), [(tiny, 8), (branches, 12), (lambda: network("mobilenetv3_small_050"), 64)])
 def test_the_layers_that_are_pruned_answer_as_the_network_under_its_head(make: Callable[[], nn.Module], side: int) -> None:
     module, x = make(), image((2, side, side, 3))
-    graph = capture(plain(module), (side, side, 3))
+    graph = captured_once(plain(module), (side, side, 3))
     head = head_for(graph)
     for one in (graph, prepare(graph)):
         with torch.no_grad():
@@ -169,7 +168,7 @@ def test_the_layers_that_are_pruned_answer_as_the_network_under_its_head(make: C
 
 @pytest.mark.parametrize("importance", ["l1", "taylor"])
 def test_channels_are_followed_through_concat_scales_and_shifts(importance: str) -> None:
-    graph = prepare(capture(branches(), (12, 12, 3)))
+    graph = prepare(captured_once(branches(), (12, 12, 3)))
     goal = int(total_macs(graph) * 0.42)  # nearly all that can go without the grouped convolution's channels
     thin = thinned(graph, head_for(graph), goal, importance, steps=3, batches=some_batches(12))  # type: ignore[arg-type]
     kept = {node.source: thin.kept[node.name] for node in graph.nodes if node.name in thin.kept}
@@ -180,7 +179,7 @@ def test_channels_are_followed_through_concat_scales_and_shifts(importance: str)
 
 
 def test_a_pruned_network_can_be_pruned_again_and_trains() -> None:
-    graph = capture(plain(network("mobilenetv3_small_050")), (64, 64, 3))
+    graph = captured_once(plain(network("mobilenetv3_small_050")), (64, 64, 3))
     once = thinned(graph, head_for(graph), int(total_macs(graph) * 0.7), "l1")
     trainable = GraphModule(once.graph).train()
     trainable(torch.from_numpy(image((4, 64, 64, 3)))).square().mean().backward()
@@ -193,7 +192,7 @@ def test_a_pruned_network_can_be_pruned_again_and_trains() -> None:
 
 
 def test_the_same_twice_and_the_same_as_the_graph_where_nothing_went() -> None:
-    graph = capture(plain(network("mobilenetv2_050")), (64, 64, 3))
+    graph = captured_once(plain(network("mobilenetv2_050")), (64, 64, 3))
     assert same(Layers(graph, head_for(graph)).to_graph(), graph)
     goal = total_macs(graph) // 2
     one, other = (thinned(graph, head_for(graph), goal, "taylor", steps=2, batches=some_batches(64)) for _ in range(2))
@@ -201,31 +200,31 @@ def test_the_same_twice_and_the_same_as_the_graph_where_nothing_went() -> None:
 
 
 def test_a_share_out_of_reach_says_what_was_reached() -> None:
-    graph = capture(tiny(), (8, 8, 3))
+    graph = captured_once(tiny(), (8, 8, 3))
     # 8 channels each: 64 * 9 * 3 * 8 + 64 * 8 * 8 = 17,920 of 52,224
     with pytest.raises(NestlingError, match=r"20.0% .* cannot be reached: 34.3%"):
         thinned(graph, head_for(graph), int(0.2 * 52_224) + 1)
 
 
 def test_what_cannot_be_pruned_says_why() -> None:
-    folded = prepare(capture(tiny(), (8, 8, 3)))
+    folded = prepare(captured_once(tiny(), (8, 8, 3)))
     with pytest.raises(NestlingError, match="batch norms are folded"):
         thinned(folded, head_for(folded), 30_000, "norm")
 
-    mixed = capture(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Flatten(), nn.Linear(16 * 64, 8)).eval(), (8, 8, 3))
+    mixed = captured_once(nn.Sequential(nn.Conv2d(3, 16, 1), nn.Flatten(), nn.Linear(16 * 64, 8)).eval(), (8, 8, 3))
     with pytest.raises(UnsupportedOp, match="channels cannot be followed"):
         thinned(mixed, head_for(mixed), 10_000)
 
 
 @pytest.mark.parametrize("macs", [0.0, 1.0, -0.5, 50.0])
 def test_a_share_is_above_nothing_and_below_all(macs: float) -> None:
-    graph = capture(tiny(), (8, 8, 3))
+    graph = captured_once(tiny(), (8, 8, 3))
     with pytest.raises(NestlingError, match="above 0% and below 100%"):
         prune(bundle_of(graph, head_for(graph)), None, PruneConfig(macs))
 
 
 def test_integer_networks_and_those_without_a_head_are_refused() -> None:
-    graph = capture(tiny(), (8, 8, 3))
+    graph = captured_once(tiny(), (8, 8, 3))
     with pytest.raises(NestlingError, match="only a fitted network"):
         prune(bundle_of(graph, None))
     out = graph.outputs[0]

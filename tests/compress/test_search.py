@@ -20,11 +20,10 @@ from nestling.errors import NestlingError
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Quantize, same
 from nestling.graph.ir import Tensor as GraphTensor
-from nestling.models.capture.capture import capture
 from nestling.models.graph_module import GraphModule
 from nestling.models.plain import plain
 from tests.compress.networks import Branches, Tiny, branches, bundle_of, head_for, tiny
-from tests.helpers.torch_networks import difference, image, network, randomised, torch_answer
+from tests.helpers.torch_networks import captured_once, difference, image, network, randomised, torch_answer
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +73,7 @@ class Mixed(Branches):
 )
 def test_the_network_that_is_searched_answers_as_torchs(make: object, side: int) -> None:
     module, x = make(), image((2, side, side, 3))  # type: ignore[operator]
-    graph = capture(plain(module), (side, side, 3))
+    graph = captured_once(plain(module), (side, side, 3))
     head = head_for(graph)
     with torch.no_grad():
         answer = Images(graph, head)(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
@@ -110,7 +109,7 @@ def residual() -> nn.Module:
     ids=["residual 60%", "residual 40%", "mobilenetv3 70%"],
 )
 def test_the_captured_subnet_answers_as_model_optimizers_and_keeps_the_limit(make: object, share: float) -> None:
-    graph = capture(plain(make()), (32, 32, 3))  # type: ignore[operator]
+    graph = captured_once(plain(make()), (32, 32, 3))  # type: ignore[operator]
     made = found(graph, 32, share, candidates=26)
     x = image((3, 32, 32, 3), seed=1)
     nchw = torch.from_numpy(x).permute(0, 3, 1, 2)
@@ -134,7 +133,7 @@ def test_channels_that_change_nothing_go() -> None:
         for tensor in (module.a.weight, module.norm.weight, module.norm.bias):
             tensor[zero] = 0
         module.b.weight[:, zero] = 0
-    graph = capture(module, (8, 8, 3))
+    graph = captured_once(module, (8, 8, 3))
     made = found(graph, 8, 26_112 / 52_224)
     assert total_macs(made.subnet.graph) == 26_112 and made.widths == {"a": (8, 16), "b": (24, 24)}
     x, head = image((3, 8, 8, 3), seed=2), head_for(graph)
@@ -143,7 +142,7 @@ def test_channels_that_change_nothing_go() -> None:
 
 def test_two_limits_are_both_kept_and_what_is_left_over_is_given_back() -> None:
     """By hand: a of 16 or 8, b of 24, 16 or 8 channels; parameters of a (27 each), its norm (2), b (a + 1)."""
-    graph = capture(tiny(), (8, 8, 3))
+    graph = captured_once(tiny(), (8, 8, 3))
     head = head_for(graph)
 
     def parameters(subnet: Subnet) -> int:
@@ -161,7 +160,7 @@ def test_two_limits_are_both_kept_and_what_is_left_over_is_given_back() -> None:
 
 def test_what_cannot_be_followed_keeps_its_channels() -> None:
     """Branches: a learned scale and shift behind a concat, and a grouped convolution."""
-    graph = capture(branches(), (12, 12, 3))
+    graph = captured_once(branches(), (12, 12, 3))
     made = found(graph, 12, 0.99)
     x = image((2, 12, 12, 3), seed=3)
     with torch.no_grad():
@@ -174,7 +173,7 @@ def test_the_same_twice_quietly_and_without_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    graph = capture(residual(), (32, 32, 3))
+    graph = captured_once(residual(), (32, 32, 3))
     python, numpy, of_torch = random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy(), torch.get_rng_state()
     one, other = (found(graph, 32, 0.7, candidates=12) for _ in range(2))
     assert same(one.subnet.graph, other.subnet.graph) and one.widths == other.widths
@@ -185,14 +184,14 @@ def test_the_same_twice_quietly_and_without_a_trace(
 
 def test_a_limit_out_of_reach_names_the_smallest() -> None:
     """8 channels each: 64 * 9 * 3 * 8 + 64 * 8 * 8 = 17,920 of 52,224, which is 34.31%."""
-    graph = capture(tiny(), (8, 8, 3))
+    graph = captured_once(tiny(), (8, 8, 3))
     with pytest.raises(NestlingError, match=r"20\.0% of the multiply-accumulates cannot be reached: .* 34\.4%"):
         found(graph, 8, 0.2)
 
 
 def test_statistics_are_the_mean_of_the_batches_and_top1_is_counted() -> None:
     module = tiny()
-    graph = capture(module, (8, 8, 3))
+    graph = captured_once(module, (8, 8, 3))
     x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
     head = head_for(graph)
     shown = Photographs(x, np.arange(40) % 4, bundle_of(graph, head).preprocess)
@@ -213,21 +212,21 @@ def test_statistics_are_the_mean_of_the_batches_and_top1_is_counted() -> None:
 @pytest.mark.parametrize("package", ["modelopt", "torchprofile"])
 def test_without_modelopt_or_what_it_counts_with_an_error_says_what_to_type(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    graph = capture(Tiny().eval(), (8, 8, 3))
+    graph = captured_once(Tiny().eval(), (8, 8, 3))
     with pytest.raises(NestlingError, match=rf"(?s){package} is not installed.*pip install 'nestling\[search\]'"):
         search(bundle_of(graph, head_for(graph)))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 60.0])
 def test_shares_are_above_nothing_and_below_all(share: float) -> None:
-    graph = capture(tiny(), (8, 8, 3))
+    graph = captured_once(tiny(), (8, 8, 3))
     for option, config in (("--macs", SearchConfig(macs=share)), ("--params", SearchConfig(params=share))):
         with pytest.raises(NestlingError, match=f"{option} .* above 0% and below 100%"):
             search(bundle_of(graph, head_for(graph)), None, config)
 
 
 def test_integer_networks_and_those_without_a_head_are_refused() -> None:
-    graph = capture(tiny(), (8, 8, 3))
+    graph = captured_once(tiny(), (8, 8, 3))
     head: Head = head_for(graph)
     with pytest.raises(NestlingError, match="only a fitted network"):
         search(bundle_of(graph, None))

@@ -25,7 +25,6 @@ from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 from nestling.graph.passes import prepare
 from nestling.models.backbones import build
-from nestling.models.capture.capture import capture
 from nestling.models.float_graph import float_graph, unfolded_graph
 from nestling.models.plain import plain
 from nestling.preprocess.image import load as load_image
@@ -35,7 +34,7 @@ from nestling.training.fit import FitConfig, fit
 from nestling.training.session import Session
 from nestling.training.zeros import is_sparse, keeping, zeros_kept
 from tests.helpers.colour_photos import colour_photos
-from tests.helpers.torch_networks import image, network
+from tests.helpers.torch_networks import captured_once, image, network
 
 QUICK = TrainingConfig(epochs=3, batch=8, rate=1e-3)  # four steps an epoch, so that the ramp is of eight: 3 / 5 of 12
 BLOCKS = SparseConfig("block1x4", 0.7)
@@ -165,7 +164,7 @@ def test_what_may_become_zero_in_torchs_layout_and_in_the_graphs(fitted: Bundle)
         assert np.array_equal(weight[:, 0, 0].numpy(), fitted.arrays[f"{name}.weight"][:, :, 0, 0])
         weight.zero_()
     assert all(not array.any() for array in pruned_arrays(replace(fitted, arrays=_arrays(module))).values())
-    graph = capture(plain(network("mobilenetv2_050")), (64, 64, 3))
+    graph = captured_once(plain(network("mobilenetv2_050")), (64, 64, 3))
     of_graph = prunable(build(replace(fitted, architecture=graph, arrays={}, head=None)))
     convolutions = [node for node in graph.nodes if node.op == "conv2d"][1:]
     assert [tuple(w.shape) for w in of_graph.values()] == [graph.tensors[node.inputs[1]].shape for node in convolutions]
@@ -380,7 +379,7 @@ def test_fewer_zeros_than_there_are_are_refused(single: Taught, photos: Path, fi
 
 def test_statistics_are_set_anew_as_torchs_cumulative_average() -> None:
     module = plain(network("mobilenetv2_050"))
-    graph = capture(module, (64, 64, 3))
+    graph = captured_once(module, (64, 64, 3))
     batches = [image((4, 64, 64, 3), seed) for seed in range(3)]
     norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     for norm in norms:

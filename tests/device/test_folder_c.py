@@ -26,7 +26,7 @@ from nestling.data.split import split
 from nestling.data.walk import path_order
 from nestling.device.parts import parts, read_split
 from nestling.errors import UnusableData
-from tests.device.runner_program import environment, library, program
+from tests.device.runner_program import environment, program
 from tests.helpers.layouts import LAYOUTS, lay_out
 
 NAMES = st.sampled_from(("good", "bad", "ä b", "Z", "a-1", "日本", "x,y"))
@@ -322,5 +322,5 @@ def test_sha256(lib: Any, content: bytes, cut: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return library(tmp_path_factory.mktemp("c"))
+def lib(c_parts: Any) -> Any:
+    return c_parts

@@ -20,7 +20,7 @@ from nestling.device.head_format import FIELDS, Field
 from nestling.errors import UnusableFile
 from nestling.preprocess.image import LONGEST, from_plain
 from tests import ROOT
-from tests.device.c_head import CHead, address, full_head, library, new_head, parsed
+from tests.device.c_head import CHead, address, full_head, new_head, parsed
 
 DOCUMENT = ROOT / "docs" / "head-file.md"
 CODES = {"8 bytes": "8s", "32 bytes": "32s", "uint32": "I", "int32": "i", "uint64": "Q", "float32": "f", "float64": "d"}
@@ -41,10 +41,9 @@ KINDS = {"sgd": Training(), "bfloat16": Training(moment_type="bfloat16"), "adam"
 
 
 @pytest.fixture(scope="module")
-def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    loaded = library(tmp_path_factory.mktemp("c"))
-    loaded.bound_of.restype = loaded.outside.restype = ctypes.c_char_p
-    return loaded
+def lib(c_learner: Any) -> Any:
+    c_learner.bound_of.restype = c_learner.outside.restype = ctypes.c_char_p
+    return c_learner
 
 
 def place_of(name: str) -> int:

@@ -21,14 +21,14 @@ from nestling.device import head_file
 from nestling.device.head_file import HeadFile, from_bytes, made, newest, plain_head, save, to_bytes, with_class
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.head import Head
-from tests.device.c_head import HEADER, PREPROCESS, TRAININGS, CHead, full_head, library, new_head, parsed, random_embeddings
+from tests.device.c_head import HEADER, PREPROCESS, TRAININGS, CHead, full_head, new_head, parsed, random_embeddings
 
 HEADER_BYTES = 232
 
 
 @pytest.fixture(scope="module")
-def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return library(tmp_path_factory.mktemp("c"))
+def lib(c_learner: Any) -> Any:
+    return c_learner
 
 
 def assert_same(one: HeadFile, other: HeadFile) -> None:

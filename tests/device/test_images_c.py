@@ -20,16 +20,15 @@ from PIL import Image
 
 from nestling.errors import UnusableData
 from nestling.preprocess.pictures import read_image
-from tests.device.runner_program import CImage, Images, environment, library, program
+from tests.device.runner_program import CImage, Images, environment, program
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 @pytest.fixture(scope="module")
-def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    loaded = library(tmp_path_factory.mktemp("c"))
-    loaded.image_decode.restype = loaded.image_why_not.restype = loaded.image_foreign.restype = ctypes.c_char_p
-    return loaded
+def lib(c_parts: Any) -> Any:
+    c_parts.image_decode.restype = c_parts.image_why_not.restype = c_parts.image_foreign.restype = ctypes.c_char_p
+    return c_parts
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from nestling.device.learner import Learner, bfloat16
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.executorch.training_program import MOST, print_training_program
 from nestling.preprocess.image import ImagePreprocess
-from tests.device.c_head import CHead, library
+from tests.device.c_head import CHead
 from tests.helpers.packages import training_program
 
 PREPROCESS = ImagePreprocess((12, 12), 3, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -169,12 +169,11 @@ def test_programs_that_cannot_serve_are_named() -> None:
 
 
 @pytest.mark.parametrize("training", [SGD, ADAM], ids=["sgd", "adam"])
-def test_two_hundred_steps_are_the_cs(training: Training, large: bytes, tmp_path: Path) -> None:
-    if shutil.which("cc") is None:
-        pytest.skip("needs a C compiler, cc")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, cc")
+def test_two_hundred_steps_are_the_cs(training: Training, large: bytes, c_learner: Any) -> None:
     head, data = head_of(1280, 10, 12, training), batches(1280, 10, 200, 32)
     found, _ = by_executorch(head, data, large)
-    c_head = CHead(to_bytes(head), library(tmp_path))
+    c_head = CHead(to_bytes(head), c_learner)
     for q, y in data:
         c_head.step(np.ascontiguousarray(q), y)
     c = from_bytes(c_head.sealed(), "what the C left")

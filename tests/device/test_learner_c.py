@@ -30,8 +30,8 @@ COMPILERS = (("gcc", "-O0"), ("gcc", "-O2"), ("gcc", "-O3"), ("gcc", "-O3 -march
 
 
 @pytest.fixture(scope="module")
-def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return library(tmp_path_factory.mktemp("c"))
+def lib(c_learner: Any) -> Any:
+    return c_learner
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------------------------

@@ -13,15 +13,15 @@ from numpy.testing import assert_array_equal
 from scipy.stats import chi2
 
 from nestling.device.order import _mixed, order
-from tests.device.c_head import c_order, library
+from tests.device.c_head import c_order
 
 SEEDS = st.integers(0, 2**64 - 1)
 EPOCHS = st.integers(0, 2**32 - 1)
 
 
 @pytest.fixture(scope="module")
-def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return library(tmp_path_factory.mktemp("c"))
+def lib(c_learner: Any) -> Any:
+    return c_learner
 
 
 @settings(deadline=None, max_examples=150)

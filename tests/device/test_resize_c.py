@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from nestling.preprocess.image import ImagePreprocess, resize
-from tests.device.runner_program import CImage, Images, library
+from tests.device.runner_program import CImage, Images
 
 CROPS = st.sampled_from((1.0, 0.875, 0.95, 0.05)) | st.floats(0.05, 1)
 SIDES = st.integers(8, 64)
@@ -31,8 +31,8 @@ class CTarget(ctypes.Structure):
 
 
 @pytest.fixture(scope="module")
-def lib(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return library(tmp_path_factory.mktemp("c"))
+def lib(c_parts: Any) -> Any:
+    return c_parts
 
 
 def resized(lib: Any, p: ImagePreprocess, image: Images) -> Images:

@@ -26,6 +26,11 @@ Nestling = Callable[..., Done]
 
 
 SMALL = ("--backbone", "mobilenetv2_050", "--weights", "none", "--size", "64")
+# What `export --features` makes of fruit.nest in the formats that are one file each.
+FILES = [
+    *(f"fruit-{precision}.{form}" for form in ("pte", "features.pte", "onnx") for precision in ("fp32", "int8")),
+    *(f"fruit-{precision}.tflite" for precision in ("fp32", "fp16", "dynamic", "int8")),
+]
 
 
 def rounded(metric: float) -> object:

@@ -15,10 +15,9 @@ from nestling.formats.tflite import run as tflite_run
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
 from nestling.graph.passes import prepare
-from nestling.models.capture.capture import capture
 from nestling.models.plain import plain
 from nestling.quantization.calibrate import Statistics, choose_ranges, observe
-from tests.helpers.torch_networks import randomised
+from tests.helpers.torch_networks import captured_once, randomised
 
 SIDE = 16
 TABLE = ((np.arange(256, dtype=np.float64)[None] / 255 - [[0.5], [0.4], [0.45]]) / [[0.25], [0.2], [0.3]]).astype(np.float32)
@@ -91,7 +90,7 @@ def pictures(count: int, side: int = SIDE, seed: int = 0) -> list[NDArray[np.uin
 
 
 def captured(module: nn.Module, side: int = SIDE) -> Graph:
-    return prepare(capture(module, (side, side, 3), TABLE))
+    return prepare(captured_once(module, (side, side, 3), TABLE))
 
 
 def torch_float(module: nn.Module, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,6 +11,9 @@ import timm
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
+from nestling.graph.ir import Graph
+from nestling.models.capture.capture import capture
 
 SMALL = ("mobilenetv2_050", "mobilenetv3_small_050")
 NINE = (
@@ -42,6 +47,24 @@ def randomised(module: M, seed: int = 0) -> M:
 def network(name: str, classes: int = 0) -> nn.Module:
     torch.manual_seed(0)
     return randomised(timm.create_model(name, num_classes=classes))
+
+
+_CAPTURED: dict[bytes, Graph] = {}
+
+
+def captured_once(module: nn.Module, shape: tuple[int, int, int], table: NDArray[np.float32] | None = None) -> Graph:
+    """capture(), but torch exports a network with the same layers and weights only once in a process; a copy for each test.
+
+    For tests of what comes after it: forward() has to follow from the class and the layers.
+    """
+    said = sha256(repr((type(module), module, module.training, shape)).encode())
+    for name, tensor in module.state_dict().items():
+        said.update(name.encode() + tensor.numpy().tobytes())
+    said.update(b"" if table is None else table.tobytes())
+    key = said.digest()
+    if key not in _CAPTURED:
+        _CAPTURED[key] = capture(module, shape, table)
+    return deepcopy(_CAPTURED[key])
 
 
 def image(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.float32]:

@@ -18,7 +18,6 @@ from nestling.errors import NestlingError
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.backbones import Network, build, build_backbone, create
-from nestling.models.capture.capture import capture
 from nestling.preprocess.image import table as normalisation
 from nestling.training import finetune as module
 from nestling.training.augment import AUGMENTATIONS
@@ -31,6 +30,7 @@ from nestling.training.samples import Inputs, Samples
 from nestling.training.session import Session
 from nestling.training.team import Team
 from tests.helpers.colour_photos import colour_photos
+from tests.helpers.torch_networks import captured_once
 
 FAMILIES = ("mobilenetv2_035", "mobilenetv3_small_050", "tf_efficientnet_lite0", "resnet10t", "mobilenetv4_conv_small_035")
 SIDE = 32
@@ -57,7 +57,7 @@ def graph_of(bundle: Bundle) -> Bundle:
     image = (SIDE, SIDE, 3)
     assert isinstance(bundle.architecture, Timm)
     backbone = build_backbone(bundle.architecture, bundle.arrays)
-    return replace(bundle, architecture=capture(backbone, image, normalisation(bundle.preprocess)), arrays={})
+    return replace(bundle, architecture=captured_once(backbone, image, normalisation(bundle.preprocess)), arrays={})
 
 
 def noise(count: int, seed: int = 0) -> torch.Tensor:
