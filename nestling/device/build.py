@@ -15,8 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import executorch
-
+from nestling import extras
 from nestling.device.manifest import RUNNER, System
 from nestling.errors import NestlingError
 from nestling.formats.c import machines
@@ -102,7 +101,8 @@ def built_with_executorch(target: Target) -> tuple[dict[str, bytes], str]:
             f"net_runner with ExecuTorch cannot be built here: {', '.join(missing)} missing.", "sudo apt-get install gcc g++ make"
         )
     cmake = _cmake()
-    wheel = Path(executorch.__path__[0])
+    extras.require("executorch", "--runner executorch")
+    wheel = Path(import_module("executorch").__path__[0])
     with TemporaryDirectory() as temporary:
         place = Path(temporary)
         _run([cmake, "-S", str(RUNTIME), "-B", ".", "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_PREFIX_PATH={wheel}"], place)

@@ -1,4 +1,8 @@
-"""What features.pte of a package sees: int8 embeddings of photographs, remembered by content; and that it stays the same file."""
+"""What a package's network sees here: int8 embeddings of photographs, remembered by content; and that it stays the same file.
+
+features.pte is run by ExecuTorch. Of a package that was made without it features.nest holds the integers; LiteRT runs them, as it
+did when the package was made.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +11,47 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.apart.runner import ApartRunner, start
+from nestling import bundle as bundles
+from nestling import extras
+from nestling.apart.runner import start
+from nestling.bundle import int8_graph
 from nestling.data.folders import Item, LeftOut
 from nestling.device import manifest
 from nestling.device.head_format import HeadFile
 from nestling.device.parts import Parts
 from nestling.embedding.cache import embed
-from nestling.embedding.engine import Engine, Image, Vector
+from nestling.embedding.engine import Engine, Image, Vector, graph_engine
 from nestling.errors import UnusableFile
-from nestling.formats.executorch import run as executorch_run
 from nestling.formats.executorch.format import FEATURES
-from nestling.formats.executorch.run import ExecutorchRunner
+from nestling.graph.file import digest
 from nestling.outside import content
+from nestling.preprocess.image import Preprocess
 from nestling.progress import Progress
 
-FILE = FEATURES
+INTEGERS = "features.nest"
 AGAIN = "pack the package again:  nestling pack my8.nest --for linux -o pkg/"
+
+
+class Features(Protocol):
+    """What gives embeddings: uint8 [N, H, W, C] -> float32 [N, D]."""
+
+    def features(self, images: Image) -> Vector: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
 class CheckedFeatures:
-    """A package's loaded features.pte, whose SHA-256 was the manifest's: an ExecutorchRunner, or an ApartRunner."""
+    """A package's network, ready to embed; sha256: of its file, which was the manifest's. runtime: what makes the embeddings."""
 
     path: Path
     sha256: str
-    program: ExecutorchRunner | ApartRunner
+    runtime: str
+    preprocess: Preprocess
+    engine: Engine
 
     def require_unchanged(self) -> None:
         """Raises UnusableFile where the file is another one by now."""
@@ -53,31 +69,45 @@ class Embedded:
 
 
 def checked_features(package: Path, head: HeadFile, apart: bool = False) -> CheckedFeatures:
-    """The package's features.pte. apart: run it in another process, as a file that may be anybody's.
+    """The package's network. apart: run a program in another process, as a file that may be anybody's.
 
-    Raises UnusableFile where it is missing, not the manifest's, or not of the head's network.
+    Raises UnusableFile where it is missing, not the manifest's, or not of the head's network; NestlingError where it takes
+    ExecuTorch, which is not there.
     """
-    path = package / FILE
     listed = manifest.read(package).files
-    if FILE not in listed:
-        raise UnusableFile(f"{package} has no {FILE}: it is not for a computer with Python.", AGAIN)
-    expected, found = listed[FILE].sha256, content(path, AGAIN)
+    name = next((name for name in (FEATURES, INTEGERS) if name in listed), None)
+    if name is None:
+        raise UnusableFile(f"{package} has no {FEATURES}: it is not for a computer with Python.", AGAIN)
+    path, expected = package / name, listed[name].sha256
+    found = content(path, AGAIN)
     require_sum(path, found, expected)
-    program = start(path) if apart else executorch_run.load_bytes(found, str(path))
+    if name == INTEGERS:
+        return _integers(path, expected, found, head)
+    extras.require("executorch", f"learning with {path}")
+    from nestling.formats.executorch import run
+
+    program = start(path) if apart else run.load_bytes(found, str(path))
     if program.about.gives != "embedding":
         raise UnusableFile(f"{path} gives logits, not the embedding.", AGAIN)
-    if program.about.graph != head.graph:
-        raise UnusableFile(
-            f"{path} is of the network {program.about.graph[:16] or 'without integers'}, the head of {head.graph[:16]}.", AGAIN
-        )
-    return CheckedFeatures(path, expected, program)
+    _require_network(path, program.about.graph, head)
+    return CheckedFeatures(path, expected, "executorch", program.preprocess, _one_by_one(path, expected, program, head.inputs))
+
+
+def _integers(path: Path, expected: str, found: bytes, head: HeadFile) -> CheckedFeatures:
+    bundle = bundles.from_bytes(found, str(path))
+    _require_network(path, digest(int8_graph(bundle)), head)
+    return CheckedFeatures(path, expected, "litert", bundle.preprocess, graph_engine(int8_graph(bundle)))
+
+
+def _require_network(path: Path, found: str, head: HeadFile) -> None:
+    if found != head.graph:
+        raise UnusableFile(f"{path} is of the network {found[:16] or 'without integers'}, the head of {head.graph[:16]}.", AGAIN)
 
 
 def embedded(divided: Parts, features: CheckedFeatures, head: HeadFile, progress: Progress) -> dict[str, Embedded]:
     """Embeddings of each part: the integers that the network gave, for its real numbers are multiples of the head's scale."""
-    engine = _engine(features, head.inputs)
     wanted = [(part, item) for part in ("train", "val", "test") for item in getattr(divided, part)]
-    found = embed([item for _, item in wanted], features.program.preprocess, engine, progress=progress)
+    found = embed([item for _, item in wanted], features.preprocess, features.engine, progress=progress)
     part_of = {item.path: part for part, item in wanted}
     steps = np.rint(found.x[0].reshape(len(found.items), head.inputs) / np.float32(head.embedding_scale)) + head.embedding_zero
     integers = np.clip(steps, -128, 127).astype(np.int8)
@@ -96,17 +126,17 @@ def embedded(divided: Parts, features: CheckedFeatures, head: HeadFile, progress
     }
 
 
-def _engine(features: CheckedFeatures, width: int) -> Engine:
+def _one_by_one(path: Path, sha256: str, program: Features, width: int) -> Engine:
     """One image after the other: ExecuTorch spreads each over the cores."""
 
-    def one_by_one(images: Iterator[Image]) -> Iterator[Vector]:
+    def embed_all(images: Iterator[Image]) -> Iterator[Vector]:
         for image in images:
-            (row,) = features.program.features(image[None])
+            (row,) = program.features(image[None])
             if row.shape != (width,):
-                raise UnusableFile(f"{features.path} gives {row.size} numbers, the head takes {width}.", AGAIN)
+                raise UnusableFile(f"{path} gives {row.size} numbers, the head takes {width}.", AGAIN)
             yield row
 
-    return Engine(f"executorch-{version('executorch')} {features.sha256[:16]}", width, one_by_one)
+    return Engine(f"executorch-{version('executorch')} {sha256[:16]}", width, embed_all)
 
 
 def require_sum(path: Path, file: bytes, expected: str) -> None:

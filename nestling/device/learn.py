@@ -15,9 +15,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling import extras
 from nestling.apart.runner import gradients
 from nestling.data.folders import LeftOut
 from nestling.device import manifest
+from nestling.device.c_learner import CLearner
 from nestling.device.device_features import AGAIN, Embedded, checked_features, embedded, require_sum
 from nestling.device.head_file import inputs_of, logits, newest, save, with_class, with_optimizer
 from nestling.device.head_format import RATES, HeadFile, Optimizer, Training
@@ -28,13 +30,12 @@ from nestling.device.parts import Parts, parts, read_split
 from nestling.device.replay import not_among, room, stored
 from nestling.device.whose import is_known
 from nestling.errors import NestlingError, UnusableData
-from nestling.formats.executorch.gradients import Gradients
 from nestling.outside import content
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation, judge
 from nestling.temporary import restored
 
-RUNTIME, TRAIN = "executorch", "head_train.pte"
+TRAIN = "head_train.pte"
 EPOCHS = 10  # where no number of cycles is named
 LEAST_CYCLES = 300  # likewise: a new class of a few photographs has epochs of a few batches
 WATCHED_EVERY = 20  # cycles between two looks at val
@@ -112,12 +113,12 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     if config.resume:
         head, said = _gone_on(head, output)
         notes = (*notes, *said)
-    learner = Learner(head, _program(package, head, ours), frozen=items.frozen)
+    learner = _learner(package, head, ours, items)
     head = _run(learner, items, seen, config, output, progress)
     train = seen["train"]
     if config.cycles != 0:
         capacity = head.replay.capacity if config.replay is None else room(config.replay, head.inputs)
-        head = save(stored(head, train.embeddings, train.labels, RUNTIME, capacity), output)
+        head = save(stored(head, train.embeddings, train.labels, checked.runtime, capacity), output)
     checked.require_unchanged()
     return Learned(
         head,
@@ -141,13 +142,16 @@ def _require_not_packed(output: Path, package: Path) -> None:
         raise NestlingError(f"{output} is a file of the package: it is not overwritten.", "name another one with -o")
 
 
-def _program(package: Path, head: HeadFile, ours: bool) -> bytes | Gradients:
-    """The package's head_train.pte, or one that is run in a process of its own."""
+def _learner(package: Path, head: HeadFile, ours: bool, items: _Items) -> Learner | CLearner:
+    """By the package's head_train.pte, in a process of its own where it is not ours; in C where there is none, or no ExecuTorch."""
     path, listed = package / TRAIN, manifest.read(package).files
+    if not extras.has("executorch") or (TRAIN not in listed and not path.exists()):
+        return CLearner(head, items.frozen)
     found = content(path, AGAIN)
     if TRAIN in listed:
         require_sum(path, found, listed[TRAIN].sha256)
-    return found if ours and TRAIN in listed else gradients(path, *head.weights.shape)
+    program = found if ours and TRAIN in listed else gradients(path, *head.weights.shape)
+    return Learner(head, program, frozen=items.frozen)
 
 
 # ---- what is learned from ------------------------------------------------------------------------------------------------------
@@ -155,12 +159,13 @@ def _program(package: Path, head: HeadFile, ours: bool) -> bytes | Gradients:
 
 @dataclass(frozen=True, eq=False)
 class _Items:
-    """x: float32 [N, D], labels: int64 [N]; photographs sorted by (label, fingerprint), then replayed embeddings.
+    """x: float32 [N, D], of steps: int8 [N, D]; labels: int64 [N]; photographs sorted by (label, fingerprint), then replayed ones.
 
     digest: of what they are, 64 hex digits. frozen: classes without photographs.
     """
 
     x: NDArray[np.float32]
+    steps: NDArray[np.int8]
     labels: NDArray[np.int64]
     digest: str
     frozen: tuple[int, ...]
@@ -174,7 +179,7 @@ def _items(head: HeadFile, seen: Mapping[str, Embedded]) -> _Items:
     frozen = tuple(sorted(set(range(len(head.labels))) - set(train.labels.tolist())))
     embeddings = np.concatenate([train.embeddings, head.replay.embeddings[extra]])
     labels = np.concatenate([train.labels, head.replay.labels[extra].astype(np.int64)])
-    return _Items(inputs_of(head, embeddings), labels, digest, frozen)
+    return _Items(inputs_of(head, embeddings), embeddings, labels, digest, frozen)
 
 
 def _forgotten(head: HeadFile, items: _Items) -> Iterator[str]:
@@ -229,7 +234,7 @@ def _gone_on(head: HeadFile, output: Path) -> tuple[HeadFile, tuple[str, ...]]:
 
 
 def _run(
-    learner: Learner, items: _Items, seen: Mapping[str, Embedded], config: LearnConfig, output: Path, progress: Progress
+    learner: Learner | CLearner, items: _Items, seen: Mapping[str, Embedded], config: LearnConfig, output: Path, progress: Progress
 ) -> HeadFile:
     """Learn until the cycles are over or val is good enough; the head as it then is, saved on the way."""
     head = learner.head
@@ -239,7 +244,10 @@ def _run(
     with progress("learning", max(0, cycles - done)) as advance:
         while done < cycles and not _good(head, config):
             chosen, epoch, place = next(batches)
-            learner.step(items.x[chosen], items.labels[chosen])
+            if isinstance(learner, Learner):
+                learner.step(items.x[chosen], items.labels[chosen])
+            else:
+                learner.step(items.steps[chosen], items.labels[chosen])
             done += 1
             advance(1)
             watched, saved = done % WATCHED_EVERY == 0 or done == cycles, done % config.save_every == 0

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from nestling.device.head_format import HeadFile, MomentType, Training
 from nestling.errors import NestlingError
-from nestling.formats.executorch.gradients import Floats, Gradients, gradients_of
-from nestling.formats.executorch.training_program import MASKED, MOST
+from nestling.formats.executorch.head_program import MASKED, MOST, Floats, Gradients
 
 
 class Learner:
@@ -32,7 +31,7 @@ class Learner:
     ) -> None:
         self._head = replace(head, training=as_kept(head.training))
         rows, inputs = head.weights.shape
-        self._gradients = gradients_of(program, name, rows, inputs) if isinstance(program, bytes) else program
+        self._gradients = _run_here(program, name, rows, inputs) if isinstance(program, bytes) else program
         self._weight, self._bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
         mask = np.full(head.max_classes, MASKED, np.float32)
         mask[: len(head.labels)] = 0
@@ -53,10 +52,7 @@ class Learner:
             raise NestlingError(f"a batch has 1 to {MOST} samples, not {len(x)}.", "choose another one:  --batch 32")
         loss, *gradients = self._gradients(self._weight, self._bias, x, y, self._mask)
         if not math.isfinite(loss):
-            raise NestlingError(
-                f"the training has diverged: its loss is {loss} after {self._steps - self._head.progress.began} cycles.",
-                f"choose a lower rate than {training.rate:g}:  --rate {training.rate / 10:g}; what was saved before is still there",
-            )
+            raise diverged(loss, self._steps - self._head.progress.began, training.rate)
         self._steps += 1
         self._lowest = min(self._lowest, max(loss, 0.0))  # never below 0 but by rounding
         for index, (parameter, gradient) in enumerate(zip((self._weight, self._bias), gradients, strict=True)):
@@ -81,6 +77,20 @@ class Learner:
             square=square,
             bias_square=bias_square,
         )
+
+
+def _run_here(program: bytes, name: str, rows: int, inputs: int) -> Gradients:
+    from nestling.formats.executorch.gradients import gradients_of  # brings torch
+
+    return gradients_of(program, name, rows, inputs)
+
+
+def diverged(loss: float, cycles: int, rate: float) -> NestlingError:
+    """What is said of a training whose loss is no number any more."""
+    return NestlingError(
+        f"the training has diverged: its loss is {loss} after {cycles} cycles.",
+        f"choose a lower rate than {rate:g}:  --rate {rate / 10:g}; what was saved before is still there",
+    )
 
 
 # ---- optimisers: (gradient with decay, first moment, second moment, settings, steps of this training) -> what is taken off -----

@@ -1,6 +1,7 @@
 """pack: from a quantised bundle to a folder with all that a device needs, and nothing more.
 
-linux     net_runner, head.nst, split.csv, three scripts; features.pte and head_train.pte for `nestling learn`
+linux     net_runner, head.nst, split.csv, three scripts; features.pte and head_train.pte for `nestling learn`, or without
+          ExecuTorch features.nest
 android   the same without the last two
 mcu       C: the network, the learner, head.nst as an array, a program that learns, a Makefile
 """
@@ -8,6 +9,7 @@ mcu       C: the network, the learner, head.nst as an array, a program that lear
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -20,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from nestling import bundle as bundles
+from nestling import extras
 from nestling.artifacts.gates import judge
 from nestling.artifacts.yardstick import expected, made_up
 from nestling.bundle import PARTS, Bundle, int8_graph
@@ -27,6 +30,7 @@ from nestling.data.choose import part, training_data
 from nestling.data.folders import labels_of
 from nestling.device import head_file, manifest
 from nestling.device.build import HEAD_FILES, TARGETS, Target, built, built_with_executorch, runtime_file
+from nestling.device.device_features import INTEGERS as INTEGERS_FILE
 from nestling.device.head_file import HeadFile, Training
 from nestling.device.head_format import RATES, Optimizer
 from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile, System
@@ -41,7 +45,6 @@ from nestling.formats import FORMATS
 from nestling.formats.c import machines
 from nestling.formats.c.format import of_machine
 from nestling.formats.executorch.format import FEATURES
-from nestling.formats.executorch.training_program import print_training_program
 from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
 from nestling.graph.file import digest
 from nestling.graph.head import Head
@@ -129,9 +132,7 @@ def pack(
             files |= {name: _rendered(name, values) for name in SCRIPTS}
         advance(1)
     if config.system == "linux":
-        features = printed[FEATURES].content
-        assert isinstance(features, bytes)
-        files |= {FEATURES: features, HEAD_TRAIN: print_training_program(made.inputs, made.max_classes)}
+        files |= _for_python(bundle, printed, made)
     files["README.md"] = _rendered("README.md", values)
     whole = Manifest(
         system=config.system,
@@ -161,6 +162,24 @@ def target_of(config: PackConfig) -> Target:
         there_are = ", ".join(name for system, name in TARGETS if system == config.system)
         raise NestlingError(f"nothing is packed for {config.system} on {machine!r}.", f"--machine is one of: {there_are}")
     return TARGETS[config.system, machine]
+
+
+def _for_python(bundle: Bundle, printed: Mapping[str, Printed], head: HeadFile) -> dict[str, bytes]:
+    """What `nestling learn` runs: ExecuTorch's programs, or where they cannot be made the integers themselves."""
+    if FEATURES not in printed:
+        warnings.warn(
+            f"packed without {FEATURES} and {HEAD_TRAIN}, which take ExecuTorch ({extras.hint('executorch')}): `nestling learn` "
+            f"runs {INTEGERS_FILE} and the C learner instead; net_runner is as ever",
+            stacklevel=3,
+        )
+        bare = replace(bundle, architecture=None, arrays={}, split=None, lineage=(), yardstick=None)
+        return {INTEGERS_FILE: bundles.to_bytes(bare)}
+
+    from nestling.formats.executorch.training_program import print_training_program
+
+    features = printed[FEATURES].content
+    assert isinstance(features, bytes)
+    return {FEATURES: features, HEAD_TRAIN: print_training_program(head.inputs, head.max_classes)}
 
 
 def _require_packable(bundle: Bundle, path: Path) -> Head:
@@ -278,7 +297,7 @@ def _printed(
     printed: dict[str, Printed] = {}
     failed: list[str] = []
     in_c = [of_machine(target.c_machine)] if config.runner == "c" else []
-    for name in (*in_c, *([FEATURES] if target.system == "linux" else [])):
+    for name in (*in_c, *([FEATURES] if target.system == "linux" and extras.has("executorch") else [])):
         form = FORMATS[name]
         with progress(f"printing {name}", 1) as advance:
             printed[name] = form.printers[INTEGERS](job)
@@ -312,7 +331,7 @@ def _firmware(network: Mapping[str, bytes], head: bytes, target: Target, values:
 
 def _versions(system: System, compiler: str) -> dict[str, str]:
     own = {"nestling": version("nestling")} | ({"compiler": compiler} if compiler else {})
-    return own | ({"executorch": version("executorch")} if system == "linux" else {})
+    return own | ({"executorch": version("executorch")} if system == "linux" and extras.has("executorch") else {})
 
 
 def _rendered(name: str, values: Mapping[str, Any]) -> bytes:

@@ -17,7 +17,8 @@ from nestling.device.head_file import inputs_of, made, with_class, with_optimize
 from nestling.device.head_format import HeadFile, Training, from_bytes, to_bytes
 from nestling.device.learner import Learner, bfloat16
 from nestling.errors import NestlingError, UnusableFile
-from nestling.formats.executorch.training_program import MOST, print_training_program
+from nestling.formats.executorch.head_program import MOST
+from nestling.formats.executorch.training_program import print_training_program
 from nestling.preprocess.image import ImagePreprocess
 from tests.device.c_head import CHead
 from tests.helpers.packages import training_program

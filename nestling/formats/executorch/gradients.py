@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
+from nestling.formats.executorch.head_program import BIAS, METHOD, WEIGHT, Floats, Gradients
 from nestling.formats.executorch.run import import_runtime
-from nestling.formats.executorch.training_program import BIAS, METHOD, WEIGHT
 from nestling.formats.quiet import quiet
-
-Floats = NDArray[np.float32]
-
-
-# (weight [C, D], bias [C], x [B, D], y [B], mask [C]) -> (the batch's mean loss, gradients of weight and bias)
-Gradients = Callable[[Floats, Floats, Floats, NDArray[np.int64], Floats], tuple[float, Floats, Floats]]
 
 
 def gradients_of(content: bytes, name: str, rows: int, inputs: int) -> Gradients:

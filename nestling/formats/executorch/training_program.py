@@ -9,12 +9,8 @@ import torch
 from torch import Tensor, mm, nn
 from torch.nn.functional import log_softmax
 
+from nestling.formats.executorch.head_program import MOST
 from nestling.formats.quiet import quiet
-
-METHOD = "forward"
-WEIGHT, BIAS = "weight", "bias"  # what the program calls its parameters
-MOST = 1024  # samples of a batch: the program's memory is planned for as many
-MASKED = -1e30  # added to the logits of rows that no class uses: their probability is 0, and so is their gradient
 
 
 class _Loss(nn.Module):
