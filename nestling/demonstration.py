@@ -11,6 +11,7 @@ from typing import Any
 
 import nestling
 from nestling import bundle as bundles
+from nestling import extras
 from nestling.artifacts.export import export
 from nestling.data.demo_set import elpv
 from nestling.data.folders import fingerprint, scan
@@ -47,7 +48,8 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
     data = elpv(default_cache().parent)
     record = out / "demo.json"
     bundle, page = out / "elpv.nest", out / "report.html"
-    wanted = FILES if any(map(shutil.which, COMPILERS)) else [pair for pair in FILES if pair not in COMPILED]
+    there = [pair for pair in FILES if not FORMATS[pair[0]].extra or extras.has(FORMATS[pair[0]].extra)]
+    wanted = there if any(map(shutil.which, COMPILERS)) else [pair for pair in there if pair not in COMPILED]
     files = [out / FORMATS[form].file("elpv", precision) for form, precision in wanted]
 
     def step(name: str, inputs: str, made: Sequence[Path], work: Callable[[], Any]) -> Any:

@@ -81,7 +81,7 @@ class ApartRunner:
 def load(
     path: Path, threads: int | None = None, runtime: str | None = None, trust: bool = False, within: Limits | None = None
 ) -> Runner:
-    """As formats.load; a bundle, which nothing but NumPy and torch computes, in this process, all else in one of its own."""
+    """As formats.load; a bundle, which no stranger's kernels compute, in this process, all else in one of its own."""
     if path.suffix == BUNDLE and not path.is_dir():
         return formats.load(path, threads, runtime)
     return start(path, threads, runtime, trust, within=within)

@@ -23,7 +23,7 @@ from nestling.artifacts.yardstick import Expected, expected
 from nestling.bundle import Bundle, save
 from nestling.errors import GateFailed, NestlingError
 from nestling.files import write_atomically
-from nestling.formats import FORMATS
+from nestling.formats import FORMATS, require_printable, usual
 from nestling.formats import printed as all_printed
 from nestling.formats.c import folder, machines
 from nestling.formats.c.fitting import require_fitting
@@ -31,8 +31,6 @@ from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
 from nestling.progress import Progress, silent
 from nestling.quantization.quantize import quantize
 from nestling.scores import doubts
-
-DEFAULT = tuple(pair for pair in all_printed() if pair[0] == all_printed()[0][0])  # the table's first
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,14 @@ class _Source:
 def export(
     path: Path,
     out: Path,
-    wanted: Sequence[tuple[str, str]] = DEFAULT,
+    wanted: Sequence[tuple[str, str]] | None = None,
     data: Path | None = None,
     config: ExportConfig | None = None,
     progress: Progress = silent,
 ) -> tuple[Artifact, ...]:
     """Print out/NAME-PRECISION.FORMAT for each (format, precision) and note them in out/manifest.json. NAME: the bundle's file's.
+
+    wanted: None for float and integers of the usual format (formats.usual).
 
     C is a folder, out/NAME-c-MACHINE.
 
@@ -79,7 +79,8 @@ def export(
     data: the folder that the bundle learned from; None for the one that its lineage names (see yardstick.expected).
     Raises GateFailed, when all else is done, where a file does not pass its gates (unless config.force); UnusableData.
     """
-    made = exported(path, out, wanted, data, config, progress)
+    every = wanted if wanted is not None else tuple((usual(), precision) for precision in ("fp32", INTEGERS))
+    made = exported(path, out, every, data, config, progress)
     require_passed(made)
     return made.artifacts
 
@@ -97,6 +98,7 @@ def exported(
     if unknown := [pair for pair in wanted if pair not in all_printed()]:
         possible = ", ".join(f"{form} {precision}" for form, precision in all_printed())
         raise NestlingError(f"{' '.join(unknown[0])} is not printed; there is: {possible}.")
+    require_printable(name for name, _ in wanted)
     loaded = bundles.load(path)
     stem = path.stem.removesuffix(f"-{INTEGERS}")
     sources = {

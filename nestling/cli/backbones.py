@@ -1,11 +1,15 @@
 """nestling backbones."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nestling.cli import show
+
+if TYPE_CHECKING:
+    from nestling.models.known import Row
+    from nestling.models.lacking import Lacking
 
 
 def command(
@@ -17,22 +21,26 @@ def command(
 
     Any image network of timm's can be named, here and in `fit --backbone`; one that is not listed is built and traced.
     """
-    from nestling.bundle import Bundle
-    from nestling.models.backbones import create, describe
-    from nestling.models.known import RECOMMENDED
+    from nestling import extras
+    from nestling.models import recorded
+    from nestling.models.known import RECOMMENDED, created, described
     from nestling.models.lacking import lacking
 
-    chosen = names or list(RECOMMENDED)
-    with show.bars("measuring", len(chosen)) as advance:
-        rows = []
-        for name in chosen:
-            row = describe(name)
-            lost = None
-            if name not in RECOMMENDED:
-                architecture, arrays, preprocess = create(name, "none")
-                lost = lacking(Bundle(architecture, arrays, None, (), preprocess))
-            rows.append((row, lost))
-            advance(1)
+    rows: list[tuple[Row, Lacking | None]] = []
+    if not extras.has("train"):
+        there = [name for name in recorded.names() if recorded.recorded(name)]
+        if unknown := [name for name in names or () if name not in there]:
+            extras.require("train", f"describing {unknown[0]}")
+        rows = [(described(name), None) for name in names or there]
+        show.say(f"these need no torch; for all of timm's:  {extras.hint('train')}")
+    else:
+        from nestling.models.backbones import describe
+
+        chosen = names or list(RECOMMENDED)
+        with show.bars("measuring", len(chosen)) as advance:
+            for name in chosen:
+                rows.append((describe(name), None if name in RECOMMENDED else lacking(created(name, "none"))))
+                advance(1)
     if json:
         plain = [(asdict(row), lost) for row, lost in rows]
         show.as_json(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nestling import extras
 from nestling.errors import NestlingError
 from nestling.printable import shown
 
@@ -63,6 +64,9 @@ def of_error(error: BaseException, words: Sequence[str]) -> Ending:
     said = causes[0]
     if isinstance(error, OSError):
         return Ending(FAILED, (f"error: {_file(error)}: {error.strerror or error}",))
+    if isinstance(error, ModuleNotFoundError) and (extra := extras.extra_of(error.name or "")) is not None:
+        said = f"error: this needs {str(error.name).partition('.')[0]}, which is not installed."
+        return Ending(FAILED, (said, f"  {extras.hint(extra)}"))
     if isinstance(error, ImportError):
         return Ending(FAILED, (f"error: a package cannot be loaded ({said}).", "  install nestling again:  pip install nestling"))
     command = " ".join(["nestling", DEBUG, *words])

@@ -19,7 +19,13 @@ KEYS = (
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The bundle to print.")],
-    to: Annotated[str, typer.Option(help="pte (ExecuTorch), tflite (LiteRT), onnx, c; or several: pte,tflite.")] = "pte",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="pte (ExecuTorch), tflite (LiteRT), onnx, c; or several: pte,tflite.",
+            show_default="pte, or tflite where ExecuTorch is not installed",
+        ),
+    ] = "",
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, dynamic, int8, or several; a format prints those it has.")
     ] = "fp32,int8",
@@ -46,7 +52,7 @@ def command(
     Example:  nestling export parts.nest --to pte,tflite,onnx --precision int8 -o out/
     """
     from nestling.artifacts.export import exported, require_passed
-    from nestling.formats import FORMATS, printed
+    from nestling.formats import FORMATS, printed, usual
     from nestling.formats.c.format import NAME as C
     from nestling.formats.c.format import of_machine
     from nestling.formats.c.plan.report import parse_size
@@ -55,7 +61,7 @@ def command(
     machines = [form.machine for form in FORMATS.values() if form.machine]
     formats = [C, *(form.name for form in FORMATS.values() if form.printers and not form.machine)]
     known = list(dict.fromkeys(kind for _, kind in printed()))
-    forms, precisions = _listed("--to", to, formats), _listed("--precision", precision, known)
+    forms, precisions = _listed("--to", to or usual(), formats), _listed("--precision", precision, known)
     if C in forms:
         forms.remove(C)
         forms += [of_machine(name) for name in _listed("--machine", machine, machines)]

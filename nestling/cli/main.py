@@ -39,7 +39,7 @@ from nestling.temporary import scratch
 app = typer.Typer(
     help="Teach a small vision network your own classes, shrink it, prove that the small one gives the same answers.\n\n"
     "Start with:  nestling fit PHOTOS -o my.nest   (PHOTOS: a folder for each class)\n\n"
-    "Then:  nestling export my.nest --to pte --precision int8 -o out/   and   nestling predict out/my-int8.pte photo.jpg",
+    "Then:  nestling export my.nest --precision int8 -o out/   and   nestling predict out/my-int8.tflite photo.jpg",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

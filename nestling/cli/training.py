@@ -113,8 +113,11 @@ def summary(made: Taught, output: Path) -> None:
 
 def to_type(output: Path, lost: Lacking | None) -> str:
     """The command that goes on from a bundle whose network has learned."""
+    from nestling.formats import usual
+
     if lost is None or lost.pte:
-        return f"export {show.path_hint(output)} --to pte --precision {'int8' if lost is None else 'fp32'} -o out/"
+        form, precision = (usual(), "int8") if lost is None else ("pte", "fp32")
+        return f"export {show.path_hint(output)} --to {form} --precision {precision} -o out/"
     return f"predict {show.path_hint(output)} PHOTO"
 
 

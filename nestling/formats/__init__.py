@@ -8,9 +8,11 @@ A new format is a folder with a format.py, and a line below.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
+from nestling import extras
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.c import trusted
 from nestling.formats.c.format import FORMATS as OF_C
@@ -63,9 +65,25 @@ def reader(path: Path) -> Reader:
     return readers.get(path.suffix, next(iter(readers.values())))
 
 
+def usual() -> str:
+    """The format that is printed where none is named: a .pte, or where ExecuTorch is not installed a .tflite."""
+    return "pte" if extras.has(FORMATS["pte"].extra) else "tflite"
+
+
+def require_printable(names: Iterable[str]) -> None:
+    """Raises NestlingError, with what to install, for the first of these formats whose printer is not there."""
+    for form in (FORMATS[name] for name in names):
+        if form.extra:
+            extras.require(form.extra, f"printing {form.suffix}")
+
+
 def runtimes(path: Path) -> tuple[str, ...]:
-    """What can run a file; the first does where none is named. Raises as `of`."""
-    return tuple(of(path).runtimes)
+    """What can run a file here; the first does where none is named. Raises as `of`; NestlingError where none is installed."""
+    every = of(path).runtimes
+    there = tuple(name for name, runtime in every.items() if not runtime.extra or extras.has(runtime.extra))
+    if not there:
+        extras.require(next(iter(every.values())).extra, str(path))
+    return there
 
 
 def runtime_of(path: Path, runtime: str | None = None) -> str:
@@ -74,11 +92,13 @@ def runtime_of(path: Path, runtime: str | None = None) -> str:
     Raises UnusableFile where there is no file, or nothing for it.
     """
     if not restored(path).exists():
-        raise UnusableFile(f"{path} does not exist.", "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest --to pte")
-    known = runtimes(path)
+        raise UnusableFile(f"{path} does not exist.", "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest")
+    known = tuple(of(path).runtimes)
+    if runtime in known and (extra := of(path).runtimes[runtime].extra):
+        extras.require(extra, f"running {path} by {runtime}")
     if runtime is not None and runtime not in known:
         raise NestlingError(f"{path} is run by {' or '.join(known)}, not by {runtime!r}.")
-    return runtime or known[0]
+    return runtime or runtimes(path)[0]
 
 
 def prepare(path: Path, runtime: str) -> None:

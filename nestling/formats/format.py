@@ -119,7 +119,7 @@ class File:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs files of a format. prepare: imports it, where no file is there yet.
+    """What runs files of a format. prepare: imports it, where no file is there yet. extra: that it comes with (extras.py).
 
     brings_torch: here; on a device it does not, so its memory is measured without.
     """
@@ -127,6 +127,7 @@ class Runtime:
     load: Callable[[File], Runner]
     prepare: Callable[[], None] = lambda: None
     brings_torch: bool = False
+    extra: str = ""
 
 
 Printer = Callable[[Job], Printed]
@@ -164,7 +165,8 @@ class Format:
     runtimes: by name, the first runs a file where none is named. machine: that a folder is for, "" of files.
 
     embedding: how it is given where it is wanted: a second output, a file of its own, always, or it is all that there is.
-    own_embedding: the format of that file. read: files of anybody's, None where nestling cannot.
+    own_embedding: the format of that file. extra: that its printers come with. read: a file of
+    anybody's, None where nestling cannot.
     loaded: what was just printed, in its first runtime, with one thread. wrong: what is wrong within it, given the Graph that an
     int8 file was to be printed from and images [N, H, W, C]; exact: it has compared the reference's bytes. as_printed: the Graph
     as the format has its weights. as_written: a runner of the file's operators one by one, as they are defined, where the format
@@ -181,6 +183,7 @@ class Format:
     machine: str = ""
     embedding: Embedding = "second output"
     own_embedding: str = ""
+    extra: str = ""
     read: Reader | None = None
     loaded: Callable[[Printed, str], Runner] | None = None
     wrong: Callable[[Printed, Graph, Image, Runner], list[str]] | None = None

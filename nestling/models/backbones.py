@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,12 @@ from nestling.errors import NestlingError
 from nestling.graph.head import Head
 from nestling.models import weights as weights_of
 from nestling.models.graph_module import GraphModule
-from nestling.models.known import DEFAULT
+from nestling.models.known import DEFAULT, Row
 from nestling.models.packages import package_of
 from nestling.models.plain import plain
 from nestling.preprocess.image import SIDES, ImagePreprocess, Preprocess
 
 Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of `nestling backbones`.
-
-    macs: multiply-accumulates of convolutions and matrix products for one image of size x size.
-    width: length of the embedding. weights: what --weights takes without a network, besides none and a file.
-    """
-
-    name: str
-    parameters: int
-    macs: int
-    size: int
-    width: int
-    weights: tuple[str, ...]
 
 
 def create(

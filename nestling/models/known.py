@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from nestling import extras
 from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError
+from nestling.graph.macs import macs
 from nestling.models import recorded
-from nestling.models.float_graph import with_structure
+from nestling.models.float_graph import unfolded_graph, with_structure
 from nestling.models.packages import package_of
 from nestling.preprocess.image import ImagePreprocess
 
@@ -30,6 +32,32 @@ RECOMMENDED: tuple[str, ...] = (
     "mnasnet_100",
     "resnet18",
 )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of `nestling backbones`.
+
+    macs: multiply-accumulates of convolutions and matrix products for one image of size x size.
+    width: length of the embedding. weights: what --weights takes without a network, besides none and a file.
+    """
+
+    name: str
+    parameters: int
+    macs: int
+    size: int
+    width: int
+    weights: tuple[str, ...]
+
+
+def described(name: str, size: int | None = None) -> Row:
+    """The numbers of a recorded backbone, without torch; as backbones.describe gives them."""
+    bundle = created(name, "package", size)
+    graph = unfolded_graph(bundle)
+    learned = [array.size for key, array in bundle.arrays.items() if not key.endswith(("running_mean", "running_var"))]
+    macs_of_all = sum(macs(node, graph) for node in graph.nodes)
+    width = graph.tensors[graph.outputs[0]].shape[-1]
+    return Row(name, sum(learned), macs_of_all, bundle.preprocess.size[0], width, ("package",))
 
 
 def weights_for(name: str) -> str:

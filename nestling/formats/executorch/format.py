@@ -10,6 +10,7 @@ from nestling.formats.layer_time import LayerTime
 from nestling.formats.runner import Runner
 from nestling.graph.ir import Graph
 
+EXTRA = "executorch"
 RUNS = 30  # of one image
 FEATURES = "features.pte"  # of a backbone alone
 
@@ -75,7 +76,7 @@ def _layer_times(content: bytes, threads: int) -> tuple[LayerTime, ...]:
     return layer_times(content, RUNS, threads)
 
 
-RUNTIMES = {"ExecuTorch": Runtime(_load, _prepare, brings_torch=True)}
+RUNTIMES = {"ExecuTorch": Runtime(_load, _prepare, brings_torch=True, extra=EXTRA)}
 PROGRAM = Format(
     name="pte",
     what="ExecuTorch",
@@ -86,6 +87,7 @@ PROGRAM = Format(
     shown=(INTEGERS,),
     embedding="own file",
     own_embedding=FEATURES,
+    extra=EXTRA,
     loaded=_loaded,
     wrong=_wrong,
     as_printed=_symmetric,

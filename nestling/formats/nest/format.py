@@ -18,7 +18,5 @@ def _load(file: File) -> Runner:
     return float_runner(bundle, file.threads)
 
 
-FORMAT = Format(
-    name="nest", what="bundle", suffix=".nest", mark=("o", "●"), runtimes={"nestling": Runtime(_load, brings_torch=True)}
-)
+FORMAT = Format(name="nest", what="bundle", suffix=".nest", mark=("o", "●"), runtimes={"nestling": Runtime(_load)})
 FORMATS = (FORMAT,)

@@ -79,7 +79,7 @@ FORMAT = Format(
     what="ONNX Runtime, OpenVINO",
     suffix=".onnx",
     mark=("D", "◆"),
-    runtimes={"ONNX Runtime": Runtime(_load, _prepare), "OpenVINO": Runtime(_load_openvino, _prepare_openvino)},
+    runtimes={"ONNX Runtime": Runtime(_load, _prepare), "OpenVINO": Runtime(_load_openvino, _prepare_openvino, extra="openvino")},
     printers={precision: _printer(precision) for precision in ("fp32", INTEGERS)},
     loaded=_loaded,
     wrong=_wrong,
