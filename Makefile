@@ -26,11 +26,15 @@ else
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 endif
 
+# Hand-written C and C++; what templates/ print is laid out by them.
+C_FILES = $(shell find nestling tests -name '*.[ch]' -o -name '*.cpp')
+
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+	.venv/bin/clang-format --dry-run -Werror $(C_FILES)
 
 # make quick: before each commit, under 3 minutes on two cores. The linters, and half of the tests: those of the ground floors
 # (data, graph, models, preprocessing, files), of the C that is printed and of what the device reads. What is left out of these

@@ -17,32 +17,39 @@ enum { ITEMS = 24, BATCH = 5 };
 int __real_rename(const char *from, const char *to);
 int __wrap_rename(const char *from, const char *to);
 
-int __wrap_rename(const char *from, const char *to) {
+int __wrap_rename(const char *from, const char *to)
+{
     static int left = -1;
     const char *halt = getenv("HALT_BEFORE_RENAME");
-    if (left < 0) left = halt ? atoi(halt) : 0;
-    if (left && --left == 0) raise(SIGKILL);
+    if (left < 0)
+        left = halt ? atoi(halt) : 0;
+    if (left && --left == 0)
+        raise(SIGKILL);
     return __real_rename(from, to);
 }
 #endif
 
-int main(int count, char **arguments) {
+int main(int count, char **arguments)
+{
     char said[600];
     void *memory;
     uint32_t bytes, labels[ITEMS], places[ITEMS];
     nestling_head head;
     nestling_sample batch[BATCH];
-    if (count != 4) return 2;
+    if (count != 4)
+        return 2;
     const uint64_t steps = strtoull(arguments[2], 0, 10), every = strtoull(arguments[3], 0, 10);
     const int none = nestling_file_load(arguments[1], &memory, &bytes, &head, said, sizeof said);
     fprintf(stderr, "%s\n", said);
-    if (none) return 1;
+    if (none)
+        return 1;
     nestling_head_header *header = head.header;
     printf("%llu\n", (unsigned long long)header->steps);
     fflush(stdout);
     int8_t *items = malloc(ITEMS * (size_t)header->inputs);
     float *work = malloc(BATCH * (size_t)header->max_classes * sizeof(float));
-    if (!items || !work) return 1;
+    if (!items || !work)
+        return 1;
     for (uint32_t i = 0; i < ITEMS; i++) {
         labels[i] = i % header->classes;
         for (uint32_t k = 0; k < header->inputs; k++) {
@@ -65,9 +72,11 @@ int main(int count, char **arguments) {
             header->position = 0;
             header->epoch++;
         }
-        if (header->steps % every == 0 || header->steps == steps) failed = nestling_file_save(arguments[1], &head);
+        if (header->steps % every == 0 || header->steps == steps)
+            failed = nestling_file_save(arguments[1], &head);
     }
-    if (failed) fprintf(stderr, "%s cannot be saved: %s\n", arguments[1], strerror(failed));
+    if (failed)
+        fprintf(stderr, "%s cannot be saved: %s\n", arguments[1], strerror(failed));
     free(items);
     free(work);
     free(memory);

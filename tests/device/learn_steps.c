@@ -11,17 +11,22 @@ static int8_t items[ITEMS][MOST_INPUTS];
 static uint32_t labels[ITEMS], places[ITEMS], starts[MOST_CLASSES + 1];
 static float work[BATCH * MOST_CLASSES];
 
-int main(void) {
+int main(void)
+{
     nestling_head head;
     nestling_sample batch[BATCH];
     board_start();
-    for (uint32_t i = 0; i < HEAD_NST_BYTES; i++) ((uint8_t *)memory)[i] = head_nst[i];
-    if (nestling_head_open(memory, HEAD_NST_BYTES, &head) != NESTLING_HEAD_WHOLE) return 1;
+    for (uint32_t i = 0; i < HEAD_NST_BYTES; i++)
+        ((uint8_t *)memory)[i] = head_nst[i];
+    if (nestling_head_open(memory, HEAD_NST_BYTES, &head) != NESTLING_HEAD_WHOLE)
+        return 1;
     nestling_head_header *header = head.header;
-    if (header->inputs > MOST_INPUTS || header->max_classes > MOST_CLASSES || header->batch > BATCH) return 1;
+    if (header->inputs > MOST_INPUTS || header->max_classes > MOST_CLASSES || header->batch > BATCH)
+        return 1;
     for (uint32_t i = 0; i < ITEMS; i++) {
         labels[i] = i * i % 7 % header->classes;
-        for (uint32_t k = 0; k < header->inputs; k++) items[i][k] = (int8_t)((i * 37 + (k + 1) * (3 + labels[i]) * 5) % 251 - 125);
+        for (uint32_t k = 0; k < header->inputs; k++)
+            items[i][k] = (int8_t)((i * 37 + (k + 1) * (3 + labels[i]) * 5) % 251 - 125);
     }
     nestling_order order = {.items = ITEMS, .classes = header->classes, .labels = labels, .places = places, .starts = starts};
     order.balanced = (int)header->balanced;
@@ -41,7 +46,8 @@ int main(void) {
         }
     }
     nestling_head_seal(&head);
-    if (board_trace(memory, HEAD_NST_BYTES)) return 1;
+    if (board_trace(memory, HEAD_NST_BYTES))
+        return 1;
     board_print("{\"done\": true}\n");
     return 0;
 }

@@ -9,7 +9,7 @@
 #include "nestling_head.h"
 
 typedef struct {
-    int file; /* -1 where it cannot be written */
+    int file;                       /* -1 where it cannot be written */
     uint32_t inputs, count, record; /* record: bytes of one */
     uint8_t *records;               /* [count][record], sorted by fingerprint */
 } cache;

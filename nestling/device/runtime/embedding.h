@@ -15,7 +15,7 @@ typedef struct {
  * be decoded are named by left_out. A line on stderr tells how far it is, where it takes longer than two seconds.
  * verbose: prints what each layer answers to the first photograph. told: asked before each photograph; nonzero ends it.
  * Returns 0; 1 where it was told to end or the embedder failed. */
-int embed(const folder *from, const nestling_head_header *header, const int *wanted, cache *known, folder_note *left_out, int verbose,
-          int (*told)(void), embeddings *made);
+int embed(const folder *from, const nestling_head_header *header, const int *wanted, cache *known, folder_note *left_out,
+          int verbose, int (*told)(void), embeddings *made);
 
 #endif

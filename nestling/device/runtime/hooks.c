@@ -1,3 +1,6 @@
 #include "net_runner.h"
 
-int should_continue(void) { return 1; }
+int should_continue(void)
+{
+    return 1;
+}

@@ -25,7 +25,8 @@ typedef int layout_knows(const void *of, const char *name);
 
 /* Where one reading alone gives classes that are expected, it is that one; where it cannot be told, it is refused.
  * Returns 0, or 1 with the reason in `said`. */
-int layout_read(const char *root, layout_knows *knows, const void *of, layout *made, walk_note *left_out, char *said, uint32_t said_bytes);
+int layout_read(const char *root, layout_knows *knows, const void *of, layout *made, walk_note *left_out, char *said,
+                uint32_t said_bytes);
 
 void layout_free(layout *made);
 

@@ -14,8 +14,8 @@ extern "C" {
 #endif
 
 #define NESTLING_HEAD_VERSION 1
-#define NESTLING_RUNTIMES 4       /* names of those that made embeddings of the replay store */
-#define NESTLING_RUNTIME_BYTES 32 /* of a name, NUL at the end */
+#define NESTLING_RUNTIMES 4                 /* names of those that made embeddings of the replay store */
+#define NESTLING_RUNTIME_BYTES 32           /* of a name, NUL at the end */
 #define NESTLING_HEAD_MOST_BYTES 536870912u /* of a file: 512 MiB */
 
 enum { NESTLING_SGD, NESTLING_ADAM };
@@ -34,13 +34,13 @@ typedef struct {
     uint32_t moment_type;     /* of SGD's velocity: NESTLING_FLOAT32 or NESTLING_BFLOAT16; Adam's are float32 */
     uint32_t replay_capacity; /* embeddings that the replay store has room for */
     uint32_t replay_count;
-    uint64_t replay_seen;     /* embeddings that were offered to it */
-    float rate;               /* learning rate */
-    float momentum;           /* SGD's momentum, Adam's beta1 */
-    float beta2, epsilon;     /* Adam's */
-    float decay;              /* loss + decay / 2 * |W|^2; the bias does not decay */
-    float input_scale;        /* x[k] = input_scale * q[k] - offset[k], q the int8 embedding */
-    float embedding_scale;    /* a runtime's real embedding is embedding_scale * (q - embedding_zero) */
+    uint64_t replay_seen;  /* embeddings that were offered to it */
+    float rate;            /* learning rate */
+    float momentum;        /* SGD's momentum, Adam's beta1 */
+    float beta2, epsilon;  /* Adam's */
+    float decay;           /* loss + decay / 2 * |W|^2; the bias does not decay */
+    float input_scale;     /* x[k] = input_scale * q[k] - offset[k], q the int8 embedding */
+    float embedding_scale; /* a runtime's real embedding is embedding_scale * (q - embedding_zero) */
     int32_t embedding_zero;
     uint64_t seed;            /* of the order of the data */
     uint64_t steps;           /* that were taken, ever */
@@ -49,13 +49,13 @@ typedef struct {
     uint32_t items;           /* that the order is of */
     uint32_t balanced;        /* 1: each class comes as often as the largest one */
     uint32_t batch;
-    uint32_t saves;           /* times that this head was saved: of two whole slots, the newest has more */
+    uint32_t saves;                   /* times that this head was saved: of two whole slots, the newest has more */
     float lowest_loss, best_accuracy; /* of this training; lowest_loss is infinite before the first step */
     uint32_t image_height, image_width, image_channels;
-    uint32_t interpolation;   /* NESTLING_BILINEAR or NESTLING_BICUBIC */
-    double crop;              /* share of the side that is kept */
-    uint8_t graph[32];        /* SHA-256 of the canonical int8 Graph that makes the embeddings */
-    uint8_t data[32];         /* SHA-256 of the training items, in their order; zeros before the first training */
+    uint32_t interpolation; /* NESTLING_BILINEAR or NESTLING_BICUBIC */
+    double crop;            /* share of the side that is kept */
+    uint8_t graph[32];      /* SHA-256 of the canonical int8 Graph that makes the embeddings */
+    uint8_t data[32];       /* SHA-256 of the training items, in their order; zeros before the first training */
 } nestling_head_header;
 
 /* An embedding that is kept for later trainings. After it inputs bytes, then zeros up to a multiple of 4. */

@@ -4,11 +4,16 @@
 
 #include "nestling_head.h"
 
-static inline uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+static inline uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
 
 /* memcpy, for there is no library. */
-static inline void copy(void *to, const void *from, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+static inline void copy(void *to, const void *from, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
 }
 
 /* Whether memory, of whatever alignment, begins with a whole file of at most `bytes`; header: a copy of its header.

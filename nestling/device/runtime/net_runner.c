@@ -45,24 +45,27 @@ typedef struct {
 
 /* ---- the command line ------------------------------------------------------------------------------------------------------- */
 
-static int wrong(const char *option, const char *what) {
+static int wrong(const char *option, const char *what)
+{
     complain("net_runner: %s %s (see net_runner --help)", option, what);
     return WRONG_COMMAND;
 }
 
 /* The number that `text` is, within the bounds; NAN where it is none. */
-static double number(const char *text, double least, double most, int whole) {
+static double number(const char *text, double least, double most, int whole)
+{
     char *end;
     const double value = strtod(text, &end);
     const int sound = *text && !*end && value >= least && value <= most && (!whole || value == (double)(int64_t)value);
     return sound ? value : NAN;
 }
 
-static int parse(int count, char **words, options *o) {
+static int parse(int count, char **words, options *o)
+{
     *o = (options){.cycles = -1, .save_every = 20, .batch = -1, .stop_accuracy = 0.9, .rate = -1, .optimizer = -1};
     const struct {
         const char *name;
-        int *flag;         /* one of these three */
+        int *flag; /* one of these three */
         const char **text;
         double *number;
         double least, most;
@@ -84,26 +87,33 @@ static int parse(int count, char **words, options *o) {
     for (int i = 1; i < count; i++) {
         const int optimizer = strcmp(words[i], "--optimizer") == 0;
         size_t k = 0;
-        while (k < sizeof known / sizeof *known && strcmp(words[i], known[k].name) != 0) k++;
-        if (!optimizer && k == sizeof known / sizeof *known) return wrong(words[i], "is no option");
+        while (k < sizeof known / sizeof *known && strcmp(words[i], known[k].name) != 0)
+            k++;
+        if (!optimizer && k == sizeof known / sizeof *known)
+            return wrong(words[i], "is no option");
         if (!optimizer && known[k].flag) {
             *known[k].flag = 1;
             continue;
         }
-        if (i + 1 == count) return wrong(words[i], "wants a value");
+        if (i + 1 == count)
+            return wrong(words[i], "wants a value");
         const char *value = words[++i];
         if (optimizer) {
             o->optimizer = strcmp(value, "sgd") == 0 ? NESTLING_SGD : strcmp(value, "adam") == 0 ? NESTLING_ADAM : -1;
-            if (o->optimizer < 0) return wrong("--optimizer", "is sgd or adam");
+            if (o->optimizer < 0)
+                return wrong("--optimizer", "is sgd or adam");
         } else if (known[k].text) {
-            if (!*value) return wrong(known[k].name, "wants a path");
+            if (!*value)
+                return wrong(known[k].name, "wants a path");
             *known[k].text = value;
         } else {
             *known[k].number = number(value, known[k].least, known[k].most, known[k].whole);
-            if (isnan(*known[k].number)) return wrong(known[k].name, known[k].wants);
+            if (isnan(*known[k].number))
+                return wrong(known[k].name, known[k].wants);
         }
     }
-    if (o->help) return DONE;
+    if (o->help)
+        return DONE;
     return !o->head ? wrong("-f HEAD", "is missing") : !o->data ? wrong("-d DATA_DIR", "is missing") : DONE;
 }
 
@@ -111,15 +121,20 @@ static int parse(int count, char **words, options *o) {
 
 static volatile sig_atomic_t told_to_end;
 
-static void end(int signal_number) {
+static void end(int signal_number)
+{
     (void)signal_number;
     told_to_end = 1;
 }
 
-static int told(void) { return told_to_end; }
+static int told(void)
+{
+    return told_to_end;
+}
 
 /* The first signal ends a training after its step; a second one ends the program at once. */
-static void heed_signals(void) {
+static void heed_signals(void)
+{
     struct sigaction action = {0};
     action.sa_handler = end;
     action.sa_flags = (int)SA_RESETHAND | SA_RESTART;
@@ -129,28 +144,38 @@ static void heed_signals(void) {
 
 /* ---- the run ---------------------------------------------------------------------------------------------------------------- */
 
-static int failed(const char *said) {
+static int failed(const char *said)
+{
     complain("net_runner: %s", said);
     return WORK_FAILED;
 }
 
-static void left_out(const char *path, const char *reason) { complain("left out: %s: %s", path, reason); }
+static void left_out(const char *path, const char *reason)
+{
+    complain("left out: %s: %s", path, reason);
+}
 
 /* The number of a class by its name, -1 where the head does not know it. */
-static int32_t label_of(const nestling_head *head, const char *name) {
+static int32_t label_of(const nestling_head *head, const char *name)
+{
     const char *at = head->labels;
     for (uint32_t c = 0; c < head->header->classes; c++) {
         const size_t length = strcspn(at, "\n");
-        if (length == strlen(name) && memcmp(at, name, length) == 0) return (int32_t)c;
+        if (length == strlen(name) && memcmp(at, name, length) == 0)
+            return (int32_t)c;
         at += length + 1;
     }
     return -1;
 }
 
-static int knows(const void *head, const char *name) { return label_of(head, name) >= 0; }
+static int knows(const void *head, const char *name)
+{
+    return label_of(head, name) >= 0;
+}
 
 /* Gives photographs the head's labels; classes that it does not know are added to it. Returns how many, or -1 with a reason. */
-static int32_t relabel(folder *data, nestling_head *head, char *said, uint32_t said_bytes) {
+static int32_t relabel(folder *data, nestling_head *head, char *said, uint32_t said_bytes)
+{
     uint32_t *label = enough(0, (data->class_count + 1) * sizeof *label);
     int32_t added = 0;
     for (uint32_t i = 0; i < data->class_count && added >= 0; i++) {
@@ -168,51 +193,65 @@ static int32_t relabel(folder *data, nestling_head *head, char *said, uint32_t s
         }
         label[i] = (uint32_t)known;
     }
-    for (uint32_t i = 0; i < data->count && added >= 0; i++) data->photographs[i].label = label[data->photographs[i].label];
+    for (uint32_t i = 0; i < data->count && added >= 0; i++)
+        data->photographs[i].label = label[data->photographs[i].label];
     free(label);
     return added;
 }
 
 /* The rate where none is named: the head's, or where the optimiser is another one than the head's, one at which ten epochs are enough. */
-static float rate_of(const nestling_head_header *header, uint32_t optimizer, double asked) {
-    if (asked > 0) return (float)asked;
+static float rate_of(const nestling_head_header *header, uint32_t optimizer, double asked)
+{
+    if (asked > 0)
+        return (float)asked;
     return optimizer == header->optimizer ? header->rate : optimizer == NESTLING_ADAM ? 0.005f : 0.5f;
 }
 
-static void print_watched(const nestling_head *head, const items *val) {
+static void print_watched(const nestling_head *head, const items *val)
+{
     const double now = (double)accuracy(head, val);
     printf("accuracy on test data = %.4f max accuracy = %.4f\n", now, now);
 }
 
-static int train_on(const options *o, const char *output, held_head *held, const items *train, const items *val, int32_t added) {
-    if (!train->photographs) return failed("there are no photographs to learn from: the split puts them all into val and test.");
+static int train_on(const options *o, const char *output, held_head *held, const items *train, const items *val, int32_t added)
+{
+    if (!train->photographs)
+        return failed("there are no photographs to learn from: the split puts them all into val and test.");
     const nestling_head_header *header = held->head.header;
     const uint32_t optimizer = o->optimizer < 0 ? header->optimizer : (uint32_t)o->optimizer;
     const uint32_t batch = o->batch < 0 ? header->batch : (uint32_t)o->batch;
     if (training_begin(held, train, optimizer, rate_of(header, optimizer, o->rate), batch, added > 0))
         return failed("the head is too large for that optimiser.");
-    if (o->resume) training_resume(held, output);
+    if (o->resume)
+        training_resume(held, output);
     const uint32_t cycles = o->cycles < 0 ? training_enough(&held->head, train) : (uint32_t)o->cycles;
     const run_settings settings = {output, cycles, (uint32_t)o->save_every, (float)o->stop_accuracy};
     return training_run(&held->head, train, val, &settings, told) ? WORK_FAILED : DONE;
 }
 
-static int learn(const options *o, const char *output, held_head *held, const folder *data, const embeddings *of, int32_t added) {
+static int learn(const options *o, const char *output, held_head *held, const folder *data, const embeddings *of, int32_t added)
+{
     items train = items_of(data, of, TRAIN, &held->head, 1), val = items_of(data, of, VAL, &held->head, 0);
     items test = items_of(data, of, TEST, &held->head, 0);
-    if (!val.count) complain("there are no photographs to watch: no accuracy on test data");
-    if (!test.count) complain("there are no photographs to test on: no accuracy on validation data");
+    if (!val.count)
+        complain("there are no photographs to watch: no accuracy on test data");
+    if (!test.count)
+        complain("there are no photographs to test on: no accuracy on validation data");
     int status = DONE;
-    if (o->cycles != 0) status = train_on(o, output, held, &train, &val, added);
-    else if (val.count) print_watched(&held->head, &val);
-    if (status == DONE && test.count) printf("accuracy on validation data = %.4f\n", (double)accuracy(&held->head, &test));
+    if (o->cycles != 0)
+        status = train_on(o, output, held, &train, &val, added);
+    else if (val.count)
+        print_watched(&held->head, &val);
+    if (status == DONE && test.count)
+        printf("accuracy on validation data = %.4f\n", (double)accuracy(&held->head, &test));
     items_free(&train);
     items_free(&val);
     items_free(&test);
     return status;
 }
 
-static int run(const options *o) {
+static int run(const options *o)
+{
     char said[SAID];
     held_head held = {0};
     uint32_t bytes;
@@ -221,27 +260,36 @@ static int run(const options *o) {
         complain("net_runner: %s\n  fetch it again, or pack it again:  nestling pack my8.nest -o pkg/", said);
         return WORK_FAILED;
     }
-    if (said[0]) complain("%s", said);
+    if (said[0])
+        complain("%s", said);
     char *output = o->output ? joined("", o->output) : beside(o->head, "trained.nst");
     char *split_csv = beside(o->head, "split.csv");
-    if (embedder_open(o->head, held.head.header, said, sizeof said)) return failed(said);
-    if (folder_scan(o->data, knows, &held.head, &data, left_out, said, sizeof said)) return failed(said);
-    if (folder_divide(&data, split_csv, held.head.header->seed, said, sizeof said)) return failed(said);
+    if (embedder_open(o->head, held.head.header, said, sizeof said))
+        return failed(said);
+    if (folder_scan(o->data, knows, &held.head, &data, left_out, said, sizeof said))
+        return failed(said);
+    if (folder_divide(&data, split_csv, held.head.header->seed, said, sizeof said))
+        return failed(said);
     const int32_t added = relabel(&data, &held.head, said, sizeof said);
-    if (added < 0) return failed(said);
+    if (added < 0)
+        return failed(said);
 
     const size_t length = strlen(output) + sizeof ".features";
     char *kept = enough(0, length);
     snprintf(kept, length, "%s.features", output);
     cache known = cache_open(kept, held.head.header, embedder_name, said, sizeof said);
-    if (said[0]) complain("%s", said);
+    if (said[0])
+        complain("%s", said);
     const int wanted[PARTS] = {o->cycles != 0, 1, 1};
     embeddings of;
     const int ended = embed(&data, held.head.header, wanted, &known, left_out, o->verbose, told, &of);
     cache_close(&known);
     int status;
-    if (ended) status = failed(told() ? "ended before the first cycle; the embeddings made so far are kept." : "the network could not be run.");
-    else status = learn(o, output, &held, &data, &of, added);
+    if (ended)
+        status =
+            failed(told() ? "ended before the first cycle; the embeddings made so far are kept." : "the network could not be run.");
+    else
+        status = learn(o, output, &held, &data, &of, added);
     folder_free(&data);
     free(of.rows);
     free(of.have);
@@ -252,10 +300,12 @@ static int run(const options *o) {
     return status;
 }
 
-int main(int count, char **words) {
+int main(int count, char **words)
+{
     options o;
     const int status = parse(count, words, &o);
-    if (status != DONE) return status;
+    if (status != DONE)
+        return status;
     if (o.help) {
         fputs(USAGE, stdout);
         return DONE;

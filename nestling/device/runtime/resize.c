@@ -17,10 +17,14 @@ typedef struct {
     int32_t *weights;       /* [count][most] */
 } filter;
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* The nearest whole number, halves to even; value >= 0. */
-static int64_t nearest(double value) {
+static int64_t nearest(double value)
+{
     const int64_t whole = (int64_t)value;
     const double rest = value - (double)whole;
     return whole + (rest > 0.5 || (rest == 0.5 && whole % 2 == 1));
@@ -29,7 +33,8 @@ static int64_t nearest(double value) {
 /* ---- where ----------------------------------------------------------------------------------------------------------------- */
 
 /* The whole image after resizing and before the crop, in the roundings of nestling/preprocess/image.py. */
-static void full_size(const resize_target *t, const window *w, int64_t *full_h, int64_t *full_w) {
+static void full_size(const resize_target *t, const window *w, int64_t *full_h, int64_t *full_w)
+{
     const int64_t target_h = (int64_t)(t->height / t->crop), target_w = (int64_t)(t->width / t->crop);
     if (target_h != target_w) {
         const double down = (double)w->height / (double)target_h, across = (double)w->width / (double)target_w;
@@ -45,7 +50,8 @@ static void full_size(const resize_target *t, const window *w, int64_t *full_h, 
 }
 
 /* The middle part of an image a thousand times as long as wide, which enlarged as a whole would be too large for Pillow. */
-static void cut_middle(const resize_target *t, double share, window *w) {
+static void cut_middle(const resize_target *t, double share, window *w)
+{
     if (w->height * t->width > w->width * t->height) {
         const int64_t cut = (int64_t)((double)w->height * (1 - share) / 2);
         w->top += cut;
@@ -60,21 +66,27 @@ static void cut_middle(const resize_target *t, double share, window *w) {
 /* ---- weights --------------------------------------------------------------------------------------------------------------- */
 
 /* Keys 1981 with a = -0.5; and the triangle. */
-static double weight_at(int bicubic, double x) {
-    if (x < 0) x = -x;
-    if (!bicubic) return x < 1 ? 1 - x : 0;
-    if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+static double weight_at(int bicubic, double x)
+{
+    if (x < 0)
+        x = -x;
+    if (!bicubic)
+        return x < 1 ? 1 - x : 0;
+    if (x < 1)
+        return (1.5 * x - 2.5) * x * x + 1;
     return x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0;
 }
 
-static void forget(filter *f) {
+static void forget(filter *f)
+{
     free(f->first);
     free(f->taken);
     free(f->weights);
 }
 
 /* Pixels `from` to from + count of `full`, made of `side` pixels; the filter widens with the scale, so that all of them count. */
-static int make_filter(int64_t side, int64_t full, int64_t from, int32_t count, int bicubic, filter *made) {
+static int make_filter(int64_t side, int64_t full, int64_t from, int32_t count, int bicubic, filter *made)
+{
     const double scale = (double)(float)side / (double)full, widened = scale < 1 ? 1 : scale, inverse = 1 / widened;
     const double support = (bicubic ? 2 : 1) * widened;
     *made = (filter){.count = count, .most = 2 * ((int32_t)support + 1) + 1};
@@ -104,7 +116,8 @@ static int make_filter(int64_t side, int64_t full, int64_t from, int32_t count, 
     return failed ? -1 : 0;
 }
 
-static uint8_t clipped(int32_t sum) {
+static uint8_t clipped(int32_t sum)
+{
     const int32_t value = sum >> BITS; /* rounds down below 0 as well, as everywhere that has two's complement */
     return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
 }
@@ -119,7 +132,8 @@ typedef struct {
 } plane;
 
 /* [height][width][channels] -> [height][f->count][channels] */
-static void across(const plane *in, const filter *f, uint32_t channels, uint8_t *to) {
+static void across(const plane *in, const filter *f, uint32_t channels, uint8_t *to)
+{
     for (int64_t y = 0; y < in->height; y++) {
         const uint8_t *row = in->pixels + (size_t)y * in->stride;
         for (int32_t i = 0; i < f->count; i++) {
@@ -127,7 +141,8 @@ static void across(const plane *in, const filter *f, uint32_t channels, uint8_t 
             for (uint32_t c = 0; c < channels; c++) {
                 const uint8_t *x = row + (size_t)f->first[i] * channels + c;
                 int32_t sum = 1 << (BITS - 1);
-                for (int32_t k = 0; k < f->taken[i]; k++, x += channels) sum += *x * w[k];
+                for (int32_t k = 0; k < f->taken[i]; k++, x += channels)
+                    sum += *x * w[k];
                 *to++ = clipped(sum);
             }
         }
@@ -135,34 +150,42 @@ static void across(const plane *in, const filter *f, uint32_t channels, uint8_t 
 }
 
 /* [height][width][channels] -> [f->count][width][channels]. sums: [width][channels] */
-static void down(const plane *in, const filter *f, uint32_t channels, int32_t *sums, uint8_t *to) {
+static void down(const plane *in, const filter *f, uint32_t channels, int32_t *sums, uint8_t *to)
+{
     const size_t line = (size_t)in->width * channels;
     for (int32_t i = 0; i < f->count; i++) {
-        for (size_t x = 0; x < line; x++) sums[x] = 1 << (BITS - 1);
+        for (size_t x = 0; x < line; x++)
+            sums[x] = 1 << (BITS - 1);
         for (int32_t k = 0; k < f->taken[i]; k++) {
             const uint8_t *row = in->pixels + (size_t)(f->first[i] + k) * in->stride;
             const int32_t w = f->weights[(int64_t)i * f->most + k];
-            for (size_t x = 0; x < line; x++) sums[x] += row[x] * w;
+            for (size_t x = 0; x < line; x++)
+                sums[x] += row[x] * w;
         }
-        for (size_t x = 0; x < line; x++) *to++ = clipped(sums[x]);
+        for (size_t x = 0; x < line; x++)
+            *to++ = clipped(sums[x]);
     }
 }
 
 /* Where the pixels that a filter takes begin, and how many they are. From then on it counts from there. */
-static int64_t narrowed(filter *f, int64_t *count) {
+static int64_t narrowed(filter *f, int64_t *count)
+{
     const int32_t start = f->first[0], last = f->count - 1;
     *count = f->first[last] + f->taken[last] - start;
-    for (int32_t i = 0; i < f->count; i++) f->first[i] -= start;
+    for (int32_t i = 0; i < f->count; i++)
+        f->first[i] -= start;
     return start;
 }
 
 /* Pillow (from 13 on) begins with the height where that shrinks much more than the width, else with the width. */
-static int height_first(const window *w, int64_t full_h, int64_t full_w) {
+static int height_first(const window *w, int64_t full_h, int64_t full_w)
+{
     return w->height > full_h && w->height - full_h > 2 * (w->width - full_w);
 }
 
 /* Both passes over the part of the source that the answer needs. out: [rows->count][columns->count][channels]. */
-static int passes(plane source, filter *rows, filter *columns, uint32_t channels, int rows_first, uint8_t *out) {
+static int passes(plane source, filter *rows, filter *columns, uint32_t channels, int rows_first, uint8_t *out)
+{
     int64_t height, width;
     source.pixels += (size_t)narrowed(rows, &height) * source.stride + (size_t)narrowed(columns, &width) * channels;
     source.height = height;
@@ -188,14 +211,16 @@ static int passes(plane source, filter *rows, filter *columns, uint32_t channels
 /* ---- the image ------------------------------------------------------------------------------------------------------------- */
 
 /* ITU-R 601 luma with 16 bits of fraction, rounded. [count][3] -> [count]; 0 where memory is missing. */
-static uint8_t *luma(const uint8_t *p, size_t count) {
+static uint8_t *luma(const uint8_t *p, size_t count)
+{
     uint8_t *grey = malloc(count);
     for (size_t i = 0; i < count && grey; i++, p += 3)
         grey[i] = (uint8_t)((p[0] * 19595u + p[1] * 38470u + p[2] * 7471u + 32768u) >> 16);
     return grey;
 }
 
-int resize(const image *in, const resize_target *t, uint8_t *out) {
+int resize(const image *in, const resize_target *t, uint8_t *out)
+{
     window w = {0, 0, in->height, in->width};
     int64_t full_h, full_w;
     full_size(t, &w, &full_h, &full_w);
@@ -205,17 +230,20 @@ int resize(const image *in, const resize_target *t, uint8_t *out) {
         full_size(t, &w, &full_h, &full_w);
     }
     uint8_t *grey = t->channels < in->channels ? luma(in->pixels, (size_t)in->width * in->height) : 0;
-    if (t->channels < in->channels && !grey) return -1;
+    if (t->channels < in->channels && !grey)
+        return -1;
     const uint32_t channels = grey ? 1 : in->channels;
     const size_t stride = (size_t)in->width * channels;
-    const plane source = {(grey ? grey : in->pixels) + (size_t)w.top * stride + (size_t)w.left * channels, stride, w.height, w.width};
+    const plane source = {(grey ? grey : in->pixels) + (size_t)w.top * stride + (size_t)w.left * channels, stride, w.height,
+                          w.width};
     const int64_t top = nearest((double)(full_h - t->height) / 2), left = nearest((double)(full_w - t->width) / 2);
     filter rows = {0}, columns = {0};
     const int failed = make_filter(w.height, full_h, top, (int32_t)t->height, t->bicubic, &rows) ||
                        make_filter(w.width, full_w, left, (int32_t)t->width, t->bicubic, &columns) ||
                        passes(source, &rows, &columns, channels, height_first(&w, full_h, full_w), out);
     if (!failed && channels < t->channels) /* grey was resized once: each value becomes three equal ones, from the end on */
-        for (size_t i = (size_t)t->height * t->width; i-- > 0;) memset(out + i * t->channels, out[i], t->channels);
+        for (size_t i = (size_t)t->height * t->width; i-- > 0;)
+            memset(out + i * t->channels, out[i], t->channels);
     forget(&rows);
     forget(&columns);
     free(grey);

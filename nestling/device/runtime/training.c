@@ -27,21 +27,26 @@ typedef struct {
     const int8_t *embedding;
 } found_item;
 
-static int by_label(const void *a, const void *b) {
+static int by_label(const void *a, const void *b)
+{
     const photograph *x = ((const found_item *)a)->of, *y = ((const found_item *)b)->of;
-    if (x->label != y->label) return x->label < y->label ? -1 : 1;
+    if (x->label != y->label)
+        return x->label < y->label ? -1 : 1;
     return memcmp(x->fingerprint, y->fingerprint, FINGERPRINT);
 }
 
-static int among(const items *photographs, const int8_t *embedding, uint32_t label, size_t inputs) {
+static int among(const items *photographs, const int8_t *embedding, uint32_t label, size_t inputs)
+{
     for (uint32_t i = 0; i < photographs->photographs; i++) {
         const nestling_sample *other = photographs->samples + i;
-        if (other->label == label && memcmp(other->embedding, embedding, inputs) == 0) return 1;
+        if (other->label == label && memcmp(other->embedding, embedding, inputs) == 0)
+            return 1;
     }
     return 0;
 }
 
-static void digest_of(const found_item *photographs, items *made) {
+static void digest_of(const found_item *photographs, items *made)
+{
     char line[64], digits[2 * FINGERPRINT + 1];
     sha256_hash hash;
     sha256_begin(&hash);
@@ -50,29 +55,35 @@ static void digest_of(const found_item *photographs, items *made) {
         sha256_add(&hash, line, (size_t)snprintf(line, sizeof line, "%u:%s\n", (unsigned)made->samples[i].label, digits));
     }
     const uint32_t replayed = made->count - made->photographs;
-    if (replayed) sha256_add(&hash, line, (size_t)snprintf(line, sizeof line, "replay %u\n", (unsigned)replayed));
+    if (replayed)
+        sha256_add(&hash, line, (size_t)snprintf(line, sizeof line, "replay %u\n", (unsigned)replayed));
     sha256_end(&hash, made->digest);
 }
 
-items items_of(const folder *from, const embeddings *of, part part, const nestling_head *head, int replay) {
+items items_of(const folder *from, const embeddings *of, part part, const nestling_head *head, int replay)
+{
     const nestling_head_header *header = head->header;
     const uint32_t kept = replay ? header->replay_count : 0;
     found_item *found = enough(0, (from->count + 1) * sizeof *found);
     items made = {.samples = enough(0, ((size_t)from->count + kept + 1) * sizeof *made.samples)};
     made.replayed = enough(0, (size_t)kept * header->inputs + 1);
     for (uint32_t i = 0; i < from->count; i++) {
-        if (from->photographs[i].part != part || !of->have[i]) continue;
+        if (from->photographs[i].part != part || !of->have[i])
+            continue;
         found[made.count++] = (found_item){from->photographs + i, of->rows + (size_t)i * header->inputs};
     }
-    if (made.count) qsort(found, made.count, sizeof *found, by_label);
-    for (uint32_t i = 0; i < made.count; i++) made.samples[i] = (nestling_sample){found[i].embedding, found[i].of->label};
+    if (made.count)
+        qsort(found, made.count, sizeof *found, by_label);
+    for (uint32_t i = 0; i < made.count; i++)
+        made.samples[i] = (nestling_sample){found[i].embedding, found[i].of->label};
     made.photographs = made.count;
     for (uint32_t i = 0; i < kept; i++) {
         const uint8_t *entry = head->replay + (size_t)i * head->replay_stride;
         nestling_replay_entry about;
         memcpy(&about, entry, sizeof about);
         const int8_t *embedding = (const int8_t *)(entry + sizeof about);
-        if (among(&made, embedding, about.label, header->inputs)) continue;
+        if (among(&made, embedding, about.label, header->inputs))
+            continue;
         int8_t *copy = made.replayed + (size_t)i * header->inputs;
         memcpy(copy, embedding, header->inputs);
         made.samples[made.count++] = (nestling_sample){copy, about.label};
@@ -82,28 +93,34 @@ items items_of(const folder *from, const embeddings *of, part part, const nestli
     return made;
 }
 
-void items_free(items *some) {
+void items_free(items *some)
+{
     free(some->samples);
     free(some->replayed);
     *some = (items){0};
 }
 
-static uint32_t *labels_of(const items *some) {
+static uint32_t *labels_of(const items *some)
+{
     uint32_t *labels = enough(0, (some->count + 1) * sizeof *labels);
-    for (uint32_t i = 0; i < some->count; i++) labels[i] = some->samples[i].label;
+    for (uint32_t i = 0; i < some->count; i++)
+        labels[i] = some->samples[i].label;
     return labels;
 }
 
 /* 1 for each class that has a photograph; [classes], of malloc. */
-static uint8_t *seen_classes(const nestling_head *head, const items *train) {
+static uint8_t *seen_classes(const nestling_head *head, const items *train)
+{
     uint8_t *seen = enough(0, head->header->classes);
     memset(seen, 0, head->header->classes);
-    for (uint32_t i = 0; i < train->photographs; i++) seen[train->samples[i].label] = 1;
+    for (uint32_t i = 0; i < train->photographs; i++)
+        seen[train->samples[i].label] = 1;
     return seen;
 }
 
 /* Where nothing at all stands for a class, the others have no reason not to take its place. */
-static void tell_forgotten(const nestling_head *head, const uint8_t *seen) {
+static void tell_forgotten(const nestling_head *head, const uint8_t *seen)
+{
     const char *at = head->labels;
     for (uint32_t c = 0; c < head->header->classes; c++) {
         const int length = (int)strcspn(at, "\n");
@@ -114,7 +131,8 @@ static void tell_forgotten(const nestling_head *head, const uint8_t *seen) {
     }
 }
 
-float accuracy(const nestling_head *head, const items *asked) {
+float accuracy(const nestling_head *head, const items *asked)
+{
     const uint32_t classes = head->header->classes;
     float *logits = enough(0, classes * sizeof *logits);
     uint32_t right = 0;
@@ -122,7 +140,8 @@ float accuracy(const nestling_head *head, const items *asked) {
         uint32_t best = 0;
         nestling_head_logits(head, asked->samples[i].embedding, logits);
         for (uint32_t c = 1; c < classes; c++)
-            if (logits[c] > logits[best]) best = c;
+            if (logits[c] > logits[best])
+                best = c;
         right += best == asked->samples[i].label;
     }
     free(logits);
@@ -132,13 +151,16 @@ float accuracy(const nestling_head *head, const items *asked) {
 /* ---- beginning -------------------------------------------------------------------------------------------------------------- */
 
 /* The same head with room for another optimiser's moments, all of them 0. */
-static int with_optimizer(held_head *held, uint32_t optimizer) {
+static int with_optimizer(held_head *held, uint32_t optimizer)
+{
     const nestling_head old = held->head;
     nestling_head_header header = *old.header;
     header.optimizer = optimizer;
-    if (optimizer == NESTLING_ADAM) header.moment_type = NESTLING_FLOAT32;
+    if (optimizer == NESTLING_ADAM)
+        header.moment_type = NESTLING_FLOAT32;
     header.bytes = nestling_head_bytes(&header);
-    if (!header.bytes) return 1;
+    if (!header.bytes)
+        return 1;
     uint8_t *memory = enough(0, header.bytes);
     const size_t before = (size_t)((uint8_t *)old.moment - (uint8_t *)old.header); /* all parts before the moments stay */
     const size_t replay = (size_t)header.replay_capacity * old.replay_stride;
@@ -148,7 +170,8 @@ static int with_optimizer(held_head *held, uint32_t optimizer) {
     memcpy(memory + header.bytes - CRC - replay, old.replay, replay);
     nestling_head made = {.header = (nestling_head_header *)(void *)memory};
     made.header->saves--; /* sealing counts one, and this is none */
-    if (nestling_head_seal(&made) != NESTLING_HEAD_WHOLE || nestling_head_open(memory, header.bytes, &made) != NESTLING_HEAD_WHOLE) {
+    if (nestling_head_seal(&made) != NESTLING_HEAD_WHOLE ||
+        nestling_head_open(memory, header.bytes, &made) != NESTLING_HEAD_WHOLE) {
         free(memory);
         return 1;
     }
@@ -157,12 +180,16 @@ static int with_optimizer(held_head *held, uint32_t optimizer) {
     return 0;
 }
 
-int training_begin(held_head *held, const items *train, uint32_t optimizer, float rate, uint32_t batch, int added) {
-    if (with_optimizer(held, optimizer)) return 1;
+int training_begin(held_head *held, const items *train, uint32_t optimizer, float rate, uint32_t batch, int added)
+{
+    if (with_optimizer(held, optimizer))
+        return 1;
     nestling_head_header *header = held->head.header;
     uint8_t *seen = seen_classes(&held->head, train);
-    for (uint32_t c = 0; c < header->classes; c++) added |= !seen[c];
-    for (uint32_t i = train->photographs; i < train->count; i++) seen[train->samples[i].label] = 1; /* replayed */
+    for (uint32_t c = 0; c < header->classes; c++)
+        added |= !seen[c];
+    for (uint32_t i = train->photographs; i < train->count; i++)
+        seen[train->samples[i].label] = 1; /* replayed */
     tell_forgotten(&held->head, seen);
     free(seen);
     header->balanced |= added != 0;
@@ -178,20 +205,28 @@ int training_begin(held_head *held, const items *train, uint32_t optimizer, floa
 }
 
 /* What another training differs in, 0 where it is the same one. */
-static const char *difference(const nestling_head *a, const nestling_head *b) {
+static const char *difference(const nestling_head *a, const nestling_head *b)
+{
     const nestling_head_header *x = a->header, *y = b->header;
-    if (x->inputs != y->inputs || memcmp(x->graph, y->graph, sizeof x->graph) != 0) return "another network";
-    if (x->classes != y->classes || x->max_classes != y->max_classes || x->label_bytes != y->label_bytes) return "other classes";
-    if (memcmp(a->labels, b->labels, x->label_bytes) != 0) return "other classes";
-    if (x->items != y->items || memcmp(x->data, y->data, sizeof x->data) != 0) return "other photographs";
-    if (x->optimizer != y->optimizer || x->moment_type != y->moment_type) return "another optimiser";
-    if (x->batch != y->batch || x->balanced != y->balanced || x->seed != y->seed) return "batches of another size or order";
+    if (x->inputs != y->inputs || memcmp(x->graph, y->graph, sizeof x->graph) != 0)
+        return "another network";
+    if (x->classes != y->classes || x->max_classes != y->max_classes || x->label_bytes != y->label_bytes)
+        return "other classes";
+    if (memcmp(a->labels, b->labels, x->label_bytes) != 0)
+        return "other classes";
+    if (x->items != y->items || memcmp(x->data, y->data, sizeof x->data) != 0)
+        return "other photographs";
+    if (x->optimizer != y->optimizer || x->moment_type != y->moment_type)
+        return "another optimiser";
+    if (x->batch != y->batch || x->balanced != y->balanced || x->seed != y->seed)
+        return "batches of another size or order";
     const float settings[] = {x->rate, x->momentum, x->beta2, x->epsilon, x->decay};
     const float others[] = {y->rate, y->momentum, y->beta2, y->epsilon, y->decay};
     return memcmp(settings, others, sizeof settings) != 0 ? "another rate or decay" : 0;
 }
 
-void training_resume(held_head *held, const char *output) {
+void training_resume(held_head *held, const char *output)
+{
     held_head found = {0};
     char said[SAID];
     uint32_t bytes;
@@ -199,7 +234,8 @@ void training_resume(held_head *held, const char *output) {
         complain("begun anew: %s", said);
         return;
     }
-    if (said[0]) complain("%s", said);
+    if (said[0])
+        complain("%s", said);
     const char *other = difference(&held->head, &found.head);
     if (other) {
         complain("begun anew: %s holds a training with %s", output, other);
@@ -215,7 +251,8 @@ void training_resume(held_head *held, const char *output) {
 /* ---- learning --------------------------------------------------------------------------------------------------------------- */
 
 /* The order of the epoch that the head is in. */
-static nestling_order order_of(const nestling_head *head, const items *train, uint32_t *labels) {
+static nestling_order order_of(const nestling_head *head, const items *train, uint32_t *labels)
+{
     nestling_order order = {.items = train->count, .classes = head->header->classes, .labels = labels};
     order.balanced = (int)head->header->balanced;
     order.places = enough(0, (size_t)train->count * sizeof *order.places);
@@ -224,12 +261,14 @@ static nestling_order order_of(const nestling_head *head, const items *train, ui
     return order;
 }
 
-static void let_go(nestling_order *order) {
+static void let_go(nestling_order *order)
+{
     free(order->places);
     free(order->starts);
 }
 
-uint32_t training_enough(const nestling_head *head, const items *train) {
+uint32_t training_enough(const nestling_head *head, const items *train)
+{
     uint32_t *labels = labels_of(train);
     nestling_order order = order_of(head, train, labels);
     const uint64_t batches = ((uint64_t)order.length + head->header->batch - 1) / head->header->batch, cycles = EPOCHS * batches;
@@ -238,13 +277,15 @@ uint32_t training_enough(const nestling_head *head, const items *train) {
     return cycles > UINT32_MAX ? UINT32_MAX : cycles > LEAST_CYCLES ? (uint32_t)cycles : LEAST_CYCLES;
 }
 
-static frozen freeze(const nestling_head *head, const items *train) {
+static frozen freeze(const nestling_head *head, const items *train)
+{
     const size_t inputs = head->header->inputs, classes = head->header->classes;
     uint8_t *seen = seen_classes(head, train);
     frozen made = {0, enough(0, classes * sizeof *made.rows), 0, enough(0, classes * sizeof *made.bias)};
     made.weights = enough(0, classes * inputs * sizeof *made.weights);
     for (uint32_t c = 0; c < classes; c++) {
-        if (seen[c]) continue;
+        if (seen[c])
+            continue;
         memcpy(made.weights + made.count * inputs, head->weights + c * inputs, inputs * sizeof *made.weights);
         made.bias[made.count] = head->bias[c];
         made.rows[made.count++] = c;
@@ -254,7 +295,8 @@ static frozen freeze(const nestling_head *head, const items *train) {
 }
 
 /* Takes back what a step did to the rows: as if their gradient had been 0. */
-static void hold(const frozen *f, nestling_head *head) {
+static void hold(const frozen *f, nestling_head *head)
+{
     const size_t inputs = head->header->inputs, each = head->header->moment_type == NESTLING_BFLOAT16 ? 2 : 4;
     for (uint32_t i = 0; i < f->count; i++) {
         const size_t row = f->rows[i];
@@ -262,54 +304,72 @@ static void hold(const frozen *f, nestling_head *head) {
         head->bias[row] = f->bias[i];
         memset((uint8_t *)head->moment + row * inputs * each, 0, inputs * each);
         head->bias_moment[row] = 0;
-        if (head->square) memset(head->square + row * inputs, 0, inputs * sizeof *head->square);
-        if (head->square) head->bias_square[row] = 0;
+        if (head->square)
+            memset(head->square + row * inputs, 0, inputs * sizeof *head->square);
+        if (head->square)
+            head->bias_square[row] = 0;
     }
 }
 
-static uint64_t cycles_done(const nestling_head *head) { return head->header->steps - head->header->began; }
+static uint64_t cycles_done(const nestling_head *head)
+{
+    return head->header->steps - head->header->began;
+}
 
 /* From the end of an epoch, or from behind it, on to the next one. */
-static void turn(nestling_head_header *header, nestling_order *order) {
-    if (header->position < order->length) return;
+static void turn(nestling_head_header *header, nestling_order *order)
+{
+    if (header->position < order->length)
+        return;
     header->epoch++;
     header->position = 0;
     nestling_order_make(order, header->seed, header->epoch);
 }
 
 /* One cycle: the next batch, never across two epochs. */
-static float learn(nestling_head *head, const items *train, nestling_order *order, nestling_sample *batch, float *work) {
+static float learn(nestling_head *head, const items *train, nestling_order *order, nestling_sample *batch, float *work)
+{
     nestling_head_header *header = head->header;
     const uint32_t left = order->length - header->position, count = left < header->batch ? left : header->batch;
-    for (uint32_t i = 0; i < count; i++) batch[i] = train->samples[nestling_order_item(order, header->position + i)];
+    for (uint32_t i = 0; i < count; i++)
+        batch[i] = train->samples[nestling_order_item(order, header->position + i)];
     const float loss = nestling_learn_step(head, batch, count, work);
     header->position += count;
     turn(header, order);
     return loss;
 }
 
-static void watch(nestling_head *head, const items *val, int counts) {
-    if (!val->count) return;
+static void watch(nestling_head *head, const items *val, int counts)
+{
+    if (!val->count)
+        return;
     const float now = accuracy(head, val), best = now > head->header->best_accuracy ? now : head->header->best_accuracy;
     printf("accuracy on test data = %.4f max accuracy = %.4f\n", (double)now, (double)best);
     fflush(stdout);
-    if (counts) head->header->best_accuracy = best;
+    if (counts)
+        head->header->best_accuracy = best;
 }
 
-static void diverged(const nestling_head *head) {
-    complain("net_runner: the training has diverged: after %llu cycles its numbers are not finite. What was saved before is still there.\n"
-             "  choose a lower rate than %g:  --rate %g",
-             (unsigned long long)cycles_done(head), (double)head->header->rate, (double)head->header->rate / 10);
+static void diverged(const nestling_head *head)
+{
+    complain(
+        "net_runner: the training has diverged: after %llu cycles its numbers are not finite. What was saved before is still there.\n"
+        "  choose a lower rate than %g:  --rate %g",
+        (unsigned long long)cycles_done(head), (double)head->header->rate, (double)head->header->rate / 10);
 }
 
-static int save(nestling_head *head, const char *output) {
+static int save(nestling_head *head, const char *output)
+{
     const int problem = nestling_file_save(output, head);
-    if (problem == EDOM) diverged(head);
-    else if (problem) complain("net_runner: %s cannot be saved: %s. What was saved before is still there.", output, strerror(problem));
+    if (problem == EDOM)
+        diverged(head);
+    else if (problem)
+        complain("net_runner: %s cannot be saved: %s. What was saved before is still there.", output, strerror(problem));
     return problem != 0;
 }
 
-int training_run(nestling_head *head, const items *train, const items *val, const run_settings *settings, int (*told)(void)) {
+int training_run(nestling_head *head, const items *train, const items *val, const run_settings *settings, int (*told)(void))
+{
     nestling_head_header *header = head->header;
     uint32_t *labels = labels_of(train);
     nestling_order order = order_of(head, train, labels);
@@ -321,7 +381,8 @@ int training_run(nestling_head *head, const items *train, const items *val, cons
     int failed = 0, watched = 0, saved = 0, stopped = 0;
     while (!failed && cycles_done(head) < settings->cycles && header->best_accuracy < settings->stop_accuracy) {
         stopped = told() || !should_continue();
-        if (stopped) break;
+        if (stopped)
+            break;
         const float loss = learn(head, train, &order, batch, work);
         if (!isfinite(loss)) {
             diverged(head);
@@ -334,11 +395,15 @@ int training_run(nestling_head *head, const items *train, const items *val, cons
         fflush(stdout);
         watched = done % WATCHED_EVERY == 0 || done == settings->cycles;
         saved = done % settings->save_every == 0;
-        if (watched) watch(head, val, 1);
-        if (saved) failed = save(head, settings->output);
+        if (watched)
+            watch(head, val, 1);
+        if (saved)
+            failed = save(head, settings->output);
     }
-    if (!failed && !saved) failed = save(head, settings->output);
-    if (!failed && !watched) watch(head, val, 0); /* ended early: the training may be gone on with as if this had not been asked */
+    if (!failed && !saved)
+        failed = save(head, settings->output);
+    if (!failed && !watched)
+        watch(head, val, 0); /* ended early: the training may be gone on with as if this had not been asked */
     let_go(&order);
     free(labels);
     free(batch);

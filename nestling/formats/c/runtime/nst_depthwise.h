@@ -86,7 +86,8 @@ NST_INLINE void nst_channel(const nst_depthwise_layer *layer, const nst_plane *p
             }
             const int32_t rest[4] = {sums[0], sums[1], sums[2], sums[3]}, n = left < 4 ? left : 4;
             for (int32_t i = 0; i < n; i++, out += step)
-                *out = shift < 0 ? nst_answer_long(rest[i], multiplier, shift, &ending) : nst_answer(rest[i], multiplier, shift, &ending);
+                *out = shift < 0 ? nst_answer_long(rest[i], multiplier, shift, &ending)
+                                 : nst_answer(rest[i], multiplier, shift, &ending);
         }
     }
 }

@@ -18,7 +18,8 @@ void nst_conv_image_packed(const uint8_t *image, const nst_conv_image_layer *lay
 /* The weights of as many channels as there is room for, then the next ones: the more room, the less is done twice.
  * bytes: of scratch; 4 * depth beside the kernel's own are the fewest, for 4 channels; a convolution in groups takes all weights.
  * nst_conv_1x1_packed: out may be in only where all weights have room. */
-void nst_conv_1x1_packed(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch, int32_t bytes, int32_t bits);
+void nst_conv_1x1_packed(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch, int32_t bytes,
+                         int32_t bits);
 void nst_conv_packed(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch, int32_t bytes, int32_t bits);
 void nst_fully_connected_packed(const int8_t *in, const nst_fully_connected_layer *layer, int8_t *out, void *scratch, int32_t bytes,
                                 int32_t bits);

@@ -57,11 +57,10 @@ static void convolve(const int8_t *in, const int8_t *table, const nst_conv_layer
                 const int32_t group = o / sums->channels, channel = o % sums->channels;
                 int64_t sum = 0;
                 for (int32_t k = 0; k < sums->depth; k++) {
-                    const int32_t row = k / depth / w->size.width, column = k / depth % w->size.width;
-                    const int32_t at = place(in, table, &layer->in, layer->in_zero,
-                                             y * w->stride.height - w->pad.height + row * w->dilation.height,
-                                             x * w->stride.width - w->pad.width + column * w->dilation.width,
-                                             group * depth + k % depth);
+                    const nst_pair tap = {k / depth / w->size.width, k / depth % w->size.width};
+                    const int32_t row = y * w->stride.height - w->pad.height + tap.height * w->dilation.height;
+                    const int32_t column = x * w->stride.width - w->pad.width + tap.width * w->dilation.width;
+                    const int32_t at = place(in, table, &layer->in, layer->in_zero, row, column, group * depth + k % depth);
                     const int32_t four = group * fours + channel / 4;
                     sum += at * (sums->weights[(four * sums->depth + k) * 4 + channel % 4] - sums->weight_zero);
                 }
@@ -95,16 +94,16 @@ void nst_depthwise_reference(const int8_t *in, const nst_depthwise_layer *layer,
 {
     const nst_window *w = &layer->window;
     const nst_sums *sums = &layer->sums;
+    const int32_t copies = layer->out.channels / layer->in.channels;
     (void)scratch;
     for (int32_t y = 0; y < layer->out.height; y++)
         for (int32_t x = 0; x < layer->out.width; x++)
             for (int32_t o = 0; o < layer->out.channels; o++) {
                 int64_t sum = 0;
                 for (int32_t k = 0; k < sums->depth; k++) {
-                    const int32_t at = place(in, 0, &layer->in, layer->in_zero,
-                                             y * w->stride.height - w->pad.height + k / w->size.width * w->dilation.height,
-                                             x * w->stride.width - w->pad.width + k % w->size.width * w->dilation.width,
-                                             o / (layer->out.channels / layer->in.channels));
+                    const int32_t row = y * w->stride.height - w->pad.height + k / w->size.width * w->dilation.height;
+                    const int32_t column = x * w->stride.width - w->pad.width + k % w->size.width * w->dilation.width;
+                    const int32_t at = place(in, 0, &layer->in, layer->in_zero, row, column, o / copies);
                     sum += at * (sums->weights[o * sums->depth + k] - sums->weight_zero);
                 }
                 *out++ = answer(sum, sums, o);

@@ -21,7 +21,8 @@ void board_reset(void);
 
 static volatile uint32_t wraps;
 
-void board_start(void) {
+void board_start(void)
+{
     wraps = 0;
     *SYST_RVR = SYSTICK_RELOAD;
     *SYST_CVR = 0;
@@ -29,7 +30,8 @@ void board_start(void) {
 }
 
 /* Each time round the counter ends in an interrupt; while one waits, the counter is ahead of `wraps`. */
-uint64_t board_ticks(void) {
+uint64_t board_ticks(void)
+{
     uint32_t before, value;
     do {
         before = wraps;
@@ -38,32 +40,42 @@ uint64_t board_ticks(void) {
     return (uint64_t)before * (SYSTICK_RELOAD + 1u) + (value ? SYSTICK_RELOAD + 1u - value : 0u);
 }
 
-void board_loop(uint32_t rounds) {
+void board_loop(uint32_t rounds)
+{
     __asm__ volatile("1: subs %0, #1\n\tbne 1b" : "+l"(rounds) : : "cc");
 }
 
-intptr_t semihosting(intptr_t operation, const void *argument) {
+intptr_t semihosting(intptr_t operation, const void *argument)
+{
     register intptr_t first __asm__("r0") = operation;
     register const void *second __asm__("r1") = argument;
     __asm__ volatile("bkpt 0xab" : "+r"(first) : "r"(second) : "memory");
     return first;
 }
 
-static void count_wrap(void) { wraps = wraps + 1; }
+static void count_wrap(void)
+{
+    wraps = wraps + 1;
+}
 
-static void fault(void) {
+static void fault(void)
+{
     board_print("{\"error\": \"the processor stopped with a fault\"}\n");
     semihosting_exit(125);
 }
 
-__attribute__((noinline, noreturn)) static void run(void) {
+__attribute__((noinline, noreturn)) static void run(void)
+{
     const uint32_t *from = board_data_load;
-    for (uint32_t *to = board_data_start; to < board_data_end; to++) *to = *from++;
-    for (uint32_t *to = board_bss_start; to < board_bss_end; to++) *to = 0;
+    for (uint32_t *to = board_data_start; to < board_data_end; to++)
+        *to = *from++;
+    for (uint32_t *to = board_bss_start; to < board_bss_end; to++)
+        *to = 0;
     semihosting_exit(main());
 }
 
-void board_reset(void) {
+void board_reset(void)
+{
     *CPACR |= 0xfu << 20; /* floating point and vectors, before anything could use them */
     __asm__ volatile("dsb\n\tisb" : : : "memory");
     run();

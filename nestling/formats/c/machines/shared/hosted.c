@@ -7,32 +7,46 @@
 
 static int64_t begun;
 
-static int64_t nanoseconds(void) {
+static int64_t nanoseconds(void)
+{
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-void board_start(void) { begun = nanoseconds(); }
+void board_start(void)
+{
+    begun = nanoseconds();
+}
 
-uint64_t board_ticks(void) { return (uint64_t)(nanoseconds() - begun); }
+uint64_t board_ticks(void)
+{
+    return (uint64_t)(nanoseconds() - begun);
+}
 
-void board_loop(uint32_t rounds) {
+void board_loop(uint32_t rounds)
+{
     for (volatile uint32_t left = rounds; left; left = left - 1) {
     }
 }
 
-void board_print(const char *text) {
+void board_print(const char *text)
+{
     fputs(text, stdout);
     fflush(stdout);
 }
 
-int board_trace(const void *bytes, uint32_t count) {
+int board_trace(const void *bytes, uint32_t count)
+{
     static FILE *file;
-    if (!file) file = fopen("trace.bin", "wb");
+    if (!file)
+        file = fopen("trace.bin", "wb");
     return !file || fwrite(bytes, 1, count, file) != count || fflush(file) != 0;
 }
 
 void board_paint(void) {}
 
-uint32_t board_painted(void) { return 0; }
+uint32_t board_painted(void)
+{
+    return 0;
+}

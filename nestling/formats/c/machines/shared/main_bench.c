@@ -23,7 +23,8 @@ static uint8_t arena[NESTLING_ARENA_BYTES] __attribute__((aligned(16)));
 
 /* ---- printing ------------------------------------------------------------------------------------------------------------- */
 
-static void print_number(uint64_t value) {
+static void print_number(uint64_t value)
+{
     char text[24];
     char *digit = text + sizeof text - 1;
     *digit = 0;
@@ -34,14 +35,16 @@ static void print_number(uint64_t value) {
     board_print(digit);
 }
 
-static void print_field(const char *name, uint64_t value) {
+static void print_field(const char *name, uint64_t value)
+{
     board_print(", \"");
     board_print(name);
     board_print("\": ");
     print_number(value);
 }
 
-static void print_hex(const void *bytes, uint32_t count) {
+static void print_hex(const void *bytes, uint32_t count)
+{
     static const char digits[] = "0123456789abcdef";
     char text[65];
     for (uint32_t done = 0; done < count;) {
@@ -68,7 +71,8 @@ static uint32_t run;
 static int failed;
 
 /* Only what features and head did first is kept: the second call of this run may go through the same layers again. */
-void nestling_layer_done(int layer, const void *output, uint32_t bytes) {
+void nestling_layer_done(int layer, const void *output, uint32_t bytes)
+{
     const uint64_t now = board_ticks();
     if (layer >= 0 && known[layer] == run) {
         known[layer] = (uint8_t)(run + 1);
@@ -82,7 +86,8 @@ void nestling_layer_done(int layer, const void *output, uint32_t bytes) {
     last = board_ticks();
 }
 
-static void print_text(const char *text) {
+static void print_text(const char *text)
+{
     static const char digits[] = "0123456789abcdef";
     char escaped[7] = {'\\', 'u', '0', '0', 0, 0, 0};
     char plain[2] = {0, 0};
@@ -95,7 +100,8 @@ static void print_text(const char *text) {
     }
 }
 
-static void print_layer(int layer) {
+static void print_layer(int layer)
+{
     const nestling_layer_info *info = nestling_layers + layer;
     board_print("{\"layer\": ");
     print_number((uint64_t)layer);
@@ -111,7 +117,8 @@ static void print_layer(int layer) {
     print_field("bytes", written[layer]);
     board_print(", \"ticks\": [");
     for (uint32_t i = 0; i < BENCH_RUNS; i++) {
-        if (i) board_print(", ");
+        if (i)
+            board_print(", ");
         print_number(took[layer][i]);
     }
     board_print("]}\n");
@@ -121,7 +128,8 @@ static void print_layer(int layer) {
 
 /* ---- the run -------------------------------------------------------------------------------------------------------------- */
 
-static const uint8_t *fresh_image(void) {
+static const uint8_t *fresh_image(void)
+{
     uint8_t *image = nestling_input(arena);
     for (uint32_t i = 0; i < IMAGE_BYTES; i++) {
 #ifdef BENCH_IMAGE
@@ -133,9 +141,13 @@ static const uint8_t *fresh_image(void) {
     return image;
 }
 
-static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
 
-static void calibrate(void) {
+static void calibrate(void)
+{
     const uint64_t begun = board_ticks();
     board_loop(CALIBRATION_ROUNDS);
     const uint64_t ended = board_ticks();
@@ -147,7 +159,8 @@ static void calibrate(void) {
     board_print("}}\n");
 }
 
-int main(void) {
+int main(void)
+{
     static float logits[NESTLING_CLASSES];
     uint32_t stack = 0;
     board_start();
@@ -176,7 +189,8 @@ int main(void) {
     print_field("stack", stack);
     board_print("}\n");
 #if defined(NESTLING_PROFILE) || defined(NESTLING_TRACE)
-    for (int layer = 0; layer < NESTLING_LAYERS; layer++) print_layer(layer);
+    for (int layer = 0; layer < NESTLING_LAYERS; layer++)
+        print_layer(layer);
     return failed;
 #else
     return 0;

@@ -27,17 +27,21 @@ __asm__(
     ".option pop\n"
     ".text\n");
 
-void board_run(void) {
-    for (uint32_t *to = board_bss_start; to < board_bss_end; to++) *to = 0;
+void board_run(void)
+{
+    for (uint32_t *to = board_bss_start; to < board_bss_end; to++)
+        *to = 0;
     semihosting_exit(main());
 }
 
-__attribute__((aligned(4))) void board_fault(void) {
+__attribute__((aligned(4))) void board_fault(void)
+{
     board_print("{\"error\": \"the processor stopped with a trap\"}\n");
     semihosting_exit(125);
 }
 
-static uint64_t retired(void) {
+static uint64_t retired(void)
+{
     uint32_t high, low, again;
     do {
         __asm__ volatile(
@@ -47,16 +51,27 @@ static uint64_t retired(void) {
     return (uint64_t)high << 32 | low;
 }
 
-void board_start(void) { begun = retired(); }
+void board_start(void)
+{
+    begun = retired();
+}
 
-uint64_t board_ticks(void) { return retired() - begun; }
+uint64_t board_ticks(void)
+{
+    return retired() - begun;
+}
 
-void board_loop(uint32_t rounds) { __asm__ volatile("1: addi %0, %0, -1\n\tbnez %0, 1b" : "+r"(rounds)); }
+void board_loop(uint32_t rounds)
+{
+    __asm__ volatile("1: addi %0, %0, -1\n\tbnez %0, 1b" : "+r"(rounds));
+}
 
-__attribute__((noinline)) intptr_t semihosting(intptr_t operation, const void *argument) {
+__attribute__((noinline)) intptr_t semihosting(intptr_t operation, const void *argument)
+{
     register intptr_t first __asm__("a0") = operation;
     register const void *second __asm__("a1") = argument;
-    __asm__ volatile( /* these three, uncompressed and on one page */
+    /* these three, uncompressed and on one page */
+    __asm__ volatile(
         ".option push\n\t.option norvc\n\t.balign 16\n\tslli zero, zero, 0x1f\n\tebreak\n\tsrai zero, zero, 7\n\t.option pop"
         : "+r"(first)
         : "r"(second)
