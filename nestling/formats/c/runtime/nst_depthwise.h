@@ -20,6 +20,28 @@ NST_INLINE void nst_any_taps(const int8_t *x, const int16_t *w, int32_t size, in
     }
 }
 
+/* The same for three columns or five that are not dilated: straight-line code, since `size` is known to the compiler. */
+NST_INLINE int32_t nst_three_or_five(const int8_t *x, const int16_t *w, int32_t size, int32_t sum)
+{
+    sum += x[0] * w[0];
+    sum += x[1] * w[1];
+    sum += x[2] * w[2];
+    if (size == 5) {
+        sum += x[3] * w[3];
+        sum += x[4] * w[4];
+    }
+    return sum;
+}
+
+NST_INLINE void nst_few_taps(const int8_t *x, const int16_t *w, int32_t size, int32_t stride, int32_t dilation, int32_t sums[4])
+{
+    (void)dilation;
+    sums[0] = nst_three_or_five(x, w, size, sums[0]);
+    sums[1] = nst_three_or_five(x + stride, w, size, sums[1]);
+    sums[2] = nst_three_or_five(x + 2 * stride, w, size, sums[2]);
+    sums[3] = nst_three_or_five(x + 3 * stride, w, size, sums[3]);
+}
+
 /* The plane in scratch: what the windows of all outputs reach, and of as many more as round a row up to four. */
 typedef struct {
     int32_t height, width;
@@ -56,8 +78,8 @@ NST_INLINE void nst_copy_channel(const int8_t *in, const nst_depthwise_layer *la
 }
 
 /* All outputs of channel o from the plane. */
-NST_INLINE void nst_channel(const nst_depthwise_layer *layer, const nst_plane *plane, int32_t o, int8_t *out, int32_t stride,
-                            nst_taps *taps)
+NST_INLINE void nst_channel(const nst_depthwise_layer *layer, const nst_plane *plane, int32_t o, int8_t *out, int32_t size,
+                            int32_t stride, nst_taps *taps)
 {
     const nst_window w = layer->window;
     const nst_ending ending = nst_ending_of(&layer->sums.output);
@@ -71,9 +93,9 @@ NST_INLINE void nst_channel(const nst_depthwise_layer *layer, const nst_plane *p
             const int8_t *window_row = x;
             const int16_t *weights = plane->weights;
             for (int32_t k = w.size.height; k > 0; k--) {
-                taps(window_row, weights, w.size.width, stride, w.dilation.width, sums);
+                taps(window_row, weights, size, stride, w.dilation.width, sums);
                 window_row += down;
-                weights += w.size.width;
+                weights += size;
             }
             x += 4 * stride;
             if (left >= 4 && shift >= 0) {
@@ -92,23 +114,35 @@ NST_INLINE void nst_channel(const nst_depthwise_layer *layer, const nst_plane *p
     }
 }
 
-/* The whole layer. stride: the window's, known to the compiler where a kernel is made for one. */
-NST_INLINE void nst_depthwise_by(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, int32_t stride,
-                                 nst_taps *taps)
+/* The whole layer. size, stride: the window's columns, known to the compiler where a kernel is made for some. */
+NST_INLINE void nst_depthwise_by(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, int32_t size,
+                                 int32_t stride, nst_taps *taps)
 {
     const nst_plane plane = nst_plane_in(scratch, layer);
-    const int32_t size = layer->sums.depth, copies = layer->out.channels / layer->in.channels;
+    const int32_t depth = layer->sums.depth, copies = layer->out.channels / layer->in.channels;
     const int8_t *weights = layer->sums.weights;
     for (int32_t i = 0; i < plane.height * plane.width; i++)
         plane.bytes[i] = (int8_t)layer->in_zero;
     for (int32_t c = 0; c < layer->in.channels; c++) {
         nst_copy_channel(in + c, layer, &plane);
         for (int32_t o = c * copies; o < (c + 1) * copies; o++) {
-            for (int32_t k = 0; k < size; k++)
+            for (int32_t k = 0; k < depth; k++)
                 plane.weights[k] = (int16_t)(*weights++ - layer->sums.weight_zero);
-            nst_channel(layer, &plane, o, out + o, stride, taps);
+            nst_channel(layer, &plane, o, out + o, size, stride, taps);
         }
     }
+}
+
+/* The whole layer for windows of three columns or of five, with kernels of their own for the strides that there mostly are. */
+NST_INLINE void nst_depthwise_of(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, int32_t size)
+{
+    const int32_t stride = layer->window.stride.width;
+    if (stride == 1)
+        nst_depthwise_by(in, layer, out, scratch, size, 1, nst_few_taps);
+    else if (stride == 2)
+        nst_depthwise_by(in, layer, out, scratch, size, 2, nst_few_taps);
+    else
+        nst_depthwise_by(in, layer, out, scratch, size, stride, nst_few_taps);
 }
 
 #endif
