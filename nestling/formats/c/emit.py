@@ -28,6 +28,7 @@ from nestling.formats.c.kernels.layers import (
     Room,
     Scratch,
     Struct,
+    Whole,
     Written,
     bytes_of,
     plane,
@@ -192,7 +193,7 @@ def _environment() -> Environment:
         "thousands": lambda count: f"{count:,}",
     }
     kinds = {"struct": Struct, "constant": Constant, "pointers": Pointers, "read": Read, "parts": Parts}
-    kinds |= {"written": Written, "scratch": Scratch, "room": Room}
+    kinds |= {"written": Written, "scratch": Scratch, "room": Room, "whole": Whole}
     made.tests |= {name: _is(kind) for name, kind in kinds.items()}
     made.tests["deep"] = lambda value: isinstance(value, Struct) and any(map(_array_or_struct, value.fields.values()))
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,12 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.formats.c.kernels.layers import Constant, Layer, Parts, Pointers, Program, Read, Scratch, Struct, Written, bytes_of
+from nestling.formats.c.kernels.layers import (
+    Constant,
+    Layer,
+    Parts,
+    Pointers,
+    Program,
+    Read,
+    Scratch,
+    Struct,
+    Whole,
+    Written,
+    bytes_of,
+    plane,
+)
 
 RUNTIME = Path(str(files("nestling.formats.c") / "runtime"))
 GUARD = 64  # bytes around every buffer
 BYTE = 0xA5  # what they, and buffers that nothing has written, hold
 SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float}
+Range = tuple[int, int]
+Part = tuple[Range, Range]  # rows, channels
+Split = Callable[[Layer], Sequence[Part]]
 
 
 def compiled(folder: Path, *flags: str, compiler: str = "cc") -> Path:
@@ -71,9 +87,17 @@ class Kernels:
         self.structs = structs((RUNTIME / "nst_kernels.h").read_text())
 
     def run(
-        self, program: Program, feeds: Mapping[str, NDArray[Any]], twin: bool = False, in_place: bool = False
+        self,
+        program: Program,
+        feeds: Mapping[str, NDArray[Any]],
+        twin: bool = False,
+        in_place: bool = False,
+        split: Split | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """What every layer answers, by its tensor. in_place: over the first input that it may, where nothing else reads that."""
+        """What every layer answers, by its tensor. in_place: over the first input that it may, where nothing else reads that.
+
+        split: the parts, in order, of layers that are computed part by part.
+        """
         buffers = {name: buffer(bytes_of(tensor)) for name, tensor in program.tensors.items() if name not in program.aliases}
         for name, values in feeds.items():
             buffers[name].inside[:] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
@@ -86,7 +110,8 @@ class Kernels:
                     grown = buffer(max(len(taken.inside), len(buffers[root].inside)))
                     grown.inside[: len(taken.inside)] = taken.inside
                     buffers[root] = buffers[program.root(layer.over[0])[0]] = grown
-            answers[layer.writes] = self._call(layer, program, buffers, twin)
+            for part in split(layer) if split is not None and Whole() in layer.arguments else (None,):
+                answers[layer.writes] = self._call(layer, program, buffers, twin, part)
         assert all(one.intact() for one in buffers.values()), "a kernel wrote outside of its tensor"
         return answers
 
@@ -96,7 +121,9 @@ class Kernels:
         twice = [program.root(read)[0] for read in layer.reads].count(name) > 1
         return name not in later and name not in {program.root(other)[0] for other in program.outputs} and not twice
 
-    def _call(self, layer: Layer, program: Program, buffers: Mapping[str, Buffer], twin: bool) -> NDArray[Any]:
+    def _call(
+        self, layer: Layer, program: Program, buffers: Mapping[str, Buffer], twin: bool, part: Part | None = None
+    ) -> NDArray[Any]:
         keep: list[Any] = []  # arrays that C points into
         tensor = program.tensors[layer.writes]
         scratch = buffer(layer.scratch)
@@ -143,6 +170,9 @@ class Kernels:
                     return address(read(layer.writes))
                 case Scratch():
                     return address(scratch.inside)
+                case Whole():
+                    keep.append(self.structs["nst_part"](*part) if part is not None else None)
+                    return ctypes.byref(keep[-1]) if part is not None else None
                 case Struct():
                     keep.append(value(what, None))
                     return ctypes.byref(keep[-1])
@@ -156,7 +186,12 @@ class Kernels:
         naive = f"{layer.function}_reference"  # variants of a layout of their own have none: the reference executor judges them
         function = getattr(self.library, naive if twin and hasattr(self.library, naive) else layer.function)
         function.restype = None
+        answer = read(layer.writes)[: bytes_of(tensor)]
+        before = answer.reshape(plane(tensor)).copy() if part is not None else None
         function(*map(argument, layer.arguments))
         assert scratch.intact(), f"{layer.function} wrote outside of its scratch"
-        size = bytes_of(tensor)
-        return read(layer.writes)[:size].view(np.dtype(tensor.dtype)).reshape(tensor.shape).copy()
+        if part is not None:
+            (top, bottom), (first, end) = part
+            before[top:bottom, :, first:end] = answer.reshape(plane(tensor))[top:bottom, :, first:end]
+            assert (before == answer.reshape(plane(tensor))).all(), f"{layer.function} wrote outside of {part}"
+        return answer.view(np.dtype(tensor.dtype)).reshape(tensor.shape).copy()

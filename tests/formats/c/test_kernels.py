@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from nestling.errors import UnusableFile
 from nestling.formats.c.kernels.table import KERNELS
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.lower import lower
@@ -23,8 +22,8 @@ from nestling.graph import ir, reference
 from nestling.graph.edit import tidy
 from nestling.graph.ir import Graph, Node, Tensor
 from nestling.graph.spec import check
+from tests.formats.c.cases import Case, of_op, valid, windows
 from tests.formats.c.kernel_library import Kernels, compiled
-from tests.formats.c.windows import windows
 from tests.helpers.networks import Net, quant
 from tests.helpers.strategies import STEPS, graphs, old_graphs
 
@@ -32,19 +31,7 @@ HOST = machine_of("host")
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONGER = settings(QUICK, max_examples=300)
-Case = tuple[Graph, NDArray[Any]]
 SHARES = quant(1 / 256, -128)
-
-
-def valid(case: Case) -> Case:
-    """Graphs that spec.py takes (the strategies draw scales too small for it now and then) and that begin with integers."""
-    assume(case[1].dtype != np.float32)
-    try:
-        check(case[0])
-    except UnusableFile as error:
-        assume("too small" not in str(error))
-        raise
-    return case
 
 
 @pytest.fixture(scope="module", params=["-DNST_TWO_IN_ONE=0", "-DNST_TWO_IN_ONE=1"])
@@ -78,10 +65,6 @@ def test_a_kernel_gives_the_reference_bytes(op: str, data: st.DataObject, kernel
 VARIANTS = [(op, variant) for op in STEPS for variant in KERNELS.get(op, ()) if variant.function not in ("", "nst_head")]
 
 
-def cases(op: str) -> st.SearchStrategy[Case]:
-    return windows() if op in ("conv2d", "depthwise_conv2d") else graphs(integer=True, op=op, most=1)
-
-
 @pytest.mark.parametrize(("op", "variant"), VARIANTS, ids=[f"{op}-{variant.function}" for op, variant in VARIANTS])
 @QUICK
 @given(data=st.data())
@@ -91,7 +74,7 @@ def test_every_variant_gives_the_reference_bytes(op: str, variant: Variant, data
     A kernel for a processor's own instructions has a portable twin in its file, and that is what runs here; on its machine the
     instructions do, see test_boards.py.
     """
-    graph, image = valid(data.draw(cases(op)))
+    graph, image = valid(data.draw(of_op(op)))
     assume(any(node.op == op and variant.takes(node, graph) for node in graph.nodes))
     others = tuple(other for other in KERNELS[op] if other.function != variant.function)
     with patch.dict(KERNELS, {op: (variant, *others)}):

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from nestling.errors import UnusableFile
 from nestling.formats.c import host, virtual
 from nestling.formats.c.kernels.few_bits import with_packed_weights
-from nestling.formats.c.kernels.layers import Layer, Program, Room
+from nestling.formats.c.kernels.layers import Program, Room
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import machine as machine_of
 from nestling.formats.c.plan.plan import Step, plan
@@ -29,30 +28,15 @@ from nestling.graph.ir import Graph, Tensor
 from nestling.graph.packed import bits_for, pack, unpack
 from nestling.graph.spec import check
 from tests.formats.c.boards import assert_answers_are_the_reference, tools
+from tests.formats.c.cases import SUMS, few, packed_cases, windows
 from tests.formats.c.kernel_library import Kernels, compiled
-from tests.formats.c.windows import windows
 from tests.helpers.networks import Net, headed, imported, noise, printed, quant
-from tests.helpers.strategies import Draw, graphs, old_graphs
+from tests.helpers.strategies import graphs, old_graphs
 
 HOST = machine_of("host")
 
 Shared = Callable[[str], Path]
-Case = tuple[Graph, NDArray[Any]]
-SUMS = ("conv2d", "depthwise_conv2d", "fully_connected")
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-
-
-def few(graph: Graph, bits: Callable[[str], int]) -> Graph:
-    """The graph with weights of so many bits, by the layer's name: the upper bits of those that it has, on a larger scale."""
-    tensors = dict(graph.tensors)
-    for node in graph.nodes:
-        shift = 8 - bits(node.name) if node.op in SUMS and graph.tensors[node.name].dtype == "int8" else 0
-        for name in node.inputs[1:] if shift else ():
-            old = graph.tensors[name]
-            assert old.quant is not None and old.data is not None
-            scale = replace(old.quant, scale=(old.quant.scale * 2**shift).astype(np.float32))
-            tensors[name] = replace(old, data=np.right_shift(old.data, shift), quant=scale)
-    return check(replace(graph, tensors=tensors))
 
 
 # ---- the bytes ------------------------------------------------------------------------------------------------------------------
@@ -81,27 +65,6 @@ def test_bits_follow_from_the_values(values: tuple[int, ...], bits: int) -> None
 @pytest.fixture(scope="module", params=["-DNST_TWO_IN_ONE=0", "-DNST_TWO_IN_ONE=1"])
 def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     return Kernels(compiled(tmp_path_factory.mktemp("kernels"), "-O2", request.param))
-
-
-@st.composite
-def packed_cases(draw: Draw, cases: st.SearchStrategy[Case]) -> tuple[Graph, NDArray[Any], Program]:
-    """A graph of a strategy with weights of few bits, and its program with each scratch between the least and the most."""
-    graph, image = draw(cases)
-    assume(image.dtype != np.float32)
-    try:
-        graph = few(graph, lambda name: draw(st.sampled_from((2, 4, 4, 8))))
-    except UnusableFile as error:
-        assume("scale" not in str(error))  # those of a few drawn graphs lie at the edge already
-        raise
-    program = with_packed_weights(lower(graph, HOST), worth=1)
-    assume(any(layer.function.endswith("_packed") for layer in program.layers))
-
-    def roomy(layer: Layer) -> Layer:
-        size = draw(st.integers(layer.scratch, max(layer.scratch, layer.scratch_most)))
-        arguments = tuple(size if isinstance(argument, Room) else argument for argument in layer.arguments)
-        return replace(layer, arguments=arguments, scratch=size)
-
-    return graph, image, replace(program, layers=tuple(map(roomy, program.layers)))
 
 
 def assert_as_reference(kernels: Kernels, graph: Graph, image: NDArray[Any], program: Program) -> None:

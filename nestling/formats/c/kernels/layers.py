@@ -85,7 +85,12 @@ class Room:
     """How many bytes of scratch there are."""
 
 
-Argument = Read | Parts | Written | Scratch | Room | Struct | Constant | int | float
+@dataclass(frozen=True)
+class Whole:
+    """Which part of the answer is computed, where a kernel can compute parts: all of it."""
+
+
+Argument = Read | Parts | Written | Scratch | Room | Whole | Struct | Constant | int | float
 
 
 @dataclass(frozen=True, eq=False)

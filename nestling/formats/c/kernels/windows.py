@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.bytewise import image_table
-from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Value, Written, plane
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Value, Whole, Written, plane
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import ir
 from nestling.graph.ir import Graph, Node, Tensor
@@ -45,8 +45,8 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     out = weight.shape[0]
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(out, -1))
     sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, 1), out)
-    struct = Struct("nst_conv_1x1_layer", {"pixels": y.shape[1] * y.shape[2], "sums": sums})
-    return layer(node, graph, "conv 1x1", variant, (Read(x.name), struct, Written(), Scratch()), (x.name,))
+    struct = Struct("nst_conv_1x1_layer", {"out": plane(y), "sums": sums})
+    return layer(node, graph, "conv 1x1", variant, (Read(x.name), struct, Written(), Scratch(), Whole()), (x.name,))
 
 
 def depth_words(node: Node, graph: Graph) -> int:
@@ -63,7 +63,7 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, groups), out // groups)
     struct = Struct("nst_conv_layer", {**_map_fields(attrs, (height, width), x, y), "groups": groups, "sums": sums})
     kind = _kind("conv", (height, width), attrs.stride, attrs.dilation) + (f" in {groups} groups" if groups > 1 else "")
-    return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch()))
+    return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()))
 
 
 def patch_bytes(node: Node, graph: Graph) -> int:
@@ -91,7 +91,7 @@ def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
     struct = Struct("nst_depthwise_layer", {**_map_fields(attrs, size, x, y), "sums": sums})
     over = (x.name,) if x.shape[3] == y.shape[3] else ()  # a channel is read as a whole before its answers are written
     kind = _kind("depthwise", size, attrs.stride, attrs.dilation)
-    return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch()), over)
+    return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()), over)
 
 
 def as_they_are(weight: NDArray[np.int8], groups: int) -> Constant:
@@ -147,6 +147,6 @@ def pool(node: Node, graph: Graph, variant: Variant) -> Layer:
         "upwards": int(isinstance(attrs, ir.AveragePool) and attrs.unsigned),
         "output": pack.output(y, attrs.clamp),
     }
-    arguments = (Read(x.name), Struct("nst_pool_layer", fields), Written())
+    arguments = (Read(x.name), Struct("nst_pool_layer", fields), Written(), Whole())
     over = (x.name,) if (attrs.padding[0], attrs.padding[2]) == (0, 0) else ()
     return layer(node, graph, _kind(node.op.replace("_", " "), attrs.size, attrs.stride), variant, arguments, over)

@@ -1,4 +1,5 @@
 #include "nst_bytes.h"
+#include "nst_part.h"
 #include "nst_products.h"
 
 /* Pixels through the table, [channels][256]; colours side by side, which is what there mostly is. */
@@ -49,44 +50,49 @@ static void gather(const int8_t *in, const int8_t *table, const nst_conv_layer *
     }
 }
 
-/* Pixels of a row in pairs, each pair's patches gathered once for all channels of a group. */
-static void convolve(const int8_t *in, const int8_t *table, const nst_conv_layer *layer, int8_t *out, int32_t *work)
+/* Some channels of a group, from `out` on: pixels of a row in pairs, each pair's patches gathered once. */
+static void convolve_group(const int8_t *in, const int8_t *table, const nst_conv_layer *layer, int32_t group, const nst_sums *sums,
+                           nst_range rows, int8_t *out, int32_t *work)
 {
     const nst_window window = layer->window;
-    const int32_t in_channels = layer->in.channels / layer->groups, channels = layer->sums.channels;
-    const int32_t weights = (channels + 3) / 4 * 4 * layer->sums.depth;
-    int8_t *patches = (int8_t *)(work + layer->sums.depth), *other = patches + layer->sums.depth;
-    for (int32_t y = 0; y < layer->out.height; y++) {
+    const int32_t first = group * (layer->in.channels / layer->groups), step = layer->out.channels;
+    int8_t *patches = (int8_t *)(work + sums->depth), *other = patches + sums->depth;
+    out += rows.first * layer->out.width * step;
+    for (int32_t y = rows.first; y < rows.end; y++) {
         const int32_t top = y * window.stride.height - window.pad.height;
-        for (int32_t x = 0; x < layer->out.width; x += 2) {
-            const int32_t left = x * window.stride.width - window.pad.width;
-            const int32_t both = x + 1 < layer->out.width;
-            nst_sums sums = layer->sums;
-            for (int32_t group = 0; group < layer->groups; group++) {
-                gather(in, table, layer, top, left, group * in_channels, patches);
-                if (both) {
-                    gather(in, table, layer, top, left + window.stride.width, group * in_channels, other);
-                    nst_products_2(patches, other, &sums, out, layer->out.channels, work);
-                } else {
-                    nst_products_1(patches, &sums, out);
-                }
-                out += channels;
-                sums.weights += weights;
-                sums.bias += channels;
-                sums.multiplier += channels;
-                sums.shift += channels;
-            }
-            out += both ? layer->out.channels : 0;
+        int32_t left = -window.pad.width, x = layer->out.width;
+        for (; x >= 2; x -= 2, left += 2 * window.stride.width, out += 2 * step) {
+            gather(in, table, layer, top, left, first, patches);
+            gather(in, table, layer, top, left + window.stride.width, first, other);
+            nst_products_2(patches, other, sums, out, step, work);
+        }
+        if (x) {
+            gather(in, table, layer, top, left, first, patches);
+            nst_products_1(patches, sums, out);
+            out += step;
         }
     }
 }
 
-void nst_conv(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch)
+static void convolve(const int8_t *in, const int8_t *table, const nst_conv_layer *layer, int8_t *out, int32_t *work,
+                     const nst_part *part)
 {
-    convolve(in, 0, layer, out, scratch);
+    const nst_part p = nst_part_of(part, &layer->out);
+    const int32_t channels = layer->sums.channels;
+    for (int32_t group = p.channels.first / channels; group * channels < p.channels.end; group++) {
+        const int32_t before = group * channels;
+        const nst_range own = {nst_larger(p.channels.first - before, 0), nst_smaller(p.channels.end - before, channels)};
+        const nst_sums sums = nst_some_channels(&layer->sums, group, own);
+        convolve_group(in, table, layer, group, &sums, p.rows, out + before + own.first, work);
+    }
 }
 
-void nst_conv_image(const uint8_t *image, const nst_conv_image_layer *layer, int8_t *out, void *scratch)
+void nst_conv(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
-    convolve((const int8_t *)image, layer->table, &layer->conv, out, scratch);
+    convolve(in, 0, layer, out, scratch, part);
+}
+
+void nst_conv_image(const uint8_t *image, const nst_conv_image_layer *layer, int8_t *out, void *scratch, const nst_part *part)
+{
+    convolve((const int8_t *)image, layer->table, &layer->conv, out, scratch, part);
 }

@@ -1,50 +1,41 @@
 #include "nst_packed.h"
+#include "nst_part.h"
 
-/* Some channels only: pixels of a row in pairs, each pair a map of its own, since nst_conv() writes all channels of a map. */
-static void convolve_pairs(const int8_t *in, nst_conv_layer part, int8_t *out, void *work)
+/* Groups with all of their weights unpacked. */
+static void convolve_groups(const int8_t *in, nst_conv_layer layer, int8_t *out, void *scratch, const nst_part *part, int32_t bits)
 {
-    const nst_shape map = part.out;
-    const nst_window window = part.window;
-    part.out.height = 1;
-    for (int32_t y = 0; y < map.height; y++) {
-        part.window.pad.height = window.pad.height - y * window.stride.height;
-        for (int32_t x = 0; x < map.width; x += 2) {
-            part.window.pad.width = window.pad.width - x * window.stride.width;
-            part.out.width = x + 1 < map.width ? 2 : 1;
-            nst_conv(in, &part, out, work);
-            out += part.out.width * map.channels;
-        }
-    }
+    const int32_t count = layer.groups * ((layer.sums.channels + 3) / 4 * 4) * layer.sums.depth;
+    const int8_t *packed = layer.sums.weights;
+    layer.sums.weights = scratch;
+    nst_conv(in, &layer, out, nst_unpack(packed, bits, count, scratch), part);
 }
 
-/* The layer with all of its weights unpacked. Where they end. */
-static void *unpack_all(nst_conv_layer *layer, int32_t bits, int8_t *scratch)
+void nst_conv_packed(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part, int32_t bytes,
+                     int32_t bits)
 {
-    const int32_t count = layer->groups * ((layer->sums.channels + 3) / 4 * 4) * layer->sums.depth;
-    const int8_t *packed = layer->sums.weights;
-    layer->sums.weights = scratch;
-    return nst_unpack(packed, bits, count, scratch);
-}
-
-void nst_conv_packed(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch, int32_t bytes, int32_t bits)
-{
-    const int32_t channels = layer->sums.channels, depth = layer->sums.depth;
-    const int32_t at_once = layer->groups > 1 ? channels : nst_at_once(channels, depth, bytes, 6 * depth);
-    nst_conv_layer part = *layer;
-    if (at_once == channels) {
-        void *work = unpack_all(&part, bits, scratch);
-        nst_conv(in, &part, out, work);
+    const nst_part p = nst_part_of(part, &layer->out);
+    const int32_t depth = layer->sums.depth, at_once = nst_at_once(layer->sums.channels, depth, bytes, 6 * depth);
+    int32_t *work = (int32_t *)scratch + (at_once + 3) / 4 * depth;
+    nst_conv_layer unpacked = *layer;
+    if (layer->groups > 1) {
+        convolve_groups(in, *layer, out, scratch, part, bits);
         return;
     }
-    for (int32_t first = 0; first < channels; first += at_once) {
-        part.sums = nst_unpacked(&layer->sums, first, at_once, bits, scratch);
-        convolve_pairs(in, part, out + first, (int32_t *)scratch + at_once / 4 * depth);
+    for (int32_t first = p.channels.first; first < p.channels.end; first += at_once) {
+        const nst_range some = {first, nst_smaller(first + at_once, p.channels.end)};
+        unpacked.sums = nst_unpacked(&layer->sums, some, bits, scratch);
+        const nst_part own = {p.rows, {0, unpacked.sums.channels}};
+        nst_conv(in, &unpacked, out + first, work, &own);
     }
 }
 
-void nst_conv_image_packed(const uint8_t *image, const nst_conv_image_layer *layer, int8_t *out, void *scratch, int32_t bits)
+void nst_conv_image_packed(const uint8_t *image, const nst_conv_image_layer *layer, int8_t *out, void *scratch,
+                           const nst_part *part, int32_t bits)
 {
-    nst_conv_image_layer whole = *layer;
-    void *work = unpack_all(&whole.conv, bits, scratch);
-    nst_conv_image(image, &whole, out, work);
+    const nst_part p = nst_part_of(part, &layer->conv.out);
+    const nst_sums *sums = &layer->conv.sums;
+    nst_conv_image_layer unpacked = *layer;
+    unpacked.conv.sums = nst_unpacked(sums, p.channels, bits, scratch);
+    const nst_part own = {p.rows, {0, unpacked.conv.sums.channels}};
+    nst_conv_image(image, &unpacked, out + p.channels.first, (int32_t *)scratch + (sums->channels + 3) / 4 * sums->depth, &own);
 }

@@ -5,6 +5,7 @@
 
 #include "nst_fixed.h"
 #include "nst_kernels.h"
+#include "nst_part.h"
 
 /* Products of one row of the window: sums[i] += sum over k of x[i * stride + k * dilation] * w[k]. */
 typedef void nst_taps(const int8_t *x, const int16_t *w, int32_t size, int32_t stride, int32_t dilation, int32_t sums[4]);
@@ -45,15 +46,17 @@ NST_INLINE void nst_few_taps(const int8_t *x, const int16_t *w, int32_t size, in
 /* The plane in scratch: what the windows of all outputs reach, and of as many more as round a row up to four. */
 typedef struct {
     int32_t height, width;
+    int32_t top;      /* the map's row that its first one is, which may lie above */
     int16_t *weights; /* of one channel, their zero point taken off: [size.height][size.width] */
     int8_t *bytes;    /* [height][width] */
 } nst_plane;
 
-NST_INLINE nst_plane nst_plane_in(void *scratch, const nst_depthwise_layer *layer)
+NST_INLINE nst_plane nst_plane_in(void *scratch, const nst_depthwise_layer *layer, nst_range rows)
 {
     const nst_window w = layer->window;
     nst_plane plane;
-    plane.height = (layer->out.height - 1) * w.stride.height + (w.size.height - 1) * w.dilation.height + 1;
+    plane.top = rows.first * w.stride.height - w.pad.height;
+    plane.height = (rows.end - rows.first - 1) * w.stride.height + (w.size.height - 1) * w.dilation.height + 1;
     plane.width = ((layer->out.width + 3) / 4 * 4 - 1) * w.stride.width + (w.size.width - 1) * w.dilation.width + 1;
     plane.weights = scratch;
     plane.bytes = (int8_t *)(plane.weights + w.size.height * w.size.width);
@@ -64,12 +67,11 @@ NST_INLINE nst_plane nst_plane_in(void *scratch, const nst_depthwise_layer *laye
 NST_INLINE void nst_copy_channel(const int8_t *in, const nst_depthwise_layer *layer, const nst_plane *plane)
 {
     const nst_shape map = layer->in;
-    const nst_pair pad = layer->window.pad;
-    const int32_t rows = plane->height - pad.height < map.height ? plane->height - pad.height : map.height;
-    const int32_t columns = plane->width - pad.width < map.width ? plane->width - pad.width : map.width;
-    for (int32_t y = 0; y < rows; y++) {
+    const int32_t left = layer->window.pad.width, columns = nst_smaller(plane->width - left, map.width);
+    const int32_t end = nst_smaller(plane->top + plane->height, map.height);
+    for (int32_t y = nst_larger(plane->top, 0); y < end; y++) {
         const int8_t *from = in + y * map.width * map.channels;
-        int8_t *to = plane->bytes + (y + pad.height) * plane->width + pad.width;
+        int8_t *to = plane->bytes + (y - plane->top) * plane->width + left;
         for (int32_t x = 0; x < columns; x++) {
             *to++ = *from;
             from += map.channels;
@@ -77,14 +79,15 @@ NST_INLINE void nst_copy_channel(const int8_t *in, const nst_depthwise_layer *la
     }
 }
 
-/* All outputs of channel o from the plane. */
-NST_INLINE void nst_channel(const nst_depthwise_layer *layer, const nst_plane *plane, int32_t o, int8_t *out, int32_t size,
-                            int32_t stride, nst_taps *taps)
+/* So many rows of channel o from the plane. size, stride: of the window's columns, known to the compiler where a kernel is made for
+ * some. */
+NST_INLINE void nst_channel(const nst_depthwise_layer *layer, const nst_plane *plane, int32_t rows, int32_t o, int8_t *out,
+                            int32_t size, int32_t stride, nst_taps *taps)
 {
     const nst_window w = layer->window;
     const nst_ending ending = nst_ending_of(&layer->sums.output);
     const int32_t bias = layer->sums.bias[o], multiplier = layer->sums.multiplier[o], shift = layer->sums.shift[o];
-    const int32_t rows = layer->out.height, columns = layer->out.width, step = layer->out.channels;
+    const int32_t columns = layer->out.width, step = layer->out.channels;
     const int32_t down = plane->width * w.dilation.height;
     for (int32_t row = 0; row < rows; row++) {
         const int8_t *x = plane->bytes + row * w.stride.height * plane->width;
@@ -114,35 +117,42 @@ NST_INLINE void nst_channel(const nst_depthwise_layer *layer, const nst_plane *p
     }
 }
 
-/* The whole layer. size, stride: the window's columns, known to the compiler where a kernel is made for some. */
-NST_INLINE void nst_depthwise_by(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, int32_t size,
-                                 int32_t stride, nst_taps *taps)
-{
-    const nst_plane plane = nst_plane_in(scratch, layer);
-    const int32_t depth = layer->sums.depth, copies = layer->out.channels / layer->in.channels;
-    const int8_t *weights = layer->sums.weights;
-    for (int32_t i = 0; i < plane.height * plane.width; i++)
-        plane.bytes[i] = (int8_t)layer->in_zero;
-    for (int32_t c = 0; c < layer->in.channels; c++) {
-        nst_copy_channel(in + c, layer, &plane);
-        for (int32_t o = c * copies; o < (c + 1) * copies; o++) {
-            for (int32_t k = 0; k < depth; k++)
-                plane.weights[k] = (int16_t)(*weights++ - layer->sums.weight_zero);
-            nst_channel(layer, &plane, o, out + o, size, stride, taps);
-        }
-    }
-}
-
-/* The whole layer for windows of three columns or of five, with kernels of their own for the strides that there mostly are. */
-NST_INLINE void nst_depthwise_of(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, int32_t size)
+/* The same for windows of three columns or of five, with code of their own for the strides that there mostly are. */
+NST_INLINE void nst_channel_of(const nst_depthwise_layer *layer, const nst_plane *plane, int32_t rows, int32_t o, int8_t *out,
+                               int32_t size)
 {
     const int32_t stride = layer->window.stride.width;
     if (stride == 1)
-        nst_depthwise_by(in, layer, out, scratch, size, 1, nst_few_taps);
+        nst_channel(layer, plane, rows, o, out, size, 1, nst_few_taps);
     else if (stride == 2)
-        nst_depthwise_by(in, layer, out, scratch, size, 2, nst_few_taps);
+        nst_channel(layer, plane, rows, o, out, size, 2, nst_few_taps);
     else
-        nst_depthwise_by(in, layer, out, scratch, size, stride, nst_few_taps);
+        nst_channel(layer, plane, rows, o, out, size, stride, nst_few_taps);
+}
+
+typedef void nst_channel_kernel(const nst_depthwise_layer *layer, const nst_plane *plane, int32_t rows, int32_t o, int8_t *out);
+
+/* A part of the layer. kernel: known to the compiler, so that it is called directly. */
+NST_INLINE void nst_depthwise_by(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch,
+                                 const nst_part *part, nst_channel_kernel *kernel)
+{
+    const nst_part p = nst_part_of(part, &layer->out);
+    const nst_plane plane = nst_plane_in(scratch, layer, p.rows);
+    const int32_t depth = layer->sums.depth, copies = layer->out.channels / layer->in.channels;
+    const int8_t *weights = layer->sums.weights + p.channels.first * depth;
+    int32_t o = p.channels.first;
+    out += p.rows.first * layer->out.width * layer->out.channels;
+    for (int32_t i = 0; i < plane.height * plane.width; i++)
+        plane.bytes[i] = (int8_t)layer->in_zero;
+    for (int32_t c = o / copies; o < p.channels.end; c++) {
+        const int32_t end = nst_smaller((c + 1) * copies, p.channels.end);
+        nst_copy_channel(in + c, layer, &plane);
+        for (; o < end; o++) {
+            for (int32_t k = 0; k < depth; k++)
+                plane.weights[k] = (int16_t)(*weights++ - layer->sums.weight_zero);
+            kernel(layer, &plane, p.rows.end - p.rows.first, o, out + o);
+        }
+    }
 }
 
 #endif

@@ -28,6 +28,24 @@ typedef struct {
     int32_t zero, low, high;
 } nst_output;
 
+/* From the first to before the end. */
+typedef struct {
+    int32_t first, end;
+} nst_range;
+
+/* What is computed of an answer: these channels of these rows. Kernels that slide a window take one, so that a layer can be shared by
+ * threads, or be computed tile by tile; 0 is the whole layer. `in` and `out` are whole maps all the same, of which no other byte is
+ * written, and scratch, one for each that computes at the same time, is as large as for the whole.
+ *
+ * Where weights lie four output channels side by side, channels.first is a multiple of four, counted from the first channel of its
+ * group; it is any channel in depthwise convolutions and pools.
+ * Parts that do not overlap may be computed in any order and at the same time. Over their own input they only may where the kernel
+ * says so.
+ */
+typedef struct {
+    nst_range rows, channels;
+} nst_part;
+
 /* What turns patches into answers: y[o] = clamp(zero + scaled(bias[o] + sum over k of x[k] * (w[o][k] - weight_zero))).
  *
  * bias: that of the network, with what the input's zero point adds to every sum.
@@ -53,13 +71,14 @@ typedef struct {
 /* ---- convolutions ---------------------------------------------------------------------------------------------------------- */
 
 /* 1x1, stride 1: every pixel is a patch. weights: [(channels + 3) / 4][depth][4], four output channels side by side.
- * out may be in. scratch: 4 * depth bytes. */
+ * out may be in, for parts of all channels: these in any order where there are as many channels as before, else one after the other,
+ * with fewer channels from the top down, with more from the bottom up. scratch: 4 * depth bytes. */
 typedef struct {
-    int32_t pixels;
+    nst_shape out;
     nst_sums sums;
 } nst_conv_1x1_layer;
 
-void nst_conv_1x1(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch);
+void nst_conv_1x1(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
 /* Any convolution. weights: [groups][(channels + 3) / 4][depth][4], channels and depth being a group's, depth in the order
  * [size.height][size.width][in.channels / groups]. scratch: 6 * depth bytes. */
@@ -70,7 +89,7 @@ typedef struct {
     nst_sums sums;
 } nst_conv_layer;
 
-void nst_conv(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch);
+void nst_conv(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
 /* The first convolution, from the image's bytes, which pass through table: int8 [in.channels][256] on their way. One group. */
 typedef struct {
@@ -78,12 +97,12 @@ typedef struct {
     nst_conv_layer conv;
 } nst_conv_image_layer;
 
-void nst_conv_image(const uint8_t *image, const nst_conv_image_layer *layer, int8_t *out, void *scratch);
+void nst_conv_image(const uint8_t *image, const nst_conv_image_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
 /* Each output channel reads one input channel, o / (out.channels / in.channels). weights: [out.channels][size.height * size.width].
  *
  * scratch: a plane, see nst_depthwise.h. A channel is copied into it as a whole before its answers are written, so out may be in
- * where both have as many channels.
+ * where both have as many channels, for parts of all rows in any order.
  */
 typedef struct {
     nst_shape in, out;
@@ -92,9 +111,10 @@ typedef struct {
     nst_sums sums;
 } nst_depthwise_layer;
 
-void nst_depthwise(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch);
-void nst_depthwise_3(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch); /* 3 columns, not dilated */
-void nst_depthwise_5(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch); /* 5 columns, not dilated */
+void nst_depthwise(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+/* 3 columns, and 5, that are not dilated */
+void nst_depthwise_3(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+void nst_depthwise_5(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
 /* weights: [(channels + 3) / 4][depth][4]. Unlike a convolution's, a sum is scaled by a float64 and rounded once.
  * factor: one for all channels, or (per_channel) one each. */
@@ -140,7 +160,8 @@ void nst_table(const uint8_t *image, const int8_t *table, int32_t pixels, int32_
 
 /* ---- pools ----------------------------------------------------------------------------------------------------------------- */
 
-/* Only places inside the map count. out may be in where there is no padding above and to the left. */
+/* Only places inside the map count. out may be in where there is no padding above and to the left: no channel looks at another, and
+ * parts of one are computed from the top down. */
 typedef struct {
     nst_shape in, out;
     nst_window window; /* dilation 1 */
@@ -148,8 +169,8 @@ typedef struct {
     nst_output output;
 } nst_pool_layer;
 
-void nst_average_pool(const int8_t *in, const nst_pool_layer *layer, int8_t *out);
-void nst_max_pool(const int8_t *in, const nst_pool_layer *layer, int8_t *out);
+void nst_average_pool(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part);
+void nst_max_pool(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part);
 
 /* in: [kept][summed][kept][summed][kept], each of these sizes may be 1. out: the three that are kept. */
 typedef struct {

@@ -26,14 +26,15 @@ int32_t nst_at_once(int32_t channels, int32_t depth, int32_t bytes, int32_t own)
     return room < channels ? room : channels;
 }
 
-nst_sums nst_unpacked(const nst_sums *sums, int32_t first, int32_t at_once, int32_t bits, int8_t *weights)
+nst_sums nst_unpacked(const nst_sums *sums, nst_range channels, int32_t bits, int8_t *weights)
 {
-    nst_sums part = *sums;
-    part.channels = sums->channels - first < at_once ? sums->channels - first : at_once;
-    nst_unpack(sums->weights + first * sums->depth * bits / 8, bits, (part.channels + 3) / 4 * 4 * sums->depth, weights);
-    part.weights = weights;
-    part.bias += first;
-    part.multiplier += first;
-    part.shift += first;
-    return part;
+    const int32_t first = channels.first;
+    nst_sums some = *sums;
+    some.channels = channels.end - first;
+    nst_unpack(sums->weights + first * sums->depth * bits / 8, bits, (some.channels + 3) / 4 * 4 * sums->depth, weights);
+    some.weights = weights;
+    some.bias += first;
+    some.multiplier += first;
+    some.shift += first;
+    return some;
 }

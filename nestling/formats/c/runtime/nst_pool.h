@@ -4,6 +4,7 @@
 
 #include "nst_fixed.h"
 #include "nst_kernels.h"
+#include "nst_part.h"
 
 /* Rows and columns from the first to before the last. */
 typedef struct {

@@ -2,6 +2,18 @@
 
 #include "nst_fixed.h"
 
+nst_sums nst_some_channels(const nst_sums *sums, int32_t group, nst_range channels)
+{
+    const int32_t fours = (sums->channels + 3) / 4 * 4, first = group * sums->channels + channels.first;
+    nst_sums some = *sums;
+    some.channels = channels.end - channels.first;
+    some.weights += (group * fours + channels.first) * sums->depth;
+    some.bias += first;
+    some.multiplier += first;
+    some.shift += first;
+    return some;
+}
+
 /* ---- eight sums of two patches, which lie side by side in a row of nst_both -------------------------------------------------- */
 
 /* Where one instruction gives a 64-bit product (with its addition, Arm's SMLAL), one product serves both patches. */

@@ -35,6 +35,13 @@ static int8_t answer(int64_t sum, const nst_sums *sums, int32_t channel)
     return clamped(rescaled(all, sums->multiplier[channel], exponent_of(sums->shift[channel])), &sums->output);
 }
 
+/* Whether the part has this channel of this row. */
+static int has(const nst_part *part, int32_t row, int32_t channel)
+{
+    return !part ||
+           (row >= part->rows.first && row < part->rows.end && channel >= part->channels.first && channel < part->channels.end);
+}
+
 /* ---- convolutions ---------------------------------------------------------------------------------------------------------- */
 
 /* The byte at a place of the map, which may lie outside; through the table where there is one. */
@@ -46,14 +53,14 @@ static int32_t place(const int8_t *in, const int8_t *table, const nst_shape *map
     return table ? table[256 * c + (uint8_t)byte] : byte;
 }
 
-static void convolve(const int8_t *in, const int8_t *table, const nst_conv_layer *layer, int8_t *out)
+static void convolve(const int8_t *in, const int8_t *table, const nst_conv_layer *layer, int8_t *out, const nst_part *part)
 {
     const nst_window *w = &layer->window;
     const nst_sums *sums = &layer->sums;
     const int32_t depth = layer->in.channels / layer->groups, fours = (sums->channels + 3) / 4;
     for (int32_t y = 0; y < layer->out.height; y++)
         for (int32_t x = 0; x < layer->out.width; x++)
-            for (int32_t o = 0; o < layer->out.channels; o++) {
+            for (int32_t o = 0; o < layer->out.channels; o++, out++) {
                 const int32_t group = o / sums->channels, channel = o % sums->channels;
                 int64_t sum = 0;
                 for (int32_t k = 0; k < sums->depth; k++) {
@@ -64,33 +71,33 @@ static void convolve(const int8_t *in, const int8_t *table, const nst_conv_layer
                     const int32_t four = group * fours + channel / 4;
                     sum += at * (sums->weights[(four * sums->depth + k) * 4 + channel % 4] - sums->weight_zero);
                 }
-                *out++ = answer(sum, sums, o);
+                if (has(part, y, o))
+                    *out = answer(sum, sums, o);
             }
 }
 
-void nst_conv_1x1_reference(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch)
+void nst_conv_1x1_reference(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
-    nst_conv_layer conv = {.in = {1, 0, 0}, .window = {{1, 1}, {1, 1}, {1, 1}, {0, 0}}, .groups = 1, .sums = layer->sums};
-    conv.in.width = layer->pixels;
+    nst_conv_layer conv = {.out = layer->out, .window = {{1, 1}, {1, 1}, {1, 1}, {0, 0}}, .groups = 1, .sums = layer->sums};
+    conv.in = layer->out;
     conv.in.channels = layer->sums.depth;
-    conv.out = conv.in;
-    conv.out.channels = layer->sums.channels;
-    nst_conv_reference(in, &conv, out, scratch);
+    nst_conv_reference(in, &conv, out, scratch, part);
 }
 
-void nst_conv_reference(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch)
+void nst_conv_reference(const int8_t *in, const nst_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
     (void)scratch;
-    convolve(in, 0, layer, out);
+    convolve(in, 0, layer, out, part);
 }
 
-void nst_conv_image_reference(const uint8_t *image, const nst_conv_image_layer *layer, int8_t *out, void *scratch)
+void nst_conv_image_reference(const uint8_t *image, const nst_conv_image_layer *layer, int8_t *out, void *scratch,
+                              const nst_part *part)
 {
     (void)scratch;
-    convolve((const int8_t *)image, layer->table, &layer->conv, out);
+    convolve((const int8_t *)image, layer->table, &layer->conv, out, part);
 }
 
-void nst_depthwise_reference(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch)
+void nst_depthwise_reference(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
     const nst_window *w = &layer->window;
     const nst_sums *sums = &layer->sums;
@@ -98,7 +105,7 @@ void nst_depthwise_reference(const int8_t *in, const nst_depthwise_layer *layer,
     (void)scratch;
     for (int32_t y = 0; y < layer->out.height; y++)
         for (int32_t x = 0; x < layer->out.width; x++)
-            for (int32_t o = 0; o < layer->out.channels; o++) {
+            for (int32_t o = 0; o < layer->out.channels; o++, out++) {
                 int64_t sum = 0;
                 for (int32_t k = 0; k < sums->depth; k++) {
                     const int32_t row = y * w->stride.height - w->pad.height + k / w->size.width * w->dilation.height;
@@ -106,18 +113,19 @@ void nst_depthwise_reference(const int8_t *in, const nst_depthwise_layer *layer,
                     const int32_t at = place(in, 0, &layer->in, layer->in_zero, row, column, o / copies);
                     sum += at * (sums->weights[o * sums->depth + k] - sums->weight_zero);
                 }
-                *out++ = answer(sum, sums, o);
+                if (has(part, y, o))
+                    *out = answer(sum, sums, o);
             }
 }
 
-void nst_depthwise_3_reference(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch)
+void nst_depthwise_3_reference(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
-    nst_depthwise_reference(in, layer, out, scratch);
+    nst_depthwise_reference(in, layer, out, scratch, part);
 }
 
-void nst_depthwise_5_reference(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch)
+void nst_depthwise_5_reference(const int8_t *in, const nst_depthwise_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
-    nst_depthwise_reference(in, layer, out, scratch);
+    nst_depthwise_reference(in, layer, out, scratch, part);
 }
 
 void nst_fully_connected_reference(const int8_t *in, const nst_fully_connected_layer *layer, int8_t *out)
@@ -210,27 +218,29 @@ static int8_t pooled(int64_t value, const nst_pool_layer *layer)
     return clamped(value - layer->output.zero, &layer->output);
 }
 
-void nst_average_pool_reference(const int8_t *in, const nst_pool_layer *layer, int8_t *out)
+void nst_average_pool_reference(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part)
 {
-    for (int32_t i = 0; i < layer->out.height * layer->out.width * layer->out.channels; i++) {
+    const nst_shape y = layer->out;
+    for (int32_t i = 0; i < y.height * y.width * y.channels; i++) {
         int64_t sum;
         int32_t largest, count;
         window_of(in, layer, i, &sum, &largest, &count);
         const int64_t half = count / 2, bytes = sum + 128 * (int64_t)count;
-        if (layer->upwards)
-            out[i] = pooled((bytes + half) / count - 128, layer);
-        else
-            out[i] = pooled(sum < 0 ? -((half - sum) / count) : (half + sum) / count, layer);
+        const int64_t upwards = (bytes + half) / count - 128, away = sum < 0 ? -((half - sum) / count) : (half + sum) / count;
+        if (has(part, i / (y.width * y.channels), i % y.channels))
+            out[i] = pooled(layer->upwards ? upwards : away, layer);
     }
 }
 
-void nst_max_pool_reference(const int8_t *in, const nst_pool_layer *layer, int8_t *out)
+void nst_max_pool_reference(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part)
 {
-    for (int32_t i = 0; i < layer->out.height * layer->out.width * layer->out.channels; i++) {
+    const nst_shape y = layer->out;
+    for (int32_t i = 0; i < y.height * y.width * y.channels; i++) {
         int64_t sum;
         int32_t largest, count;
         window_of(in, layer, i, &sum, &largest, &count);
-        out[i] = pooled(largest, layer);
+        if (has(part, i / (y.width * y.channels), i % y.channels))
+            out[i] = pooled(largest, layer);
     }
 }
 

@@ -1,0 +1,119 @@
+"""Graphs that hypothesis draws for the kernels, beside those of graph/strategies.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nestling.errors import UnusableFile
+from nestling.formats.c.kernels.few_bits import with_packed_weights
+from nestling.formats.c.kernels.layers import Layer, Program, Room
+from nestling.formats.c.lower import lower
+from nestling.formats.c.machines import machine
+from nestling.graph import ir
+from nestling.graph.ir import Graph
+from nestling.graph.spec import check
+from tests.helpers.strategies import CLAMPS, ZERO_POINTS, Draw, Sketch, graphs
+from tests.helpers.strategies import _weights as weights
+
+Case = tuple[Graph, NDArray[Any]]
+SUMS = ("conv2d", "depthwise_conv2d", "fully_connected")
+HOST = machine("host")
+
+
+def valid(case: Case) -> Case:
+    """Graphs that spec.py takes (the strategies draw scales too small for it now and then) and that begin with integers."""
+    assume(case[1].dtype != np.float32)
+    try:
+        check(case[0])
+    except UnusableFile as error:
+        assume("too small" not in str(error))
+        raise
+    return case
+
+
+@st.composite
+def windows(draw: Draw, kind: str = "") -> Case:
+    """One convolution, depthwise or not, with more channels and larger windows than the other strategies draw.
+
+    kind: "depthwise"; "channels": a convolution with a channel a group; "plain": without window, stride, border or groups.
+    """
+    plain = kind == "plain"
+    s = Sketch(draw, True, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
+    depthwise, old = kind == "depthwise" if kind else draw(st.booleans()), draw(st.integers(0, 4)) == 0
+    shape = (1, draw(st.integers(1, 14)), draw(st.integers(1, 14)), draw(st.integers(1, 19)))
+    x = s.activation(shape, s.quant(0.02))
+    kernel = (1, 1) if plain else draw(st.sampled_from(((1, 1), (3, 3), (5, 5), (3, 5), (5, 3), (7, 7), (2, 4), (1, 3), (3, 1))))
+    stride = (1, 1) if plain else draw(st.sampled_from(((1, 1), (1, 1), (2, 2), (3, 3), (1, 2), (2, 1), (4, 1))))
+    dilation = draw(st.sampled_from(((1, 1), (1, 1), (2, 2), (1, 3), (2, 1))))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    most = [max(r, r - n) + 1 for r, n in zip(reach, shape[1:3], strict=True)]
+    drawn = [0 if plain else draw(st.integers(0, most[i // 2])) for i in range(4)]
+    fits = [shape[1 + i] + drawn[2 * i] + drawn[2 * i + 1] >= reach[i] for i in (0, 1)]
+    pads = tuple(pad if fits[i // 2] else reach[i // 2] for i, pad in enumerate(drawn))
+    plane = [(shape[1 + i] + pads[2 * i] + pads[2 * i + 1] - reach[i]) // stride[i] + 1 for i in (0, 1)]
+    clamp = draw(CLAMPS)
+    if depthwise:
+        out = shape[3] * draw(st.integers(1, 3))
+        size, axis = (1, *kernel, out), 3
+        attrs = ir.DepthwiseConv2d(stride, dilation, pads, clamp, old)
+    else:
+        drawn_groups = st.sampled_from([g for g in (1, 1, 2, 3, shape[3]) if shape[3] % g == 0])
+        groups = {"plain": 1, "channels": shape[3]}.get(kind) or draw(drawn_groups)
+        out = groups * draw(st.integers(1, 9))
+        size, axis = (out, *kernel, shape[3] // groups), 0
+        attrs = ir.Conv2d(stride, dilation, pads, clamp, old)
+    s.per_channel = not old
+    weight, bias, scales = weights(s, x, size, axis)
+    if old:
+        quant = replace(weight.quant, zero_point=np.array([draw(ZERO_POINTS)], np.int32))
+        s.tensors[weight.name] = weight = replace(weight, quant=quant)
+    y = s.node("depthwise_conv2d" if depthwise else "conv2d", (x, weight, *bias), (1, *plane, out), s.quant(*scales), attrs)
+    return Graph(s.tensors, tuple(s.nodes), (x.name,), (y.name,)), s.int8(shape)
+
+
+def of_op(op: str) -> st.SearchStrategy[Case]:
+    """Nodes of the op that between them every variant of it takes."""
+    if op == "depthwise_conv2d":
+        return windows("depthwise")
+    return windows() | windows("channels") | windows("plain") if op == "conv2d" else graphs(integer=True, op=op, most=1)
+
+
+def few(graph: Graph, bits: Callable[[str], int]) -> Graph:
+    """The graph with weights of so many bits, by the layer's name: the upper bits of those that it has, on a larger scale."""
+    tensors = dict(graph.tensors)
+    for node in graph.nodes:
+        shift = 8 - bits(node.name) if node.op in SUMS and graph.tensors[node.name].dtype == "int8" else 0
+        for name in node.inputs[1:] if shift else ():
+            old = graph.tensors[name]
+            assert old.quant is not None and old.data is not None
+            scale = replace(old.quant, scale=(old.quant.scale * 2**shift).astype(np.float32))
+            tensors[name] = replace(old, data=old.data >> shift, quant=scale)
+    return check(replace(graph, tensors=tensors))
+
+
+@st.composite
+def packed_cases(draw: Draw, cases: st.SearchStrategy[Case]) -> tuple[Graph, NDArray[Any], Program]:
+    """A graph of a strategy with weights of few bits, and its program with each scratch between the least and the most."""
+    graph, image = draw(cases)
+    assume(image.dtype != np.float32)
+    try:
+        graph = few(graph, lambda name: draw(st.sampled_from((2, 4, 4, 8))))
+    except UnusableFile as error:
+        assume("scale" not in str(error))  # those of a few drawn graphs lie at the edge already
+        raise
+    program = with_packed_weights(lower(graph, HOST), worth=1)
+    assume(any(layer.function.endswith("_packed") for layer in program.layers))
+
+    def roomy(layer: Layer) -> Layer:
+        size = draw(st.integers(layer.scratch, max(layer.scratch, layer.scratch_most)))
+        arguments = tuple(size if isinstance(argument, Room) else argument for argument in layer.arguments)
+        return replace(layer, arguments=arguments, scratch=size)
+
+    return graph, image, replace(program, layers=tuple(map(roomy, program.layers)))
