@@ -25,7 +25,7 @@ from nestling.errors import GateFailed, NestlingError
 from nestling.files import write_atomically
 from nestling.formats import FORMATS, require_printable, usual
 from nestling.formats import printed as all_printed
-from nestling.formats.c import folder, machines
+from nestling.formats.c import folder, machines, names
 from nestling.formats.c.fitting import require_fitting
 from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
 from nestling.progress import Progress, silent
@@ -95,6 +95,7 @@ def exported(
 ) -> Exported:
     """As export; files that did not pass are told, not raised."""
     config = config or ExportConfig()
+    names.require_name(config.name)
     if unknown := [pair for pair in wanted if pair not in all_printed()]:
         possible = ", ".join(f"{form} {precision}" for form, precision in all_printed())
         raise NestlingError(f"{' '.join(unknown[0])} is not printed; there is: {possible}.")

@@ -32,6 +32,9 @@ def command(
     machine: Annotated[str, typer.Option(help="Of C: host, linux-arm64, cortex-m4, cortex-m7, cortex-m55, rv32imc.")] = "host",
     ram: Annotated[str, typer.Option(help="Of C: RAM that it has to fit, as 256K.", show_default="any")] = "",
     flash: Annotated[str, typer.Option(help="Of C: flash that it has to fit.", show_default="any")] = "",
+    name: Annotated[
+        str, typer.Option(help="Of C: what symbols, macros and files begin with; another for each network of one firmware.")
+    ] = "nestling",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files and their manifest.json.")] = Path("out"),
     data: Annotated[
         Path | None,
@@ -75,7 +78,7 @@ def command(
     weights: Weights = "int8" if onnx_weights == "int8" else "uint8"
     room = {"ram": ram, "flash": flash}
     limits = {name: parse_size(text) for name, text in room.items() if text}
-    made = exported(bundle, output, wanted, data, ExportConfig(features, int8_head, weights, force, **limits), show.bars)
+    made = exported(bundle, output, wanted, data, ExportConfig(features, int8_head, weights, force, **limits, name=name), show.bars)
     if json:
         show.as_json({"artifacts": [{key: getattr(artifact, key) for key in KEYS} for artifact in made.artifacts]})
         require_passed(made)

@@ -32,7 +32,7 @@ class ExportConfig:
 
     int8_head: the head in integers. onnx_weights: how int8 weights are stored in .onnx; int8 is quicker where the processor has
     8-bit dot products, and wrong on others (docs/onnx-weights.md). force: keep what fails its gates. ram, flash: bytes that C has
-    to fit into.
+    to fit into. name: what the network's symbols, macros and files begin with in C, so that two link into one firmware.
     """
 
     features: bool = False
@@ -41,6 +41,7 @@ class ExportConfig:
     force: bool = False
     ram: int | None = None
     flash: int | None = None
+    name: str = "nestling"
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,6 +65,19 @@ def test_bench_times_it_here_and_counts_instructions_there(nestling: Nestling, o
     assert counted["flash"] > counted["arena"] > 0 and 0 < counted["stack"] < 2048
 
 
+def test_a_network_of_another_name(nestling: Nestling, integers: Path, photos: Path, tmp_path: Path) -> None:
+    command = ("export", integers, "--to", "c", "--precision", "int8", "-o", tmp_path / "out", "--name")
+    refused = nestling(*command, "2cats", status=1).stderr
+    assert "found '2cats'" in refused and "--name cats" in refused and not (tmp_path / "out").exists()
+    nestling(*command, "cats")
+    folder = tmp_path / "out" / "fruit8-c-host"
+    assert (folder / "cats_model.h").is_file() and not (folder / "nestling_model.h").exists()
+    assert json.loads(nestling("agree", integers, folder, photos, "--json").stdout)["agreement"] == 1
+    found = nestling("trace", integers, photos / "apple" / "00.jpg", "--against", folder, "--json")
+    assert json.loads(found.stdout)["first"] is None
+    assert json.loads(nestling("bench", folder, "--layers", "--json").stdout)["artifacts"][0]["ms_median"] > 0
+
+
 def test_the_report_shows_instructions_of_every_layer(nestling: Nestling, out: Path, tmp_path: Path) -> None:
     problem = virtual.toolchain_missing(machines.machine("cortex-m4"))
     if problem:

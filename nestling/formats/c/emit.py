@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nestling.errors import NestlingError, UnsupportedOp
 from nestling.formats.about import About, to_json
-from nestling.formats.c import machines
+from nestling.formats.c import machines, names
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.layers import (
     Constant,
@@ -37,7 +37,7 @@ from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.plan import Plan, Step, plan
 
 RUNTIME = Path(__file__).with_name("runtime")
-GENERATED = ("nestling_model.h", "nestling_model.c", "nestling_weights.h", "nestling_weights.c", "Makefile", "README.md")
+BESIDE = ("Makefile", "README.md")  # the network's own files, also from templates
 ABOUT = "about.json"
 BENCH = ("main_bench.c",)
 A_LINE = {"int8_t": 32, "int32_t": 10, "float": 8, "double": 5}  # numbers
@@ -46,7 +46,7 @@ INT8 = np.array([str(value) for value in range(-128, 128)], object)
 
 @dataclass(frozen=True)
 class Embedding:
-    """What nestling_features gives. said: what it is, in words."""
+    """What PREFIX_features gives. said: what it is, in words."""
 
     size: int
     scale: float
@@ -68,23 +68,30 @@ def arranged(program: Program, machine: Machine) -> Plan:
     return plan(steps, sizes, program.inputs, tuple(sorted(last | {program.embedding})), aliases, machine.alignment)
 
 
-def files(program: Program, planned: Plan, machine: Machine, about: About, name: str = "nestling") -> dict[str, bytes]:
+def files(
+    program: Program, planned: Plan, machine: Machine, about: About, name: str = "", prefix: str = names.USUAL
+) -> dict[str, bytes]:
     """The folder's files, content by name.
 
-    planned: `arranged` for the same machine. name: what the network is called in comments.
-    Raises NestlingError for constants that are no numbers.
+    planned: `arranged` for the same machine. prefix: what its symbols, macros and files begin with; name: what it is called in
+    comments, as that if "". Raises NestlingError for constants that are no numbers, or a prefix that C does not take.
     """
+    names.require_name(prefix)
     classes = math.prod(program.tensors[program.outputs[0]].shape)
     if len(about.labels) != classes:
         about = replace(about, labels=tuple(f"class {i}" for i in range(classes)))
     runtime = _runtime(program, machine)
     others = machines.files(machine)
     bench = [file for file in others if file.endswith(".c")]
-    network = ["nestling_model.c", "nestling_weights.c", *(file for file in runtime if file.endswith(".c"))]
-    values = _values(program, planned, machine, about, name) | {"network": network, "bench": bench}
+    own = {what: names.file(prefix, what) for what in names.OWN_FILES}
+    network = [own["model.c"], own["weights.c"], *(file for file in runtime if file.endswith(".c"))]
+    values = _values(program, planned, machine, about, name or prefix)
+    values |= {"prefix": prefix, "network": network, "bench": bench}
     environment = _environment()
-    made = {file: environment.get_template(f"{file}.j2").render(values).encode() for file in GENERATED}
-    made |= {file: path.read_bytes() for file, path in (runtime | others).items()}
+    templates = own | {file: file for file in BESIDE}
+    made = {file: environment.get_template(f"{what}.j2").render(values).encode() for what, file in templates.items()}
+    made |= {file: path.read_bytes() for file, path in runtime.items()}
+    made |= {file: names.renamed(path.read_bytes(), prefix) for file, path in others.items()}
     return made | {ABOUT: to_json(about).encode()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from nestling.errors import UnusableData
 from nestling.files import replace_folder
 from nestling.formats.about import About
-from nestling.formats.c import emit
+from nestling.formats.c import emit, names
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.trusted import signed
@@ -16,15 +16,15 @@ from nestling.graph.ir import Graph
 from nestling.temporary import restored
 
 
-def print_network(graph: Graph, about: About, machine: Machine, name: str = "nestling") -> dict[str, bytes]:
+def print_network(graph: Graph, about: About, machine: Machine, name: str = "", prefix: str = names.USUAL) -> dict[str, bytes]:
     """The folder's files, content by name.
 
     graph: int8, from a uint8 image to float32 scores: with a head (heads.with_head) or its own end (heads.with_own_end).
-    name: what the network is called in comments. No torch is needed.
+    name, prefix: as emit.files has them. No torch is needed.
     Raises UnsupportedOp, naming the layer, for what the C target has no kernel for.
     """
     program = lower(graph, machine)
-    return emit.files(program, emit.arranged(program, machine), machine, about, name)
+    return emit.files(program, emit.arranged(program, machine), machine, about, name, prefix)
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:
@@ -34,6 +34,6 @@ def write(files: Mapping[str, bytes], folder: Path) -> None:
     """
     if restored(folder).is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UnusableData(f"{folder} is no folder.", "name another one:  -o out/")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "nestling_model.h").is_file():
+    if folder.exists() and any(folder.iterdir()) and names.of(folder) is None:
         raise UnusableData(f"{folder} holds other files than a network in C.", "name another folder:  -o out/")
     replace_folder(folder, signed(files).items())

@@ -28,7 +28,7 @@ def _printer(machine: str) -> Printer:
         program = lower(job.inside(_format(machine), INTEGERS), target)
         planned = emit.arranged(program, target)
         constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
-        files = emit.files(program, planned, target, about(job.bundle, integers=True))
+        files = emit.files(program, planned, target, about(job.bundle, integers=True), prefix=job.config.name)
         return Printed(files, flash=constants, arena=planned.arena)
 
     return print_it

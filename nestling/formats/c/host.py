@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from nestling import outside
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.about import About, from_json
+from nestling.formats.c import names
 from nestling.formats.c.trusted import ABOUT
 from nestling.graph.ir import Array
 from nestling.preprocess.image import Preprocess
 from nestling.temporary import restored
 
-HEADER = "nestling_model.h"
-SOURCES = ("nestling_*.c", "nst_*.c")  # the network and its kernels; the rest of a folder is its machine's
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=c99", "-O2", "-fPIC", "-DNESTLING_TRACE", "-Werror=implicit-function-declaration")
 ALIGNMENT = 16
@@ -34,7 +33,7 @@ Watcher = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32)
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of nestling_model.h, in the order of host.c."""
+    """The numbers of the network's header, in the order of host.c."""
 
     arena: int
     height: int
@@ -63,13 +62,14 @@ class _LayerInfo(ctypes.Structure):
 class CRunner:
     """A loaded folder: uint8 images in, float logits out. Not for two threads at once while layers are watched.
 
-    about: what the folder says of itself.
+    about: what the folder says of itself. name: what its symbols begin with.
     """
 
     folder: Path  # in messages
     about: About
     library: Any
     sizes: Sizes
+    name: str
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -85,26 +85,26 @@ class CRunner:
         """images: uint8 [N, H, W, C], already resized -> logits, float32 [N, classes]."""
         arena, logits = _arena(self.sizes), np.empty((len(images), self.sizes.classes), np.float32)
         for image, row in zip(self._fitting(images), logits, strict=True):
-            self.library.nestling_predict(_address(arena), _address(image), _address(row))
+            self._its("predict")(_address(arena), _address(image), _address(row))
         return logits
 
     def features(self, images: Uint8Array) -> NDArray[np.float32]:
         """images as above -> the real numbers of the embeddings, float32 [N, D]."""
         steps = self.embeddings(images).astype(np.float32) - np.float32(self.sizes.embedding_zero)
-        scale = ctypes.c_float.in_dll(self.library, "nestling_embedding_scale").value
+        scale = ctypes.c_float.in_dll(self.library, f"{self.name}_embedding_scale").value
         return steps * np.float32(scale)
 
     def embeddings(self, images: Uint8Array) -> NDArray[np.int8]:
         """images as above -> the embeddings as they are, int8 [N, D]."""
         arena, rows = _arena(self.sizes), np.empty((len(images), self.sizes.embedding), np.int8)
         for image, row in zip(self._fitting(images), rows, strict=True):
-            place = self.library.nestling_features(_address(arena), _address(image))
+            place = self._its("features")(_address(arena), _address(image))
             ctypes.memmove(row.ctypes.data, place, row.nbytes)
         return rows
 
     def activations(self, image: Uint8Array) -> dict[str, Array]:
         """What every layer answers to an image, uint8 [H, W, C]: int8 [height, width, channels] by tensor, the logits float32."""
-        infos = (_LayerInfo * self.sizes.layers).in_dll(self.library, "nestling_layers")
+        infos = (_LayerInfo * self.sizes.layers).in_dll(self.library, f"{self.name}_layers")
         found: dict[str, Array] = {}
 
         def watch(layer: int, output: int, count: int) -> None:
@@ -115,12 +115,15 @@ class CRunner:
                 found[info.name.decode()] = np.frombuffer(content, dtype).reshape(shape)
 
         watcher = Watcher(watch)
-        self.library.nestling_watch(watcher)
+        self._its("watch")(watcher)
         try:
             self(image[None])
         finally:
-            self.library.nestling_watch(Watcher())
+            self._its("watch")(Watcher())
         return found
+
+    def _its(self, function: str) -> Any:
+        return getattr(self.library, f"{self.name}_{function}")  # which keeps its type, as library[...] does not
 
     def _fitting(self, images: Uint8Array) -> Uint8Array:
         expected = (self.sizes.height, self.sizes.width, self.sizes.channels)
@@ -139,37 +142,47 @@ def load(folder: Path, name: Path | None = None) -> CRunner:
     if not (restored(folder) / ABOUT).is_file():
         raise UnusableFile(f"{name} holds no {ABOUT}: it is no folder of C.", _again(name))
     about = from_json(outside.content(folder / ABOUT, _again(name)), str(name / ABOUT))
-    library = compiled(folder, name=name)
-    sizes = Sizes(*(ctypes.c_int32 * len(Sizes.__dataclass_fields__)).in_dll(library, "nestling_sizes"))
+    own = names.of(folder)
+    if own is None:
+        raise UnusableFile(f"{name} holds no {names.file(names.USUAL, 'model.h')}, nor one network of another name.", _again(name))
+    library = _compiled(folder, own, name)
+    sizes = Sizes(*(ctypes.c_int32 * len(Sizes.__dataclass_fields__)).in_dll(library, f"{own}_sizes"))
     if len(about.labels) != sizes.classes:
         raise UnusableFile(f"{name} gives {sizes.classes} scores and names {len(about.labels)} classes.", _again(name))
-    return CRunner(name, about, library, sizes)
+    return CRunner(name, about, library, sizes, own)
 
 
-def compiled(folder: Path, flags: Sequence[str] = (), name: Path | None = None) -> Any:
-    """The folder's network and host.c as a loaded library. flags: more for the compiler. name, and what it raises: as load."""
-    name = name or folder
-    sources = sorted(file for pattern in SOURCES for file in folder.glob(pattern))
-    if not sources or not (folder / HEADER).is_file():
-        raise UnusableFile(f"{name} holds no {HEADER}, or no C.", _again(name))
+def sources(folder: Path, own: str = names.USUAL) -> list[Path]:
+    """The network of that name and its kernels; the rest of a folder is its machine's."""
+    patterns = (*(names.file(own, what) for what in names.OWN_FILES if what.endswith(".c")), f"{names.KERNELS}_*.c")
+    return sorted(file for pattern in patterns for file in folder.glob(pattern))
+
+
+def _compiled(folder: Path, own: str, name: Path) -> Any:
+    """The folder's network and host.c as a loaded library. own: what its symbols begin with. name, and what it raises: as load."""
+    found = sources(folder, own)
+    if not found:
+        raise UnusableFile(f"{name} holds no C.", _again(name))
     compiler = next(filter(shutil.which, COMPILERS), None)
     if compiler is None:
         raise NestlingError("there is no C compiler here.", "sudo apt-get install gcc libc6-dev")
     with TemporaryDirectory() as place, ThreadPoolExecutor() as pool:
-        own = [compiler, *FLAGS, *flags, "-I", str(folder.resolve())]
+        command = [compiler, *FLAGS, "-I", str(folder.resolve())]
 
         def compile_one(source: Path) -> str:
             made = f"{source.name}.o"
-            _run([*own, "-c", str(source.resolve()), "-o", made], place, name)
+            _run([*command, "-c", str(source.resolve()), "-o", made], place, name)
             return made
 
-        objects = list(pool.map(compile_one, [*sources, Path(__file__).with_name("host.c")]))
-        _run([compiler, "-shared", *flags, *objects, "-o", "network.so"], place, name)
+        watching = Path(place) / "host.c"
+        watching.write_bytes(names.renamed(Path(__file__).with_name("host.c").read_bytes(), own))
+        objects = list(pool.map(compile_one, [*found, watching]))
+        _run([compiler, "-shared", *objects, "-o", "network.so"], place, name)
         try:
             library = ctypes.CDLL(str(Path(place) / "network.so"))
         except OSError as error:  # a function that nothing defines
             raise UnusableFile(f"{name} does not compile here: {str(error).rpartition(': ')[2]}.", _again(name)) from error
-    library.nestling_features.restype = ctypes.c_void_p
+    getattr(library, f"{own}_features").restype = ctypes.c_void_p
     return library
 
 

@@ -26,12 +26,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from nestling.errors import NestlingError
+from nestling.formats.c import names
 from nestling.formats.c.machines import Counts, Machine, files
 
 SECONDS = 600  # that a program may take
 RUNS = 15  # of a network where time is measured, not counted
 BENCH = "main_bench"
-MODEL = "nestling_model.c"
 CODE, CONSTANTS = (".text", ".ARM.exidx", ".data"), (".rodata",)  # sections that a firmware would keep in flash
 COMMON = ("-std=c99", "-Wall", "-Wextra")
 CALLS: Mapping[Counts, tuple[str, ...]] = {  # for GCC: who calls whom, and how much stack each function takes
@@ -39,7 +39,7 @@ CALLS: Mapping[Counts, tuple[str, ...]] = {  # for GCC: who calls whom, and how 
     "milliseconds": (),
     "none": (),
 }
-STACK_OF = ("nestling_features", "nestling_predict")
+STACK_OF = ("features", "predict")  # of a network's functions
 LARGEST_TICK = 16  # denominator of the instructions in a tick: 25 and 32 MHz give 40 and 31.25
 NOTES: Mapping[Counts, str] = {
     "instructions": "instructions as QEMU counts them, one nanosecond each: not cycles",
@@ -134,25 +134,30 @@ def build(folder: Path, machine: Machine, place: Path, trace: bool = False, flag
     problem = toolchain_missing(machine)
     if problem:
         raise NestlingError(f"nothing can be built for {problem.split(': ')[0]}.", problem.split(": ", 1)[1])
-    if not (folder / "nestling_model.h").is_file():
-        raise NestlingError(f"{folder} holds no nestling_model.h.", f"make it:  nestling export my8.nest --to c -o {folder}")
-    sources = files(machine) | {file.name: file for file in sorted(folder.iterdir()) if file.suffix in (".c", ".h", ".ld")}
-    for name, file in sources.items():
-        shutil.copyfile(file, place / name)
-    own = (*COMMON, *machine.cflags, *flags)
+    network = names.of(folder)
+    if network is None:
+        raise NestlingError(
+            f"{folder} holds no {names.file(names.USUAL, 'model.h')}, nor one network of another name.",
+            f"make it:  nestling export my8.nest --to c -o {folder}",
+        )
+    own = {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.suffix in (".c", ".h", ".ld")}
+    sources = {name: names.renamed(file.read_bytes(), network) for name, file in files(machine).items()} | own
+    for name, content in sources.items():
+        (place / name).write_bytes(content)
+    model = names.file(network, "model.c")
     parts = [name for name in sorted(sources) if name.endswith(".c") and name != f"{BENCH}.c"]
     jobs = [(part, f"{part}.o", ("-DNESTLING_TRACE" if trace else "-DNESTLING_PROFILE", *CALLS[machine.counts])) for part in parts]
-    built = Built(machine, place, tuple(out for _, out, _ in jobs), own, trace)
-    firmware = [(MODEL, f"plain.{MODEL}.o", CALLS[machine.counts]), (f"{BENCH}.c", f"plain.{BENCH}.c.o", ())]
+    built = Built(machine, place, tuple(out for _, out, _ in jobs), (*COMMON, *machine.cflags, *flags), trace)
+    firmware = [(model, f"plain.{model}.o", CALLS[machine.counts]), (f"{BENCH}.c", f"plain.{BENCH}.c.o", ())]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda job: _compile(built, *job), [*jobs, *firmware]))
     if machine.counts != "instructions":
         return built
-    plain = [out for out in built.objects if out != f"{MODEL}.o"] + [out for _, out, _ in firmware]
+    plain = [out for out in built.objects if out != f"{model}.o"] + [out for _, out, _ in firmware]
     sizes = _sections(built, _linked(built, plain, "plain.elf"))
     code, constants = (sum(sizes.get(name, 0) for name in names) for names in (CODE, CONSTANTS))
     graphs = ((place / out).with_suffix(".ci").read_text(encoding="utf-8") for out in plain if BENCH not in out)
-    return replace(built, code=code, constants=constants, stack_bound=stack_bound(graphs))
+    return replace(built, code=code, constants=constants, stack_bound=stack_bound(graphs, network))
 
 
 def answer(built: Built, image: NDArray[np.uint8]) -> Ran:
@@ -220,7 +225,7 @@ def _sections(built: Built, program: Path) -> dict[str, int]:
     return {name: int(size) for name, size in re.findall(r"^(\.\S+)\s+(\d+)", said, re.MULTILINE)}
 
 
-def stack_bound(graphs: Iterable[str]) -> int | None:
+def stack_bound(graphs: Iterable[str], network: str = names.USUAL) -> int | None:
     """Bytes of stack that features and head may take, by GCC's call graphs (.ci files); functions of libraries count nothing.
 
     None where a function calls itself, calls through a pointer, or has a frame whose size is not known when it is compiled.
@@ -239,7 +244,7 @@ def stack_bound(graphs: Iterable[str]) -> int | None:
             return float("inf")
         return frames.get(name, 0) + max((deepest(other, (*above, name)) for other in calls.get(name, ())), default=0)
 
-    most = max(deepest(name, ()) for name in STACK_OF)
+    most = max(deepest(f"{network}_{function}", ()) for function in STACK_OF)
     return int(most) if most < float("inf") else None
 
 

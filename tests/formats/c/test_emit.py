@@ -125,7 +125,7 @@ def test_it_compiles_without_a_warning(compiler: str, make: Callable[[], Graph],
         pytest.skip(f"needs {compiler}")
     folder = printed(make(), tmp_path / "c")
     strict = (compiler, "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wconversion", "-fsyntax-only")
-    sources = [str(file) for pattern in host.SOURCES for file in folder.glob(pattern)]
+    sources = list(map(str, host.sources(folder)))
     for mode in ("-DPLAIN", "-DNESTLING_TRACE", "-DNESTLING_PROFILE"):
         ended = subprocess.run([*strict, mode, *sources], capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
@@ -157,7 +157,7 @@ def test_make_builds_a_library_and_a_program_that_runs(tmp_path: Path) -> None:
 def test_no_heap_and_no_libm_is_called(tmp_path: Path) -> None:
     """Judge: the names that the compiled objects leave to be found elsewhere."""
     folder = printed(everything(), tmp_path / "c")
-    for source in [file for pattern in host.SOURCES for file in folder.glob(pattern)]:
+    for source in host.sources(folder):
         subprocess.run(["cc", "-std=c99", "-O2", "-fno-stack-protector", "-fno-pie", "-c", source, "-o", f"{source}.o"], check=True)
     objects = sorted(folder.glob("*.o"))
     names = subprocess.run(["nm", *objects], check=True, capture_output=True, text=True).stdout

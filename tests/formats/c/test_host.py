@@ -205,7 +205,7 @@ def test_no_undefined_behaviour_and_no_byte_out_of_bounds(name: str, shared_data
         "concats": concats,
     }[name]()
     folder = printed(graph, tmp_path / "c")
-    sources = [file for pattern in host.SOURCES for file in folder.glob(pattern)]
+    sources = host.sources(folder)
     program = tmp_path / "program"
     flags = ("-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-I", str(folder))
     subprocess.run(["cc", *flags, *sources, Path(__file__).with_name("run_images.c"), "-o", program], check=True)
