@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from nestling.formats.c import host, virtual
 from nestling.formats.c.kernels.few_bits import with_packed_weights
 from nestling.formats.c.kernels.layers import Program, Room
+from nestling.formats.c.kernels.table import KERNELS
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import machine as machine_of
 from nestling.formats.c.plan.plan import Step, plan
@@ -123,6 +125,24 @@ def test_channels_in_parts(channels: tuple[int, int], window: str, kernels: Kern
             whole, layers=(replace(layer, arguments=arguments, scratch=room, over=layer.over if room >= layer.scratch else ()),)
         )
         assert_as_reference(kernels, graph, rng.integers(-128, 128, before).astype(np.int8), program)
+
+
+def test_a_variant_of_the_same_layout_shares_the_twin(kernels: Kernels) -> None:
+    """As one that looks for a processor's instructions when it runs: packed weights go to the portable twin."""
+    net = Net()
+    net.conv("a", "x", 9, 3)
+    net.conv("b", "a", 13)
+    graph = few(net.graph("b"), lambda _: 4)
+    portable = next(one for one in KERNELS["conv2d"] if one.function == "nst_conv_1x1")
+    own = replace(portable, function="nst_conv_1x1_quick", calls=("nst_conv_1x1.c", *portable.calls))
+    with patch.dict(KERNELS, {"conv2d": (own, *KERNELS["conv2d"])}):
+        whole = lower(graph, HOST)
+    assert whole.layers[-1].function == "nst_conv_1x1_quick"
+    program = with_packed_weights(whole, worth=1)
+    assert [layer.function for layer in program.layers] == ["nst_conv_image_packed", "nst_conv_1x1_packed"]
+    assert {"nst_conv_1x1.c", "nst_conv_1x1_packed.c", "nst_packed.c"} <= set(program.layers[-1].files)
+    room = tuple(replace(one, arguments=tuple(one.scratch if x == Room() else x for x in one.arguments)) for one in program.layers)
+    assert_as_reference(kernels, graph, noise(graph, 1), replace(program, layers=room))
 
 
 # ---- the arena ------------------------------------------------------------------------------------------------------------------

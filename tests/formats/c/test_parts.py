@@ -138,7 +138,7 @@ def test_parts_are_the_whole(op: str, variant: Variant, data: st.DataObject, ker
 def test_parts_of_packed_weights_are_the_whole(op: str, variant: Variant, data: st.DataObject, kernels: Kernels) -> None:
     with first_comes(op, variant):
         graph, image, program = data.draw(packed_cases(of_op(op)))
-    assume(any(layer.function == f"{variant.function}_packed" for layer in program.layers))
+    assume(any(layer.function == variant.few_bits for layer in program.layers))
     assert_parts_are_the_whole(kernels, (graph, image), program, data.draw)
 
 

@@ -15,7 +15,8 @@ from nestling.graph import packed
 
 WORTH = 768  # bytes of flash that a kernel's layers must save together: more than it takes with nst_packed.c, on any machine
 SHARED = "nst_packed.c"
-IN_PARTS = ("nst_conv_1x1", "nst_conv", "nst_fully_connected")  # may unpack some channels after the others; see nst_packed.h
+IN_PARTS = ("nst_conv_1x1_packed", "nst_conv_packed", "nst_fully_connected_packed")  # some channels after the others: nst_packed.h
+LIES_IN = {"nst_conv_image_packed": "nst_conv_packed.c"}  # of twins without a file of their own
 ONE_GROUP = 3  # sides of a layout, [rows][depth][4]; several groups, which have one more, are unpacked all at once
 
 
@@ -43,8 +44,8 @@ def with_packed_weights(program: Program, worth: int = WORTH) -> Program:
     saved: Counter[str] = Counter()
     for layer in program.layers:
         if layer.writes in found:
-            saved[layer.few_bits] += found[layer.writes].saved
-    chosen = {layer.writes for layer in program.layers if layer.writes in found and saved[layer.few_bits] >= worth}
+            saved[_file(layer)] += found[layer.writes].saved
+    chosen = {layer.writes for layer in program.layers if layer.writes in found and saved[_file(layer)] >= worth}
     layers = (_packed(layer, found[layer.writes], program) if layer.writes in chosen else layer for layer in program.layers)
     return replace(program, layers=tuple(layers))
 
@@ -63,7 +64,7 @@ def _packed(layer: Layer, few: Few, program: Program) -> Layer:
     Over its input a 1x1 convolution can only write with all of its weights unpacked. Where these take more than a place of its own
     for the answer does, it writes there, and unpacks as many at once as the arena has room for (see plan.py).
     """
-    whole, parts = layer.scratch + few.unpacked, layer.function in IN_PARTS
+    whole, parts = layer.scratch + few.unpacked, layer.few_bits in IN_PARTS
     least, over = whole, layer.over
     if parts and len(few.weights.layout) == ONE_GROUP and not (over and few.unpacked <= _smaller(layer, program)):
         least, over = layer.scratch + 4 * few.weights.layout[1], ()
@@ -72,13 +73,18 @@ def _packed(layer: Layer, few: Few, program: Program) -> Layer:
     return replace(
         layer,
         kind=f"{layer.kind}, {few.bits}-bit weights",
-        function=f"{layer.function}_packed",
+        function=layer.few_bits,
         arguments=(*arguments, *scratch, *((Room(),) if parts else ()), few.bits),
-        files=(*layer.files, layer.few_bits, SHARED),
+        files=(*layer.files, _file(layer), SHARED),
         scratch=least,
         scratch_most=whole,
         over=over,
     )
+
+
+def _file(layer: Layer) -> str:
+    """Where its twin is."""
+    return LIES_IN.get(layer.few_bits, f"{layer.few_bits}.c")
 
 
 def _smaller(layer: Layer, program: Program) -> int:

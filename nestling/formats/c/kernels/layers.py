@@ -99,7 +99,7 @@ class Layer:
 
     scratch: bytes; scratch_most: as many as it can use, where it is told how many there are (Room), 0 for no more than scratch.
     over: inputs whose bytes the answer may take over, the best first.
-    files: the runtime's .c files that hold the function and what it calls. few_bits: the one with its twin for packed weights.
+    files: the runtime's .c files that hold the function and what it calls. few_bits: its twin for packed weights.
     """
 
     kind: str

@@ -27,7 +27,7 @@ PRODUCTS = ("nst_products.c", *FIXED)
 def _depthwise(function: str, takes: Callable[[Node, Graph], bool]) -> Variant:
     return Variant(
         function, windows.depthwise, takes,
-        calls=FIXED, pack=windows.as_they_are, scratch=windows.plane_bytes, few_bits=f"{function}_packed.c",
+        calls=FIXED, pack=windows.as_they_are, scratch=windows.plane_bytes, few_bits=f"{function}_packed",
     )  # fmt: skip
 
 
@@ -39,13 +39,13 @@ DEPTHWISE = (
 CONV_1X1 = (
     Variant(
         "nst_conv_1x1", windows.conv_1x1, windows.is_1x1,
-        calls=PRODUCTS, scratch=windows.depth_words, few_bits="nst_conv_1x1_packed.c",
+        calls=PRODUCTS, scratch=windows.depth_words, few_bits="nst_conv_1x1_packed",
     ),
 )  # fmt: skip
-CONV = (Variant("nst_conv", windows.conv, calls=PRODUCTS, scratch=windows.patch_bytes, few_bits="nst_conv_packed.c"),)
+CONV = (Variant("nst_conv", windows.conv, calls=PRODUCTS, scratch=windows.patch_bytes, few_bits="nst_conv_packed"),)
 FULLY_CONNECTED = (
     Variant("nst_head", sums.head, sums.is_head),
-    Variant("nst_fully_connected", sums.fully_connected, calls=PRODUCTS, few_bits="nst_fully_connected_packed.c"),
+    Variant("nst_fully_connected", sums.fully_connected, calls=PRODUCTS, few_bits="nst_fully_connected_packed"),
 )
 LOOKUP = Variant("nst_lookup", bytewise.lookup)
 OF_ONE_BYTE = Variant("nst_lookup", bytewise.lookup, bytewise.one_byte)

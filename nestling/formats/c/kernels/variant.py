@@ -31,7 +31,8 @@ class Variant:
 
     lower: (node, graph, this) -> the call, or a view. takes: whether it computes a node of its op. needs: a feature that the
     machine must have (machines/NAME/machine.json), "" for none. pack: lays out weights, int8 [O, K] in so many groups, as a
-    constant. scratch: bytes. few_bits: the file of its twin for packed weights of few bits, "" for none.
+    constant. scratch: bytes. few_bits: its twin for packed weights of few bits, which another variant of the same
+    layout may have, too; "" for none.
     """
 
     function: str

@@ -77,7 +77,9 @@ def with_table(conv: Layer, table: Node, graph: Graph) -> Layer:
     assert conv.function == "nst_conv" and isinstance(struct, Struct)
     whole = Struct("nst_conv_image_layer", {"table": image_table(table, graph), "conv": struct})
     arguments = (Read(table.inputs[0]), whole, *rest)
-    return replace(conv, kind=f"{conv.kind} of image", function="nst_conv_image", arguments=arguments)
+    return replace(
+        conv, kind=f"{conv.kind} of image", function="nst_conv_image", arguments=arguments, few_bits="nst_conv_image_packed"
+    )
 
 
 def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
