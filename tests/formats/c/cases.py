@@ -56,9 +56,11 @@ def windows(draw: Draw, kind: str = "") -> Case:
     most = [max(r, r - n) + 1 for r, n in zip(reach, shape[1:3], strict=True)]
     drawn = [0 if plain else draw(st.integers(0, most[i // 2])) for i in range(4)]
     fits = [shape[1 + i] + drawn[2 * i] + drawn[2 * i + 1] >= reach[i] for i in (0, 1)]
-    pads = tuple(pad if fits[i // 2] else reach[i // 2] for i, pad in enumerate(drawn))
+    top, bottom, left, right = (pad if fits[i // 2] else reach[i // 2] for i, pad in enumerate(drawn))
+    pads = (top, bottom, left, right)
     plane = [(shape[1 + i] + pads[2 * i] + pads[2 * i + 1] - reach[i]) // stride[i] + 1 for i in (0, 1)]
     clamp = draw(CLAMPS)
+    attrs: ir.Attrs
     if depthwise:
         out = shape[3] * draw(st.integers(1, 3))
         size, axis = (1, *kernel, out), 3
@@ -94,7 +96,7 @@ def few(graph: Graph, bits: Callable[[str], int]) -> Graph:
             old = graph.tensors[name]
             assert old.quant is not None and old.data is not None
             scale = replace(old.quant, scale=(old.quant.scale * 2**shift).astype(np.float32))
-            tensors[name] = replace(old, data=old.data >> shift, quant=scale)
+            tensors[name] = replace(old, data=np.right_shift(old.data, shift), quant=scale)
     return check(replace(graph, tensors=tensors))
 
 

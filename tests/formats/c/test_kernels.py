@@ -44,8 +44,9 @@ def assert_as_reference(kernels: Kernels, graph: Graph, image: NDArray[Any], mac
     """The quick kernels, the same in place, and the naive twins."""
     expected = dict(reference.activations(check(graph), image))
     program = lower(graph, machine)
-    for how in ({}, {"in_place": True}, {"twin": True}):
-        answers = kernels.run(program, {graph.inputs[0]: image}, **how)
+    for in_place, twin in ((False, False), (True, False), (False, True)):
+        how = f"in_place={in_place} twin={twin}"
+        answers = kernels.run(program, {graph.inputs[0]: image}, in_place=in_place, twin=twin)
         assert answers.keys() <= expected.keys()
         for name, answer in answers.items():
             if answer.dtype == np.float32:

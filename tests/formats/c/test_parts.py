@@ -39,9 +39,9 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
 # ---- parts ----------------------------------------------------------------------------------------------------------------------
 
 
-def ranges(draw: Draw, begins: list[int], end: int) -> list[Range]:
+def ranges(data: st.DataObject, begins: list[int], end: int) -> list[Range]:
     """All of 0 to end in pieces; each begins at one of `begins`."""
-    cuts = sorted(draw(st.sets(st.sampled_from(begins)))) if begins else []
+    cuts = sorted(data.draw(st.sets(st.sampled_from(begins)))) if begins else []
     return list(pairwise([0, *cuts, end]))
 
 
@@ -67,31 +67,31 @@ def channel_begins(layer: Layer) -> list[int]:
     return [first + four for first in range(0, channels, group) for four in range(0, group, 4) if first + four]
 
 
-def drawn(draw: Draw) -> Split:
+def drawn(data: st.DataObject) -> Split:
     """Parts of a layer in any order, of which the rows of one range of channels need not be those of another; one may be empty."""
 
     def split(layer: Layer) -> list[Part]:
         height, _, channels = shape_of(layer)
-        columns = ranges(draw, channel_begins(layer), channels)
-        parts = [(rows, some) for some in columns for rows in ranges(draw, list(range(1, height)), height)]
-        empty = [((height, height), (0, channels))] if draw(st.booleans()) else []
-        return draw(st.permutations([*parts, *empty]))
+        columns = ranges(data, channel_begins(layer), channels)
+        parts = [(rows, some) for some in columns for rows in ranges(data, list(range(1, height)), height)]
+        empty = [((height, height), (0, channels))] if data.draw(st.booleans()) else []
+        return data.draw(st.permutations([*parts, *empty]))
 
     return split
 
 
-def in_place(draw: Draw) -> Split:
+def in_place(data: st.DataObject) -> Split:
     """Parts and their order as nst_kernels.h allows them where the answer lies over what it is made of."""
 
     def split(layer: Layer) -> list[Part]:
         height, _, channels = shape_of(layer)
-        rows = ranges(draw, list(range(1, height)), height)
+        rows = ranges(data, list(range(1, height)), height)
         if "depthwise" in layer.function:
-            return [((0, height), some) for some in draw(st.permutations(ranges(draw, channel_begins(layer), channels)))]
+            return [((0, height), some) for some in data.draw(st.permutations(ranges(data, channel_begins(layer), channels)))]
         if "pool" in layer.function:
-            return [(some, c) for c in draw(st.permutations(ranges(draw, channel_begins(layer), channels))) for some in rows]
+            return [(some, c) for c in data.draw(st.permutations(ranges(data, channel_begins(layer), channels))) for some in rows]
         depth = field(layer, "sums").fields["depth"]  # type: ignore[attr-defined]
-        ordered = draw(st.permutations(rows)) if depth == channels else rows if depth > channels else rows[::-1]
+        ordered = data.draw(st.permutations(rows)) if depth == channels else rows if depth > channels else rows[::-1]
         return list(product(ordered, [(0, channels)]))
 
     return split
@@ -100,13 +100,13 @@ def in_place(draw: Draw) -> Split:
 # ---- tests ----------------------------------------------------------------------------------------------------------------------
 
 
-def assert_parts_are_the_whole(kernels: Kernels, case: Case, program: Program, draw: Draw) -> None:
+def assert_parts_are_the_whole(kernels: Kernels, case: Case, program: Program, data: st.DataObject) -> None:
     """Of the naive twins, where there are some, and of the reference executor, which knows no C. Also in place."""
     graph, image = case
     feeds = {graph.inputs[0]: image}
     expected = dict(reference.activations(graph, image))
     twins = kernels.run(program, feeds, twin=True)
-    for over, split in ((False, drawn(draw)), (True, in_place(draw))):
+    for over, split in ((False, drawn(data)), (True, in_place(data))):
         for name, answer in kernels.run(program, feeds, in_place=over, split=split).items():
             if answer.dtype == np.int8:
                 assert_array_equal(answer, twins[name], err_msg=name)
@@ -129,7 +129,7 @@ def test_parts_are_the_whole(op: str, variant: Variant, data: st.DataObject, ker
     assume(any(node.op == op and variant.takes(node, case[0]) for node in case[0].nodes))
     with first_comes(op, variant):
         program = lower(check(case[0]), replace(HOST, features=(variant.needs,)))
-    assert_parts_are_the_whole(kernels, case, program, data.draw)
+    assert_parts_are_the_whole(kernels, case, program, data)
 
 
 @pytest.mark.parametrize(("op", "variant"), FEW_BITS, ids=lambda one: getattr(one, "function", one))
@@ -139,7 +139,7 @@ def test_parts_of_packed_weights_are_the_whole(op: str, variant: Variant, data: 
     with first_comes(op, variant):
         graph, image, program = data.draw(packed_cases(of_op(op)))
     assume(any(layer.function == variant.few_bits for layer in program.layers))
-    assert_parts_are_the_whole(kernels, (graph, image), program, data.draw)
+    assert_parts_are_the_whole(kernels, (graph, image), program, data)
 
 
 @st.composite
@@ -158,7 +158,7 @@ def test_parts_of_a_convolution_of_the_image_are_the_whole(data: st.DataObject, 
     case = data.draw(of_images())
     program = lower(case[0], HOST)
     assume([layer.function for layer in program.layers] == ["nst_conv_image"])
-    assert_parts_are_the_whole(kernels, case, program, data.draw)
+    assert_parts_are_the_whole(kernels, case, program, data)
 
 
 @QUICK
@@ -166,4 +166,4 @@ def test_parts_of_a_convolution_of_the_image_are_the_whole(data: st.DataObject, 
 def test_parts_of_a_packed_convolution_of_the_image_are_the_whole(data: st.DataObject, kernels: Kernels) -> None:
     graph, image, program = data.draw(packed_cases(of_images()))
     assume([layer.function for layer in program.layers] == ["nst_conv_image_packed"])
-    assert_parts_are_the_whole(kernels, (graph, image), program, data.draw)
+    assert_parts_are_the_whole(kernels, (graph, image), program, data)
