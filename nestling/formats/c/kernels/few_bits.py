@@ -79,6 +79,7 @@ def _packed(layer: Layer, few: Few, program: Program) -> Layer:
         scratch=least,
         scratch_most=whole,
         over=over,
+        few_bits="",  # packed weights may look like ones of few bits: they are not packed again
     )
 
 
