@@ -116,7 +116,8 @@ def simulated(values: Floats, span: Range, bits: int, symmetric: bool) -> Floats
 def carried(values: Floats, quant: Quant, limits: tuple[int, int] = (-128, 127)) -> Floats:
     """The values, each the nearest that an integer of this quant (per tensor), within limits, can hold."""
     scale, zero = quant.scale[0], np.float32(quant.zero_point[0])
-    steps: Floats = np.rint(values / scale)
+    steps: Floats = values / scale
+    np.rint(steps, out=steps)
     steps += zero
     np.clip(steps, *limits, out=steps)
     steps -= zero
