@@ -1,10 +1,11 @@
-"""How many images a second become embeddings: nestling's way against torch eager, in one run, interleaved.
+"""How many images a second become embeddings: nestling's way (LiteRT) against ONNX Runtime, OpenVINO and torch eager, interleaved.
 
     python benchmarks/features.py [--images 5000] [--torch-images 192] [--rounds 3] [--decoded] [--data FOLDER]
 
 Both sides read the same files through the same threaded loader (decoding and resizing included, beside the network). nestling's
-side also converts the network and writes its cache; both are in its seconds. With --decoded torch's images are decoded before its
-clock starts: all in torch's favour. Prints one Markdown table. Run it on an idle machine: torch's threads wait for each other by
+side also makes the network (torch captures what is not recorded), prints it and writes its cache; all that is in its seconds. ONNX
+Runtime and OpenVINO get the same printed graph or a trace, the same loader and cache, an image a core, as nestling would run them,
+and are made ready before. With --decoded torch's images are decoded before its clock starts: all in torch's favour. Prints one Markdown table. Run it on an idle machine: torch's threads wait for each other by
 spinning, so that any other program beside them slows torch far more than nestling.
 """
 
@@ -15,19 +16,28 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from PIL import Image
 
+from nestling import extras
+from nestling.bundle import Bundle, Timm
 from nestling.data.folders import Item, LeftOut, scan
 from nestling.data.stream import stream
 from nestling.embedding import cache as features
-from nestling.embedding.engine import engine_for
-from nestling.models.backbones import Network, Normalise, build_backbone, create
+from nestling.embedding.engine import Engine, graph_engine
+from nestling.embedding.network_engine import openvino_engine
+from nestling.formats.about import about
+from nestling.formats.onnx.printing import print_graph
+from nestling.models.backbones import Network, Normalise, build, build_backbone
+from nestling.models.float_graph import float_graph
+from nestling.models.known import created
+from nestling.pool import in_order
 from nestling.preprocess.image import ImagePreprocess
 from nestling.processor import processor
 
@@ -81,12 +91,18 @@ def arguments() -> argparse.Namespace:
 
 def measure(name: str, weights: str, items: tuple[Item, ...], cache: Path, options: argparse.Namespace) -> None:
     """One network: in each round a share of the images our way, then a few hundred in each of torch's ways."""
-    architecture, arrays, preprocess = create(name, weights, options.size)
-    backbone = build_backbone(architecture, arrays)
     start = time.perf_counter()
-    engine = engine_for(backbone, preprocess, len(items))
+    bundle = created(name, weights, options.size)
+    architecture, arrays, preprocess = bundle.architecture, bundle.arrays, bundle.preprocess
+    assert isinstance(architecture, Timm) and isinstance(preprocess, ImagePreprocess)
+    engine = graph_engine(float_graph(bundle))
     ready = time.perf_counter() - start
+    others = {"ONNX Runtime": onnx_engine(bundle, engine.width)}
+    if extras.has("openvino"):
+        shape = (*preprocess.size, preprocess.channels)
+        others["OpenVINO"] = openvino_engine(build(bundle).eval().requires_grad_(False), shape)
     ours: list[float] = []
+    also: dict[str, list[float]] = {runtime: [] for runtime in others}
     theirs: dict[Way, list[float]] = {way: [] for way in WAYS}
     for turn in range(options.rounds):
         share = items[turn :: options.rounds]
@@ -94,17 +110,37 @@ def measure(name: str, weights: str, items: tuple[Item, ...], cache: Path, optio
         found = features.embed(share, preprocess, engine, cache=cache)
         ours.append((time.perf_counter() - start) / len(share))
         assert found.computed == len(share), "some of these images were in the cache or could not be read"
+        for runtime, other in others.items():
+            start = time.perf_counter()
+            features.embed(share, preprocess, other, cache=cache)
+            also[runtime].append((time.perf_counter() - start) / len(share))
         for way in WAYS:
             network = Network(Normalise(preprocess), build_backbone(architecture, arrays), None).eval()
             theirs[way].append(eager(network, way, share[: options.torch_images], preprocess, options.decoded))
     rate = 1 / (statistics.median(ours) + ready / len(items))
     print(f"| {name} | nestling: {engine.name.rpartition(' ')[0]}, ready in {ready:.1f} s (included) | {rate:.1f} | |")
+    for runtime, seconds in also.items():
+        other_rate = 1 / statistics.median(seconds)
+        print(f"| {name} | {runtime}, made ready before | {other_rate:.1f} | {rate / other_rate:.2f} times as fast |")
     for way, seconds in theirs.items():
         eagers = 1 / statistics.median(seconds)
         print(
             f"| {name} | torch eager, batch {way.batch}, {way.layout} | {eagers:.1f} | {rate / eagers:.1f} times as fast |",
             flush=True,
         )
+
+
+def onnx_engine(bundle: Bundle, width: int) -> Engine:
+    """The same graph as .onnx in ONNX Runtime, a session a core."""
+    model = print_graph(float_graph(bundle), about(bundle, "embedding"))
+
+    def make() -> Callable[[np.ndarray], np.ndarray]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return lambda image: session.run(None, {session.get_inputs()[0].name: image[None]})[0][0]
+
+    return Engine("onnxruntime", width, lambda images: in_order(make, images))
 
 
 def eager(network: torch.nn.Module, way: Way, items: tuple[Item, ...], preprocess: ImagePreprocess, decoded: bool) -> float:

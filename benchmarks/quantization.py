@@ -24,12 +24,11 @@ from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
 from nestling.data.images import images_of
 from nestling.embedding.cache import Features, embed
-from nestling.embedding.engine import engine_of, graph_engine
+from nestling.embedding.engine import graph_engine
 from nestling.graph.head import Head
 from nestling.graph.integers import QuantizeConfig, with_integers
 from nestling.graph.ir import Graph
 from nestling.models.float_graph import float_graph
-from nestling.models.graph_module import GraphModule
 from nestling.models.known import DEFAULT
 from nestling.processor import processor
 from nestling.quantization.bias_correction import bias_corrected
@@ -71,7 +70,7 @@ def disease(bundle: Bundle, spread: float = 3.0, most: int = 1000) -> list[tuple
     calibration = images_of(part(dataset, bundle, "train", 100), bundle.preprocess)
     test = part(dataset, bundle, "test", most)
     assert bundle.head is not None
-    head, shape = bundle.head, (*bundle.preprocess.size, bundle.preprocess.channels)
+    head = bundle.head
     rng = np.random.default_rng(0)
     well = float_graph(bundle)
     ill = well
@@ -92,8 +91,8 @@ def disease(bundle: Bundle, spread: float = 3.0, most: int = 1000) -> list[tuple
         return top1(head, embed(test, bundle.preprocess, graph_engine(integers)))
 
     rows = [
-        ("float", top1(head, embed(test, bundle.preprocess, engine_of(GraphModule(well), shape, len(test))))),
-        ("float, ill", top1(head, embed(test, bundle.preprocess, engine_of(GraphModule(ill), shape, len(test))))),
+        ("float", top1(head, embed(test, bundle.preprocess, graph_engine(well)))),
+        ("float, ill", top1(head, embed(test, bundle.preprocess, graph_engine(ill)))),
         ("int8 per channel", answers(well, False)),
         ("int8 per channel + bias correction", answers(well, False, bias=True)),
         ("int8 per tensor", answers(well, True)),
