@@ -5,8 +5,9 @@
 Both sides read the same files through the same threaded loader (decoding and resizing included, beside the network). nestling's
 side also makes the network (torch captures what is not recorded), prints it and writes its cache; all that is in its seconds. ONNX
 Runtime and OpenVINO get the same printed graph or a trace, the same loader and cache, an image a core, as nestling would run them,
-and are made ready before. With --decoded torch's images are decoded before its clock starts: all in torch's favour. Prints one Markdown table. Run it on an idle machine: torch's threads wait for each other by
-spinning, so that any other program beside them slows torch far more than nestling.
+and are made ready before. With --decoded torch's images are decoded before its clock starts: all in torch's favour. Prints one
+Markdown table. Run it on an idle machine: torch's threads wait for each other by spinning, so that any other program beside them
+slows torch far more than nestling.
 """
 
 from __future__ import annotations
