@@ -6,7 +6,7 @@ Every Graph tensor keeps its name. A tensor that exists in the file only is call
     <output>:cast :mul :add    the steps of a `table` as arithmetic; its constants are <table>:mul and <table>:add, [1, 1, W, C]
     <output>:index :at         the steps of a `table` as a gather; its constant is <table>:offsets, the flat table keeps its name
     <output>:axes :paddings :lowest :shape    small constants that hold an attribute
-    <output>:bias              zeros, where a conv2d has no bias
+    <output>:bias              zeros, where a convolution has no bias
 
 so a reader gets the same Graph back.
 """
@@ -93,21 +93,22 @@ def _conv2d(node: Node, graph: Graph) -> Printed:
     )
     grouped = weight.shape[3] != x.shape[3]
     version = 6 if grouped else 3 if x.dtype == "int8" else 1
-    inputs = source, *node.inputs[1:]
-    if len(node.inputs) == 2:  # CONV_2D, and it alone, insists on a bias
-        tensors = [*tensors, _zero_bias(f"{node.name}:bias", x, weight)]
-        inputs = *inputs, tensors[-1].name
-    return [*operators, Operator(CODE.CONV_2D, inputs, node.outputs, options, version)], tensors
+    zeros = _zero_bias(node, graph)
+    inputs = source, *node.inputs[1:], *(bias.name for bias in zeros)
+    return [*operators, Operator(CODE.CONV_2D, inputs, node.outputs, options, version)], [*tensors, *zeros]
 
 
-def _zero_bias(name: str, x: Tensor, weight: Tensor) -> FileTensor:
-    shape = weight.shape[:1]
+def _zero_bias(node: Node, graph: Graph) -> list[FileTensor]:
+    """Where a convolution has no bias: CONV_2D insists on one, of DEPTHWISE_CONV_2D all but the reference kernels crash without."""
+    if len(node.inputs) > 2:
+        return []
+    x, weight = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]]
+    name, shape = f"{node.name}:bias", (weight.shape[ir.OUT_AXIS[node.op]],)
     if not x.quant or not weight.quant:
-        return FileTensor(name, shape, "float32", np.zeros(shape, np.float32))
-    quant = Quant(
-        (x.quant.scale * weight.quant.scale).astype(np.float32), np.zeros_like(weight.quant.zero_point), weight.quant.axis
-    )
-    return FileTensor(name, shape, "int32", np.zeros(shape, np.int32), quant)
+        return [FileTensor(name, shape, "float32", np.zeros(shape, np.float32))]
+    scale, per_channel = (x.quant.scale * weight.quant.scale).astype(np.float32), weight.quant.axis is not None
+    quant = Quant(scale, np.zeros_like(weight.quant.zero_point), 0 if per_channel else None)
+    return [FileTensor(name, shape, "int32", np.zeros(shape, np.int32), quant)]
 
 
 def _depthwise_conv2d(node: Node, graph: Graph) -> Printed:
@@ -125,7 +126,9 @@ def _depthwise_conv2d(node: Node, graph: Graph) -> Printed:
         fusedActivationFunction=CLAMPS[a.clamp],
     )
     version = 3 if x.dtype == "int8" else 2 if a.dilation != (1, 1) else 1
-    return [*operators, Operator(CODE.DEPTHWISE_CONV_2D, (source, *node.inputs[1:]), node.outputs, options, version)], tensors
+    zeros = _zero_bias(node, graph)
+    inputs = source, *node.inputs[1:], *(bias.name for bias in zeros)
+    return [*operators, Operator(CODE.DEPTHWISE_CONV_2D, inputs, node.outputs, options, version)], [*tensors, *zeros]
 
 
 def _fully_connected(node: Node, graph: Graph) -> Printed:

@@ -119,7 +119,7 @@ def _bias(b: FileBuilder, x: str, weight: str) -> tuple[str, ...]:
     if not isinstance(value, np.ndarray):
         b.refuse("its bias is not a constant")
     if b.names[index] == f"{b.names[b.op.outputs[0]]}:bias" and not value.any():
-        return ()  # our printer's, for CONV_2D insists on a bias
+        return ()  # our printer's
     source, of_weight = b.tensors[x].quant, b.tensors[weight].quant
     if source and of_weight and b.quants[index] is None and value.dtype == np.int32 and index not in b.entered:
         scale = (source.scale * of_weight.scale).astype(np.float32)
