@@ -49,6 +49,7 @@ KINDS: Mapping[str, Kind] = {
 }
 ARCHIVE = b"PK\3\4"  # what torch.save's files have begun with since torch 1.6
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # before
+MOST = 2**40  # numbers of a tensor
 
 
 class Skipped:
@@ -126,25 +127,37 @@ def tensors_of(claims: Mapping[str, Claim], storages: Mapping[str, bytes | memor
 
     Raises UnusableFile, naming `where` and the claim, where one asks for more than its storage has, or there is no such storage.
     """
-    found = {}
+    found, held = {}, dict[tuple[str, Kind], Array]()
     for name, claim in claims.items():
         kind, key, offset, size, stride = claim.kind, claim.key, claim.offset, claim.size, claim.stride
         known = type(key) is str and key in storages and type(offset) is int and offset >= 0
-        if not isinstance(kind, Kind) or not known or not _sides(size) or not _sides(stride) or len(size) != len(stride):
+        if not isinstance(kind, Kind) or not known or not _sides(size) or not _steps(stride) or len(size) != len(stride):
             raise UnusableFile(f"{where}: {name!r} is no tensor of real numbers.")
-        storage = np.frombuffer(storages[key], kind.dtype, count=len(storages[key]) // kind.dtype.itemsize)
+        if (key, kind) not in held:
+            held[key, kind] = _numbers(storages[key], kind)
+        storage = held[key, kind]
         last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
         if math.prod(size) and (last >= len(storage) or math.prod(size) > len(storage)):
             raise UnusableFile(f"{where}: {name!r} claims {list(size)} numbers of a storage of {len(storage)}.")
-        steps = tuple(step * kind.dtype.itemsize for step in stride)
+        steps = tuple(step * storage.itemsize for step in stride)
         empty = not math.prod(size)
-        array = np.empty(size, kind.dtype) if empty else as_strided(storage[offset:], size, steps, writeable=False)
-        found[name] = (array.astype("<u4") << 16).view("<f4") if kind.bfloat else array
+        found[name] = np.empty(size, storage.dtype) if empty else as_strided(storage[offset:], size, steps, writeable=False)
     return found
 
 
+def _numbers(storage: bytes | memoryview, kind: Kind) -> Array:
+    """What a storage holds; of bfloat16 a copy, one however many tensors claim it."""
+    numbers = np.frombuffer(storage, kind.dtype, count=len(storage) // kind.dtype.itemsize)
+    return (numbers.astype("<u4") << 16).view("<f4") if kind.bfloat else numbers
+
+
+def _steps(values: object) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(values, tuple) and len(values) <= 8 and all(type(value) is int and 0 <= value < MOST for value in values)
+
+
 def _sides(values: object) -> TypeGuard[tuple[int, ...]]:
-    return isinstance(values, tuple) and len(values) <= 8 and all(type(value) is int and 0 <= value < 2**40 for value in values)
+    """NumPy multiplies them, and those that are 0 do not count then."""
+    return _steps(values) and math.prod(side or 1 for side in values) < MOST
 
 
 # ---- the pickle ----------------------------------------------------------------------------------------------------------------
@@ -201,9 +214,12 @@ class _Reader(PurePython):  # type: ignore[misc]
         return MAKERS.get(f"{module}.{name}", Skipped)
 
     def persistent_load(self, pid: object) -> object:
-        """("storage", its class, its name, its device, its length; in older files: whose view) -> what a Claim says of it."""
-        if isinstance(pid, tuple) and len(pid) in (5, 6) and type(pid[0]) is str and pid[0] == "storage":
-            if isinstance(pid[1], Kind) and type(pid[2]) is str and pid[5:] in ((), (None,)):
+        """("storage", its class, its name, its device, its length; in older files: None) -> what a Claim says of it.
+
+        Before torch 0.4 there could stand whose view it is, which nobody has to read any more.
+        """
+        if isinstance(pid, tuple) and type(pid[0]) is str and pid[0] == "storage" and (len(pid) == 5 or pid[5:] == (None,)):
+            if isinstance(pid[1], Kind) and type(pid[2]) is str:
                 self.kinds[pid[2]] = pid[1]
             return pid[1:3]
         raise pickle.UnpicklingError("a storage that is none")

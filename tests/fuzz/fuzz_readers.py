@@ -41,7 +41,7 @@ from nestling.formats.tflite.read import read_tflite
 from nestling.graph import file as graph_file
 from nestling.models.weights import fill, read_state
 from nestling.training.loop_state import load_state
-from tests.helpers.damage import Rng, archive, as_text, damaged, damaged_arrays, damaged_json, odd_archive
+from tests.helpers.damage import Rng, archive, as_text, damaged, damaged_arrays, damaged_json, odd_archive, odd_old_pth
 from tests.helpers.seeds import bundle_files, json_files, list_files, small_graph, tensor_files, tflite_files, weighted
 
 MEMORY = 2**30
@@ -164,7 +164,7 @@ class Cases:
         if name.endswith(".safetensors") and rng.random() < 0.7:
             data = damaged_header(data, rng)
         elif name.endswith(".pth") and rng.random() < 0.3:
-            data = odd_archive(outside.unzipped(data, name), rng)
+            data = odd_old_pth(data, rng) if name == "old.pth" else odd_archive(outside.unzipped(data, name), rng)
         else:
             data = damaged(data, list(self.tensors.values()), rng)
         path = self._written(name, data)

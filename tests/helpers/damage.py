@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import io
 import json
+import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
@@ -53,6 +56,37 @@ def _place(size: int, rng: Rng) -> int:
     """Anywhere, or near either end, where the tables are."""
     near = int(min(size - 1, rng.exponential(600)))
     return int(rng.integers(size)) if rng.random() < 0.4 else near if rng.random() < 0.5 else size - 1 - near
+
+
+# ---- torch.save's files of before torch 1.6 -------------------------------------------------------------------------------------
+
+
+def old_pth(value: bytes, keys: bytes, storages: bytes = b"") -> bytes:
+    """One of these, of the pickle of what is in it, that of the list of its storages, and these, each behind its length."""
+    before = (pickle.dumps(said, 2) for said in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    return b"".join((*before, value, keys, storages))
+
+
+def odd_old_pth(data: bytes, rng: Rng) -> bytes:
+    """One whose list of storages is another, whose storages claim other lengths, or in whose pickles something is damaged."""
+    stream = io.BytesIO(data)
+    parts = []
+    for _ in range(5):
+        start = stream.tell()
+        collections.deque(pickletools.genops(stream), maxlen=0)
+        parts.append(data[start : stream.tell()])
+    keys, storages = pickle.loads(parts[4]), bytearray(stream.read())  # noqa: S301  # made here
+    match int(rng.integers(4)):
+        case 0:
+            keys.insert(int(rng.integers(len(keys) + 1)), [keys[0], "none", None, 7][rng.integers(4)])
+        case 1:
+            del keys[int(rng.integers(len(keys)))]
+        case 2:
+            extreme = EXTREMES[rng.integers(len(EXTREMES))] << int(rng.choice([0, 0, 29, 32]))
+            storages[:8] = (extreme % 2**64).to_bytes(8, "little")
+        case _:
+            parts[3] = damaged(parts[3], parts, rng)
+    return b"".join(parts[:4]) + pickle.dumps(keys, 2) + storages
 
 
 # ---- JSON ----------------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from torch import nn
 
 from nestling.errors import UnusableFile
 from nestling.models.backbones import create
-from nestling.models.pth import MAKERS, Claim, tensors_of
 from nestling.models.weights import fill, network_in, read_state
 from nestling.outside import unzipped
 from tests.helpers.damage import archive, overlapping, repeated
@@ -138,70 +136,3 @@ def test_two_networks_in_one_file_are_asked_about() -> None:
     state = {f"{who}.{name}": value for who in ("student", "teacher") for name, value in weighted().state_dict().items()}
     with pytest.raises(UnusableFile, match=r"x holds several such networks: student\., teacher\."):
         network_in(state, weighted(), "x")
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool])
-def test_tensors_are_torchs_own(dtype: torch.dtype, tmp_path: Path) -> None:
-    """Views, transposed and empty ones, and several of one storage."""
-    whole = torch.arange(24).reshape(4, 6).to(dtype)
-    state = {"whole": whole, "part": whole[1:, 2:5], "turned": whole.T, "one": whole[2, 3], "none": whole[:0], "row": whole[3]}
-    path = tmp_path / "w.pth"
-    torch.save(state, path)
-    found = read_state(path)
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[name], state[name]) and found[name].dtype == dtype for name in state)
-    assert found["part"].untyped_storage().data_ptr() == found["whole"].untyped_storage().data_ptr()
-
-
-PICKLES = {
-    "bytes of any length": b"c__builtin__\nbytearray\nJ\0\0\0\x40\x85R",
-    "an opcode for these": b"\x96" + (2**28).to_bytes(8, "little"),
-    "a memo of any number": b"}r\xff\xff\xff\x7f",
-    "tuples in tuples as a key": b"}" + b")" + b"2\x86" * 60 + b"K\1s",
-    "a set of these": b"(" + b")" + b"2\x86" * 60 + b"\x91",
-    "copies of a text": b"X\0\0\x10\0" + b"a" * 2**20 + b"q\0" + b"ctorch\nSize\nh\0\x85R" * 200,
-    "copies of a dictionary": b"}q\0("
-    + b"".join(b"J" + i.to_bytes(4, "little") + b"K\1" for i in range(10_000))
-    + b"u"
-    + b"ccollections\nOrderedDict\nh\0\x85R" * 400,
-    "code": b"cos\nsystem\nX\x05\0\0\0false\x85R",
-    "an attribute of a class": b"ccollections\nOrderedDict\n}X\x01\0\0\0aK\1sb",
-    "nothing": b"",
-    "no end of lists": b"]" * 100_000 + b"a" * 99_999,
-}
-
-
-@pytest.mark.parametrize("name", PICKLES)
-def test_pickles_that_would_take_memory_or_run_are_harmless(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
-    path.write_bytes(archive({"w/data.pkl": b"\x80\x02" + PICKLES[name] + b".", "w/data/0": bytes(8)}))
-    tracemalloc.start()
-    with pytest.raises(UnusableFile, match=r"w\.pth"):
-        read_state(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**25
-    assert not any(hasattr(maker, "a") for maker in MAKERS.values())
-
-
-@pytest.mark.parametrize(
-    ("claim", "reason"),
-    [
-        ((0, (3,), (1,)), "numbers of a storage"),
-        ((1, (2,), (1,)), "numbers of a storage"),
-        ((0, (2**30,), (0,)), "numbers of a storage"),
-        ((0, (2,), (2**38,)), "numbers of a storage"),
-        ((-1, (2,), (1,)), "no tensor"),
-        ((0, (-2,), (1,)), "no tensor"),
-        ((0, (2,), ()), "no tensor"),
-        ((0.0, (2,), (1,)), "no tensor"),
-        ((0, [2], (1,)), "no tensor"),
-        ((0, (True,), (1,)), "no tensor"),
-    ],
-)
-def test_a_tensor_has_no_more_than_its_storage(claim: tuple[Any, Any, Any], reason: str) -> None:
-    with pytest.raises(UnusableFile, match=f"x: 'w' .*{reason}"):
-        tensors_of({"w": Claim(torch.float32, "0", *claim)}, {"w/data/0": bytes(8)}, "x")
-    for dtype, key in ((torch.float32, "1"), ("float32", "0"), (torch.float32, 0)):
-        with pytest.raises(UnusableFile, match="x: 'w' is no tensor"):
-            tensors_of({"w": Claim(dtype, key, 0, (2,), (1,))}, {"w/data/0": bytes(8)}, "x")
