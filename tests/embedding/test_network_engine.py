@@ -1,11 +1,9 @@
-"""Engines against torch run plainly on one image; and what must not change: bytes, homes, networks."""
+"""Engines of torch's networks against torch run plainly on one image; and what must not change: bytes, homes, networks."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nestling.artifacts.import_model import import_model
-from nestling.bundle import Bundle
-from nestling.compress.channels import thinned, total_macs
-from nestling.embedding import engine as engine_module
-from nestling.embedding import of_bundle as bundle_engine_module
-from nestling.embedding.engine import FEW, engine_for
-from nestling.embedding.of_bundle import bundle_engine
-from nestling.formats.tflite.printing import print_graph
-from nestling.graph.ends import with_head
-from nestling.graph.head import Head
-from nestling.graph.ir import Graph
-from nestling.models.backbones import Network, Normalise, build, build_backbone, create, preprocess_of
-from nestling.models.capture.capture import capture
-from nestling.models.float_graph import float_graph
-from nestling.models.plain import plain
+from nestling.embedding import network_engine
+from nestling.embedding.engine import Engine
+from nestling.embedding.network_engine import FEW, engine_of
+from nestling.models.backbones import Network, Normalise, build_backbone, create
 from nestling.preprocess.image import ImagePreprocess, Preprocess, table
-from tests.helpers.seeds import small_graph
-from tests.helpers.tflite_files import judged
-from tests.helpers.torch_networks import difference, network
 
 MANY = FEW + 1
 VIT = pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow)  # attention, and 224 pixels
@@ -46,6 +30,11 @@ def _network(name: str = "mobilenetv2_050") -> tuple[nn.Module, ImagePreprocess]
 
 def _images(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(1).integers(0, 256, (count, 96, 96, 3), np.uint8)
+
+
+def engine_for(backbone: nn.Module, preprocess: ImagePreprocess, count: int) -> Engine:
+    """The backbone's, with the normalisation in front."""
+    return engine_of(Network(Normalise(preprocess), backbone, None).eval(), (*preprocess.size, 3), count)
 
 
 def _by_torch(backbone: nn.Module, preprocess: Preprocess, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -86,7 +75,7 @@ def test_bytes_do_not_depend_on_how_many_cores_there_are(monkeypatch: pytest.Mon
     backbone, preprocess = _network()
     vectors = engine_for(backbone, preprocess, MANY)(_images(4))
     for cores in (1, 3):
-        monkeypatch.setattr(engine_module, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(network_engine, "available", lambda cores=cores: cores)
         assert np.array_equal(engine_for(backbone, preprocess, MANY)(_images(4)), vectors)
 
 
@@ -160,7 +149,7 @@ def test_without_openvino_torch_does_it_and_a_warning_says_so(monkeypatch: pytes
     def absent() -> Any:
         raise ImportError("No module named 'openvino'")
 
-    monkeypatch.setattr(engine_module, "_openvino", absent)
+    monkeypatch.setattr(network_engine, "_openvino", absent)
     backbone, preprocess = _network()
     with pytest.warns(UserWarning, match="OpenVINO can't run this network"):
         engine = engine_for(backbone, preprocess, MANY)
@@ -170,118 +159,16 @@ def test_without_openvino_torch_does_it_and_a_warning_says_so(monkeypatch: pytes
 
 def test_a_wrong_openvino_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its network gets other weights than torch's: the test image shows it."""
-    trace = engine_module._traced
+    trace = network_engine._traced
 
     def spoiled(network: nn.Module, shape: tuple[int, int, int]) -> Any:
         other, preprocess = _network("mobilenetv3_small_050")
         return trace(Network(Normalise(preprocess), other, None).eval(), shape)
 
-    monkeypatch.setattr(engine_module, "_traced", spoiled)
+    monkeypatch.setattr(network_engine, "_traced", spoiled)
     backbone, preprocess = _network("mobilenetv1_100")  # embeddings of the same length, 1024
     with pytest.warns(UserWarning, match="differs from torch's"):
         assert engine_for(backbone, preprocess, MANY).name.startswith("torch-")
-
-
-# ---- bundles whose architecture is a Graph --------------------------------------------------------------------------------------
-
-
-@cache
-def _graph_bundle(takes: str = "bytes", name: str = "mobilenetv3_small_050") -> tuple[Bundle, nn.Module]:
-    """A bundle as pruning makes it, batch norms and all, and timm's own network. takes: bytes, or numbers (normalised outside)."""
-    module, preprocess = network(name), preprocess_of(name, 64)
-    graph = capture(plain(module), (64, 64, 3), table(preprocess) if takes == "bytes" else None)
-    return Bundle(graph, {}, None, (), preprocess), module
-
-
-def _small_images(count: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(1).integers(0, 256, (count, 64, 64, 3), np.uint8)
-
-
-@pytest.mark.parametrize("count", [FEW, MANY])
-@pytest.mark.parametrize("takes", ["bytes", "numbers"])
-def test_embeddings_of_a_graph_are_torchs(takes: str, count: int) -> None:
-    bundle, module = _graph_bundle(takes)
-    engine = bundle_engine(bundle, count)
-    assert engine.name.startswith("torch-" if count == FEW else "openvino-")
-    found = engine(_small_images(3))
-    assert found.dtype == np.float32 and found.shape == (3, engine.width)
-    assert difference(found, _by_torch(module, bundle.preprocess, _small_images(3))) <= 1e-4
-
-
-def test_embeddings_of_a_pruned_network_are_torchs() -> None:
-    bundle, _ = _graph_bundle("numbers", "mobilenetv2_050")
-    assert isinstance(bundle.architecture, Graph)
-    head = Head(np.ones((2, 1280), np.float32), np.zeros(2, np.float32))
-    thin = thinned(bundle.architecture, head, total_macs(bundle.architecture) // 2)
-    pruned = replace(bundle, architecture=thin.graph, head=thin.head, labels=("a", "b"))
-    engine, images = bundle_engine(pruned, MANY), _small_images(3)
-    with torch.no_grad():
-        wanted = build(replace(pruned, head=None))(torch.from_numpy(images)).numpy()
-    assert engine.name.startswith("openvino-")
-    assert difference(engine(images), wanted) <= 1e-4
-
-
-def test_an_imported_networks_embedding_under_its_head_is_the_files_answer(tmp_path: Path) -> None:
-    """The file's answer is LiteRT's."""
-    head = Head(np.random.default_rng(2).normal(size=(3, 8)).astype(np.float32), np.ones(3, np.float32))
-    content = print_graph(with_head(small_graph(integer=False), head), labels=("a", "b", "c"))
-    (tmp_path / "x.tflite").write_bytes(content)
-    bundle = import_model(tmp_path / "x.tflite")
-    engine, images = bundle_engine(bundle, MANY), _images(3)[:, :8, :8]
-    assert engine.name.startswith("openvino-") and bundle.head is not None
-    found = engine(images) @ bundle.head.weight.T + bundle.head.bias
-    assert difference(found, np.concatenate([judged(content, image[None]) for image in images])) <= 1e-4
-
-
-def test_an_image_gives_the_same_bytes_everywhere_from_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alone or among others, in another order, with other cores."""
-    bundle, _ = _graph_bundle()
-    engine, images = bundle_engine(bundle, MANY), _small_images(12)
-    vectors = engine(images)
-    order = np.random.default_rng(2).permutation(12)
-    assert engine.name.startswith("openvino-")
-    assert np.array_equal(engine(images[order]), vectors[order])
-    assert np.array_equal(engine(images[3:4])[0], vectors[3])
-    for cores in (1, 3):
-        monkeypatch.setattr(engine_module, "_cores", lambda cores=cores: cores)
-        again = bundle_engine(bundle, MANY)
-        assert np.array_equal(again(images), vectors) and again.name == engine.name
-
-
-def test_names_tell_graphs_apart() -> None:
-    bundle, _ = _graph_bundle()
-    assert isinstance(bundle.architecture, Graph)
-    tensors = bundle.architecture.tensors
-    some = next(tensor for tensor in tensors.values() if tensor.data is not None)
-    other = replace(bundle.architecture, tensors={**tensors, some.name: replace(some, data=np.add(some.data, np.float32(1e-3)))})
-    assert bundle_engine(replace(bundle, architecture=other), MANY).name != bundle_engine(bundle, MANY).name
-
-
-def test_a_graph_is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO would answer the same, more slowly."""
-
-    def refuse(*_: object) -> Any:
-        raise AssertionError("traced")
-
-    monkeypatch.setattr(engine_module, "_traced", refuse)
-    assert bundle_engine(_graph_bundle()[0], MANY).name.startswith("openvino-")
-
-
-def test_a_graph_that_openvino_cannot_read_goes_through_torch_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, _ = _graph_bundle()
-    monkeypatch.setattr(bundle_engine_module, "print_graph", lambda *_: b"no onnx")
-    with pytest.warns(UserWarning, match="OpenVINO can't run this network"):
-        engine = bundle_engine(bundle, MANY)
-    assert engine.name.startswith("torch-")
-    assert np.array_equal(engine(_small_images(2)), bundle_engine(bundle, FEW)(_small_images(2)))
-
-
-def test_a_wrong_print_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    (bundle, _), (other, _) = _graph_bundle(), _graph_bundle(name="mobilenetv3_small_075")  # both give 1024 numbers
-    right = float_graph
-    monkeypatch.setattr(bundle_engine_module, "float_graph", lambda _: right(other))
-    with pytest.warns(UserWarning, match="differs from torch's"):
-        assert bundle_engine(bundle, MANY).name.startswith("torch-")
 
 
 # ---- the network and the home folder --------------------------------------------------------------------------------------------
@@ -296,15 +183,12 @@ socket.socket.connect = refuse
 socket.getaddrinfo = refuse
 import numpy as np
 from nestling.bundle import Bundle
-from nestling.models.capture.capture import capture
-from nestling.models.backbones import build_backbone, create
-from nestling.embedding.of_bundle import bundle_engine
+from nestling.models.backbones import build, create
+from nestling.embedding.network_engine import engine_of
 architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 64)
-graph = capture(build_backbone(architecture, arrays), (64, 64, 3))
-for bundle in (Bundle(architecture, arrays, None, (), preprocess), Bundle(graph, {}, None, (), preprocess)):
-    engine = bundle_engine(bundle, 1000)
-    engine(np.zeros((2, 64, 64, 3), np.uint8))
-    assert engine.name.startswith("openvino-"), engine.name
+engine = engine_of(build(Bundle(architecture, arrays, None, (), preprocess)), (64, 64, 3), 1000)
+engine(np.zeros((2, 64, 64, 3), np.uint8))
+assert engine.name.startswith("openvino-"), engine.name
 print("TELEMETRY", [name for name in sys.modules if name.startswith("openvino_telemetry")])
 """
 
@@ -322,10 +206,12 @@ def test_openvino_phones_nobody_and_leaves_the_home_folder_alone(tmp_path: Path)
 SIGNALLED = """
 import gc, os, signal
 from nestling.bundle import Bundle
-from nestling.models.backbones import create
-from nestling.embedding.of_bundle import bundle_engine
+from nestling.models.backbones import build, create
+from nestling.embedding.network_engine import engine_of
 architecture, arrays, preprocess = create("mobilenetv3_small_050", "none", 64)
-engines = [bundle_engine(Bundle(architecture, arrays, None, (), preprocess), 1000) for _ in range(2)]
+network = build(Bundle(architecture, arrays, None, (), preprocess))
+engines = [engine_of(network, (64, 64, 3), 1000) for _ in range(2)]
+assert all(engine.name.startswith("openvino-") for engine in engines)
 while engines:
     del engines[0]
     gc.collect()
