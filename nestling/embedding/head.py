@@ -53,9 +53,9 @@ def fit_head(train: Embeddings, val: Embeddings, classes: int, balanced: bool = 
             weight = _minimised(weight, x, train.y, decay, weights)
             logits = _logits(weight, val_x)
             found.append((_cross_entropy(logits, val.y, weights)[0], decay, float((logits.argmax(1) == val.y).mean()), weight))
-    _, decay, val_top1, weight = min(found, key=lambda one: one[0])  # the first of equals: the strongest
-    scaled = weight[:, :-1] / scale
-    bias = weight[:, -1] - scaled @ mean
+        _, decay, val_top1, weight = min(found, key=lambda one: one[0])  # the first of equals: the strongest
+        scaled = weight[:, :-1] / scale
+        bias = weight[:, -1] - scaled @ mean
     return FittedHead(Head(scaled.astype(np.float32), bias.astype(np.float32)), decay, val_top1)
 
 
