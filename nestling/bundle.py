@@ -332,6 +332,8 @@ def _require_consistent(bundle: Bundle, name: str) -> None:
     for graph in (bundle.architecture, bundle.graph):
         if isinstance(graph, Graph):
             _require_fitting(graph, bundle, name)
+    if isinstance(bundle.architecture, Timm) and bundle.architecture.structure is not None:
+        _require_backbone(structures.filled(bundle.architecture.structure, bundle.arrays, name), bundle, name)
     if bundle.head is not None and len(bundle.head.bias) != len(bundle.labels):
         raise UnusableFile(f"{name} has {len(bundle.labels)} labels and a head of {len(bundle.head.bias)} classes.")
     if bundle.yardstick is not None and bundle.labels and bundle.yardstick.logits.shape[1] != len(bundle.labels):
@@ -352,6 +354,16 @@ def _require_fitting(graph: Graph, bundle: Bundle, name: str) -> None:
     numbers = bundle.head.weight.shape[1] if bundle.head is not None else classes
     if len(graph.outputs) != 1 or math.prod(shape) != numbers:
         raise UnusableFile(f"{name}: its graph gives {list(shape)}, {numbers} numbers are expected.")
+
+
+def _require_backbone(graph: Graph, bundle: Bundle, name: str) -> None:
+    """That a structure is a float backbone with the head's width; one of another size than the bundle's images is not used."""
+    if any(tensor.dtype != "float32" for tensor in graph.tensors.values()) or len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise UnusableFile(f"{name}: structure.json is no float network from one image to one embedding.")
+    shape = graph.tensors[graph.outputs[0]].shape
+    used = graph.tensors[graph.inputs[0]].shape == (1, *bundle.preprocess.size, bundle.preprocess.channels)
+    if used and bundle.head is not None and math.prod(shape) != (numbers := bundle.head.weight.shape[1]):
+        raise UnusableFile(f"{name}: structure.json gives {list(shape)}, {numbers} numbers are expected.")
 
 
 def _head(weights: Mapping[str, NDArray[Any]], name: str) -> Head | None:

@@ -27,8 +27,8 @@ Json = Callable[[Any], object]
 Arrays = Callable[[dict[str, Any]], object]
 
 
-def with_json(change: Json, member: str = "bundle.json") -> bytes:
-    members = unzipped(QUANTISED, "x")
+def with_json(change: Json, member: str = "bundle.json", of: bytes = QUANTISED) -> bytes:
+    members = unzipped(of, "x")
     plain = json.loads(members[member])
     change(plain)
     return archive(members | {member: json.dumps(plain).encode()})
@@ -90,6 +90,68 @@ def test_wrong_types_are_refused_at_load(name: str) -> None:
     with pytest.raises(UnusableFile, match=message) as raised:
         bundles.from_bytes(with_json(change), "my.nest")
     assert raised.value.message.startswith("my.nest") and raised.value.hint and len(raised.value.message) < 300
+
+
+STRUCTURED = bundles.to_bytes(small_bundles()["structured"])
+
+
+def tensor(plain: Any, name: str) -> Any:
+    return next(tensor for tensor in plain["graph"]["tensors"] if tensor["name"] == name)
+
+
+STRUCTURES: dict[str, tuple[Json, str]] = {
+    "no graph": (lambda p: p.pop("graph"), r"members .* are not \['graph', 'of'\]"),
+    "more": (lambda p: p.update(more=1), "members"),
+    "a graph of text": (lambda p: p.update(graph="all"), "'graph' is 'all'"),
+    "a graph that is none": (lambda p: p.update(graph={}), "'tensors' is missing"),
+    "tensors without names": (lambda p: p["graph"].update(tensors=[{}]), "'name' is missing"),
+    "tensors of one name": (lambda p: p["graph"]["tensors"].append(tensor(p, "a")), "two tensors have one name"),
+    "no input": (lambda p: p["graph"].update(inputs=[]), "its input is none of its tensors"),
+    "another input": (lambda p: p["graph"].update(inputs=["y"]), "its input is none of its tensors"),
+    "an input of text": (lambda p: p["graph"].update(inputs="x"), "'inputs'"),
+    "a shape of text": (lambda p: tensor(p, "x").update(shape="1883"), "'shape'"),
+    "a shape that does not end": (lambda p: tensor(p, "x").update(shape=[1] * 100_000), "'shape' must be a list of at most"),
+    "another shape": (lambda p: tensor(p, "a").update(shape=[1, 4, 4, 7]), "'a'"),
+    "a negative shape": (lambda p: tensor(p, "x").update(shape=[1, -8, 8, 3]), "'x'"),
+    "a huge shape": (lambda p: tensor(p, "x").update(shape=[1, 2**40, 2**40, 3]), "'x'"),
+    "another array": (lambda p: p["of"].update(w1=["w9", [0, 2, 3, 1]]), "wants an array 'w1'|wants an array 'w9'"),
+    "one array for two": (lambda p: p["of"].update(w1=p["of"]["w2"]), "an array stands for two constants"),
+    "a constant that nothing has": (lambda p: p["of"].update(more=["w1", [0]]), "'more' is no tensor with"),
+    "no order": (lambda p: p["of"].update(w1=["w1", [0, 0, 1, 2]]), "'w1' is no tensor with"),
+    "an order of fractions": (lambda p: p["of"].update(w1=["w1", [0.0, 2.0, 3.0, 1.0]]), "'w1' is no tensor with"),
+    "an order of truths": (lambda p: p["of"].update(b1=["b1", [False]]), "'b1' is no tensor with"),
+    "an order of text": (lambda p: p["of"].update(w1=["w1", "0231"]), "'w1' is no tensor with"),
+    "another order": (lambda p: p["of"].update(w1=["w1", [1, 0, 2, 3]]), "'w1'"),
+    "an order of other axes": (lambda p: p["of"].update(w1=["w1", [0]]), "wants an array 'w1' of 1 axes"),
+    "an order that does not end": (lambda p: p["of"].update(w1=["w1", list(range(100_000))]), "'w1' is no tensor with"),
+    "no array": (lambda p: p["of"].update(w1=[[], [0]]), "'w1' is no tensor with"),
+    "an order alone": (lambda p: p["of"].update(w1=[0, 2, 3, 1]), "'w1' is no tensor with"),
+    "a list of them": (lambda p: p.update(of=[]), "'of'"),
+    "integers": (lambda p: tensor(p, "x").update(dtype="uint8"), "."),
+    "a shorter answer": (lambda p: p["graph"].update(outputs=["r"]), r"gives \[1, 16\], 8 numbers"),
+    "two answers": (lambda p: p["graph"].update(outputs=["f", "r"]), "no float network from one image to one embedding"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_structure_that_is_none_is_refused_at_load(name: str) -> None:
+    change, message = STRUCTURES[name]
+    with pytest.raises(UnusableFile, match=message) as raised:
+        bundles.from_bytes(with_json(change, "structure.json", STRUCTURED), "my.nest")
+    assert raised.value.message.startswith("my.nest") and raised.value.hint and len(raised.value.message) < 500
+
+
+def test_a_structure_without_its_constants_and_over_other_arrays() -> None:
+    members = unzipped(STRUCTURED, "x")
+    without = {name: content for name, content in members.items() if name != "structure.safetensors"}
+    with pytest.raises(UnusableFile, match=r"my\.nest: structure\.safetensors is missing"):
+        bundles.from_bytes(archive(without), "my.nest")
+    arrays = {name: array.copy() for name, array in load(members["weights.safetensors"]).items()}
+    for other in (arrays["backbone.w1"][:, :, :1], arrays["backbone.w1"][0], None):
+        held = {name: array for name, array in (arrays | {"backbone.w1": other}).items() if array is not None}
+        changed = archive(members | {"weights.safetensors": save({name: np.ascontiguousarray(a) for name, a in held.items()})})
+        with pytest.raises(UnusableFile, match=r"my\.nest.*'w1'"):
+            bundles.from_bytes(changed, "my.nest")
 
 
 def test_an_integer_network_with_an_end_of_its_own_names_its_classes() -> None:

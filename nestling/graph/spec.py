@@ -33,6 +33,7 @@ _Unsigned = ir.Conv2d | ir.DepthwiseConv2d | ir.AveragePool
 MAX_ELEMENTS = 2**28  # of one constant
 SHARED = 64  # nodes that read a constant, on average of bytes
 MAX_RANK = 6
+MOST_SAID = 500  # letters of what is wrong, for a file may name a tensor with a book
 MAX_NODES = 10_000  # passes look for readers and producers node by node: time grows with the square
 MAX_WINDOW = 2**16  # kernel sides, strides, dilations, paddings
 
@@ -163,17 +164,18 @@ def check(graph: Graph, where: str = "the graph") -> Graph:
     """The graph itself where it is valid. Raises UnusableFile or UnsupportedOp, naming `where`, the place and the rule."""
     problem = _graph_problem(graph)
     if problem:
-        raise UnusableFile(f"{where}: {problem}")
+        raise UnusableFile(f"{where}: {problem[:MOST_SAID]}")
     for node in graph.nodes:
         if node.op not in OPS:
             raise UnsupportedOp(f"{where}: node {node.outputs[:1]}: there is no op {node.op!r}")
         reason = _node_problem(node, graph)
         if reason:
             layer = f" ({node.source})" if node.source else ""
-            raise UnusableFile(f"{where}: {node.op} {node.name!r}{layer}: {reason}")
+            said = f"{node.op} {node.name!r}{layer}: {reason}"
+            raise UnusableFile(f"{where}: {said[:MOST_SAID]}")
     problem = _unsigned_problem(graph)
     if problem:
-        raise UnusableFile(f"{where}: {problem}")
+        raise UnusableFile(f"{where}: {problem[:MOST_SAID]}")
     return graph
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from nestling.errors import UnusableFile
 from nestling.graph import file as graph_file
 from nestling.graph.ir import Array, Graph
-from nestling.outside import Record
+from nestling.graph.spec import MAX_RANK
+from nestling.outside import Record, brief
 
 LAYOUTS = ((0, 2, 3, 1), (1, 2, 3, 0))  # of torch's weights in the Graph: convolutions, depthwise ones
 MOST_AXES = 4
@@ -56,7 +57,7 @@ def filled(structure: Structure, arrays: Mapping[str, Array], where: str = "the 
         if tensor["name"] in structure.of:
             name, axes = structure.of[tensor["name"]]
             if name not in arrays or arrays[name].ndim != len(axes):
-                raise UnusableFile(f"{where}: its graph wants an array {name!r} of {len(axes)} axes, and there is none.")
+                raise UnusableFile(f"{where}: its graph wants an array {brief(name)} of {len(axes)} axes, and there is none.")
             constants[str(index)] = np.ascontiguousarray(arrays[name].transpose(axes), np.float32)
     return graph_file.from_plain(structure.plain, constants, where)
 
@@ -83,12 +84,29 @@ def to_plain(structure: Structure) -> dict[str, Any]:
 
 
 def from_plain(record: Record, own: Mapping[str, Array]) -> Structure:
-    """The inverse of to_plain; what the graph's values are worth, filled() finds out. Raises UnusableFile."""
+    """The inverse of to_plain; the rest of what the graph's values are worth, filled() finds out. Raises UnusableFile.
+
+    No array stands for two constants, so that they take no more memory than there are arrays.
+    """
     record.only("graph", "of")
+    graph = record.record("graph")
+    shapes = {item.text("name"): item.list_of("shape", int, MAX_RANK) for item in graph.records("tensors", graph_file.MAX_TENSORS)}
+    if len(shapes) < len(graph.plain["tensors"]):
+        graph.refuse("two tensors have one name")
+    if not (inputs := graph.names("inputs")) or inputs[0] not in shapes:
+        graph.refuse("its input is none of its tensors")
     of: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, value in record.get("of", dict).items():
         array, axes = value if isinstance(value, list) and len(value) == 2 else (None, None)
-        if not isinstance(array, str) or not isinstance(axes, list) or sorted(axes, key=str) != list(range(len(axes))):
-            record.refuse(f"{name[:40]!r} is no [array, axes]")
+        if not isinstance(array, str) or not _is_order(axes) or name not in shapes:
+            record.refuse(f"{brief(name)} is no tensor with an [array, axes]")
         of[name] = (array, tuple(axes))
-    return Structure(record.get("graph", dict), of, own)
+    if len({array for array, _ in of.values()}) < len(of):
+        record.refuse("an array stands for two constants")
+    return Structure(graph.plain, of, own)
+
+
+def _is_order(axes: object) -> TypeGuard[list[int]]:
+    """Of so many axes as an array may have."""
+    plain = isinstance(axes, list) and len(axes) <= MAX_RANK and all(type(axis) is int for axis in axes)
+    return plain and sorted(axes) == list(range(len(axes)))

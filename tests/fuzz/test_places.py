@@ -66,11 +66,13 @@ def reader(kind: str, folder: Path) -> tuple[Any, Read]:
         tensors, body = json.loads(content[8 : 8 + size]), content[8 + size :]
         said = tensors.pop("__metadata__")
         return json.loads(said["state"]), in_checkpoint
-    members = outside.unzipped(bundle_files()["quantised"], "seed")
+    members = outside.unzipped(bundle_files()["structured" if kind == "structure.json" else "quantised"], "seed")
+    if kind == "structure.json":
+        return json.loads(members[kind]), in_bundle
     return json.loads(members[kind]) | {"architecture": {"timm": "mobilenetv1_100", "weights": "none"}}, in_bundle
 
 
-@pytest.mark.parametrize("kind", ["about", "artifacts", "package", "checkpoint", "bundle.json"])
+@pytest.mark.parametrize("kind", ["about", "artifacts", "package", "checkpoint", "bundle.json", "structure.json"])
 def test_any_value_in_any_place(kind: str, tmp_path: Path) -> None:
     value, read = reader(kind, tmp_path)
     read(json.dumps(value).encode())  # as it should be

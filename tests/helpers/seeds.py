@@ -29,6 +29,7 @@ from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Array, Attrs, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check, output_shape
+from nestling.graph.structure import structure_of
 from nestling.preprocess.image import ImagePreprocess, to_plain
 from nestling.training.loop_state import Epoch, State, save_state
 from tests import SHARED
@@ -97,7 +98,19 @@ def small_bundles() -> dict[str, Bundle]:
         "quantised": quantised,
         "imported": replace(quantised, architecture=None, head=None, labels=tuple("abcdefgh"), split=None, yardstick=None),
         "timm": Bundle(Timm("mobilenetv1_100", "none (seed 0)"), arrays, head, labels, PREPROCESS, split, (step,)),
+        "structured": Bundle(*structured(), head, labels, PREPROCESS, split, (step,)),
     }
+
+
+def structured() -> tuple[Timm, dict[str, Array]]:
+    """small_graph as a network of timm's that carries its graph, over arrays in torch's layout; one constant is its own."""
+    graph = small_graph(integer=False)
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if name not in ("image", "table")}
+    body = check(replace(graph, tensors=tensors, nodes=graph.nodes[1:], inputs=("x",)))
+    layouts = {"w1": (0, 3, 1, 2), "w2": (3, 0, 1, 2)}
+    held = {name: tensor.data for name, tensor in tensors.items() if tensor.data is not None and name != "b3"}
+    arrays = {name: np.ascontiguousarray(data.transpose(layouts.get(name, range(data.ndim)))) for name, data in held.items()}
+    return Timm("mobilenetv1_100", "none (seed 0)", structure_of(body, arrays)), arrays
 
 
 def tflite_files(shared: bool) -> dict[str, bytes]:
