@@ -108,5 +108,6 @@ def from_plain(record: Record, own: Mapping[str, Array]) -> Structure:
 
 def _is_order(axes: object) -> TypeGuard[list[int]]:
     """Of so many axes as an array may have."""
-    plain = isinstance(axes, list) and len(axes) <= MAX_RANK and all(type(axis) is int for axis in axes)
-    return plain and sorted(axes) == list(range(len(axes)))
+    if not isinstance(axes, list) or len(axes) > MAX_RANK or not all(type(axis) is int for axis in axes):
+        return False
+    return sorted(axes) == list(range(len(axes)))
