@@ -1,17 +1,22 @@
-# make demo and make test each do all the set-up on a fresh machine, then their job; test also wants a browser and such.
+# make demo and make test each do the set-up that they need on a fresh machine, then their job; test also wants a browser and such.
 PY := .venv/bin/python
 
 .PHONY: demo test quick lint bench fuzz setup
 
-setup: .venv/ready
+# Two stamps: of the core with the demo's photographs, and of everything, which holds the core. pip takes nothing out of .venv, so
+# either may come first.
+setup: .venv/everything
 
-.venv/ready: pyproject.toml constraints.txt scripts/setup.sh
-	bash scripts/setup.sh
+.venv/core: pyproject.toml constraints.txt scripts/setup.sh
+	bash scripts/setup.sh demo
 
-.venv/tools: .venv/ready scripts/test_tools.sh
+.venv/everything: pyproject.toml constraints.txt scripts/setup.sh
+	bash scripts/setup.sh everything
+
+.venv/tools: .venv/everything scripts/test_tools.sh
 	bash scripts/test_tools.sh
 
-demo: setup
+demo: .venv/core
 	$(PY) -m nestling demo
 
 # make test CPU=avx2: as a processor without AVX-512 and 8-bit dot products sees it. torch, oneDNN, NumPy and OpenBLAS have switches;

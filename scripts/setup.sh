@@ -1,7 +1,20 @@
 #!/usr/bin/env bash
-# Makes .venv with the tested set of versions. Usage: scripts/setup.sh   (PYTHON=python3.12 scripts/setup.sh for another Python)
+# Makes .venv, or adds to it, with the tested set of versions. Usage: scripts/setup.sh [demo | everything]
+# PYTHON=python3.12: another Python. NESTLING_TORCH_INDEX=https://download.pytorch.org/whl/cpu: torch from there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+what=${1:-everything}
+case $what in
+    demo) extras=demo brings="the core and the demo's photographs: about 0.7 GB" ;;
+    everything)
+        extras=all,dev,executorch-runner
+        if [ -n "${NESTLING_TORCH_INDEX:-}" ]; then brings="everything, torch from $NESTLING_TORCH_INDEX: some minutes"
+        elif [ "$(uname -s)" = Linux ]; then brings="everything; torch for Linux brings CUDA libraries along: about 7 GB, some minutes"
+        else brings="everything: some GB, some minutes"; fi
+        ;;
+    *) echo "setup: demo or everything, not $what" >&2; exit 2 ;;
+esac
 
 suits() { command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }
 
@@ -24,6 +37,11 @@ if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
 fi
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-echo "setup: installing into .venv (torch for Linux brings CUDA libraries along: about 5.5 GB, some minutes)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,search]'
-touch .venv/ready
+install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"; }
+
+echo "setup: installing into .venv $brings"
+# Alone, and without what they need: that index also has other people's packages, which are to come from the usual one.
+[ "$what" = demo ] || [ -z "${NESTLING_TORCH_INDEX:-}" ] || install --no-deps --index-url "$NESTLING_TORCH_INDEX" torch torchvision
+install -e ".[$extras]"
+touch .venv/core
+[ "$what" = demo ] || touch .venv/everything
