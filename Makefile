@@ -1,7 +1,7 @@
 # make demo and make test each do the set-up that they need on a fresh machine, then their job; test also wants a browser and such.
 PY := .venv/bin/python
 
-.PHONY: demo test quick lint bench fuzz setup
+.PHONY: demo test quick lint core bench fuzz setup
 
 # Two stamps: of the core with the demo's photographs, and of everything, which holds the core. pip takes nothing out of .venv, so
 # either may come first.
@@ -40,6 +40,10 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/clang-format --dry-run -Werror $(C_FILES)
+
+# The core without torch, as somebody gets it: a wheel in a new environment, every command. About 2 minutes.
+core: setup
+	bash scripts/core_check.sh
 
 # make quick: before each commit, under 3 minutes on two cores. The linters, and half of the tests: those of the ground floors
 # (data, graph, models, preprocessing, files), of the C that is printed and of what the device reads. What is left out of these
