@@ -1,7 +1,7 @@
 # make demo and make test each do the set-up that they need on a fresh machine, then their job; test also wants a browser and such.
 PY := .venv/bin/python
 
-.PHONY: demo test quick lint core bench fuzz setup
+.PHONY: demo test quick lint core bench fuzz release setup
 
 # Two stamps: of the core with the demo's photographs, and of everything, which holds the core. pip takes nothing out of .venv, so
 # either may come first.
@@ -69,3 +69,7 @@ bench: setup
 fuzz: setup
 	$(PY) -m tests.fuzz.fuzz_readers --seconds 300
 	$(PY) -m tests.fuzz.fuzz_c_readers --seconds 300
+
+# dist/ for the version that nestling/__init__.py and the changelog name; nothing is uploaded
+release: setup
+	bash scripts/release.sh
