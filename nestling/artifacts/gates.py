@@ -67,6 +67,8 @@ def judge(
 ) -> Judgement:
     """graph: of an int8 file what it was to be printed from. Raises UnusableFile where its runtime does not take the file."""
     assert form.loaded is not None and form.wrong is not None  # it is printed, so it is judged
+    if missing := form.missing():
+        return Judgement(0.0, None, 0.0, 0.0, 0.0, 0, 0.0, problems=(f"its answers were not looked at: {missing}",))
     runner = form.loaded(printed, file)
     if not isinstance(printed.content, bytes):
         expected = expected.first(C_IMAGES)

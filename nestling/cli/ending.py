@@ -53,7 +53,9 @@ def without_debug(words: Sequence[str]) -> tuple[list[str], bool]:
 def of_error(error: BaseException, words: Sequence[str]) -> Ending:
     """What to say of an error that a command ended with. words: the command line."""
     if isinstance(error, NestlingError):
-        return Ending(FAILED, (f"error: {error.message}", *([f"  {error.hint}"] if error.hint else [])))
+        first, *more = error.message.split("\n")  # further lines are set in: whatever a file is called, it can't begin one
+        more += error.hint.split("\n") if error.hint else []
+        return Ending(FAILED, (f"error: {first}", *(f"  {line.strip()}" for line in more)))
     if isinstance(error, KeyboardInterrupt):
         return Ending(INTERRUPTED, ("interrupted; what is in the cache stays, no file was left half-written",))
     causes = [_said(one) for one in _causes(error)]

@@ -94,7 +94,7 @@ def _show(made: "Exported") -> None:
         [
             a.file,
             show.size(a.bytes),
-            show.share(a.agreement),
+            show.share(a.agreement) if a.images else "not judged",
             "" if a.noise_ratio is None else f"{a.noise_ratio:.2f}{' (!)' if a.coarse else ''}",
             f"{a.max_logit_difference:.2g}",
             f"{a.ms:.2f}",

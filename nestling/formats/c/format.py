@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,6 +51,12 @@ def _loaded(printed: Printed, name: str) -> Runner:
         return host.load(Path(place), Path(name))
 
 
+def _missing() -> str:
+    from nestling.formats.c.host import COMPILERS
+
+    return "" if any(map(shutil.which, COMPILERS)) else "there is no C compiler here (sudo apt-get install gcc libc6-dev)"
+
+
 def _wrong(printed: Printed, graph: Graph, images: Image, runner: Runner) -> list[str]:
     from nestling.formats.c import inside
 
@@ -66,6 +73,7 @@ def _format(machine: str) -> Format:
         printers={INTEGERS: _printer(machine)},
         machine=machine,
         embedding="always",
+        missing=_missing,
         loaded=_loaded,
         wrong=_wrong,
         exact=True,
