@@ -24,6 +24,9 @@ MEMORY = (
 )  # fmt: skip
 
 
+HOME = "  name another folder for what is kept:  NESTLING_CACHE=/tmp/nestling nestling ..."
+
+
 @dataclass(frozen=True)
 class Ending:
     """The exit status, and lines for stderr."""
@@ -65,7 +68,8 @@ def of_error(error: BaseException, words: Sequence[str]) -> Ending:
         return Ending(FAILED, (f"error: there is not enough memory ({memory[0]}).", hint))
     said = causes[0]
     if isinstance(error, OSError):
-        return Ending(FAILED, (f"error: {_file(error)}: {error.strerror or error}",))
+        kept = (HOME,) if isinstance(error, PermissionError | FileNotFoundError) and _is_homes(_file(error)) else ()
+        return Ending(FAILED, (f"error: {_file(error)}: {error.strerror or error}", *kept))
     if isinstance(error, ModuleNotFoundError) and (extra := extras.extra_of(error.name or "")) is not None:
         said = f"error: this needs {str(error.name).partition('.')[0]}, which is not installed."
         return Ending(FAILED, (said, f"  {extras.hint(extra)}"))
@@ -93,6 +97,13 @@ def _said(error: BaseException) -> str:
 def traceback_of(error: BaseException) -> list[str]:
     """The lines of its traceback."""
     return "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
+
+
+def _is_homes(name: str) -> bool:
+    """Whether it lies at or above the user's cache folder: there is no home, or none that may be written to."""
+    from platformdirs import user_cache_path
+
+    return Path(name) in (user_cache_path("nestling"), *user_cache_path("nestling").parents)
 
 
 def _file(error: OSError) -> str:

@@ -91,8 +91,7 @@ def command(
     show.warnings([doubts.of_int8_answer(alone)] if alone is not None else [])
     plain: dict[str, object] = {"bundle": str(output), "seconds": perf_counter() - start} | dict(step.metrics)
     plain |= {"one_answer": alone} | {key: step.settings[key] for key in ("equalized", "bias_corrected")}
-    plain |= qat_training.plain(found) if found else {}
-    plain |= _explained(made, data, output, json) if explain else {}
+    plain |= (qat_training.plain(found) if found else {}) | (_explained(made, data, output, json) if explain else {})
     if plan:
         plain |= {"bits": [asdict(row) for row in plan], "budget": most, "weight_bytes": sum(row.bytes for row in plan)}
         if not json:

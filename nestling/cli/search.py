@@ -25,6 +25,9 @@ def command(
     Example:  nestling search my.nest photos --macs 60% -o searched.nest
     """
     from nestling import bundle as bundles
+    from nestling import extras
+
+    extras.require("search", "search")
     from nestling.compress.search import SearchConfig, search
 
     asked = SearchConfig(_share("--macs", macs), _share("--params", params) if params else None, candidates, images, round_to, seed)
