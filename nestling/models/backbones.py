@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from nestling.models.graph_module import GraphModule
 from nestling.models.known import DEFAULT, Row
 from nestling.models.packages import package_of
 from nestling.models.plain import plain
-from nestling.preprocess.image import SIDES, ImagePreprocess, Preprocess
+from nestling.models.recorded import require_side
+from nestling.preprocess.image import ImagePreprocess, Preprocess
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -147,12 +147,8 @@ def preprocess_of(name: str, size: int | None = None) -> ImagePreprocess:
     channels, *own = config.input_size
     if size is not None and config.fixed_input_size and [size, size] != own:
         raise NestlingError(f"{name} takes images of {own[0]}x{own[1]} only, not {size}x{size}.", "leave out --size")
-    if size is not None and not SIDES[0] <= size <= SIDES[1]:
-        raise NestlingError(
-            f"images are {SIDES[0]} to {SIDES[1]} pixels a side, not {size}.", f"{name} was trained at --size {own[0]}"
-        )
-    if size is not None and size % 32:
-        warnings.warn(f"size {size} is not a multiple of 32; {max(32, round(size / 32) * 32)} would waste nothing", stacklevel=2)
+    if size is not None:
+        require_side(name, size, own[0])
     return ImagePreprocess(
         size=(size, size) if size else (own[0], own[1]),
         channels=channels,

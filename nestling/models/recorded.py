@@ -11,6 +11,7 @@ recorded/NAME.json is written by scripts/record_backbones.py from what torch cap
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
@@ -71,10 +72,17 @@ def preprocess_of(name: str, size: int | None = None) -> ImagePreprocess:
     found = preprocess_from_plain(_plain(name)["preprocess"])
     if size is None:
         return found
-    if not SIDES[0] <= size <= SIDES[1]:
-        hint = f"{name} was trained at --size {found.size[0]}"
-        raise NestlingError(f"images are {SIDES[0]} to {SIDES[1]} pixels a side, not {size}.", hint)
+    require_side(name, size, found.size[0])
     return replace(found, size=(size, size))
+
+
+def require_side(name: str, size: int, own: int) -> None:
+    """Raises NestlingError for a size that no image has; warns of one that wastes. own: that a backbone was trained at."""
+    if not SIDES[0] <= size <= SIDES[1]:
+        hint = f"{name} was trained at --size {own}"
+        raise NestlingError(f"images are {SIDES[0]} to {SIDES[1]} pixels a side, not {size}.", hint)
+    if size % 32:
+        warnings.warn(f"size {size} is not a multiple of 32; {max(32, round(size / 32) * 32)} would waste nothing", stacklevel=3)
 
 
 @cache

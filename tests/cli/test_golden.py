@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from nestling import bundle as bundles
 from nestling.apart.runner import load
 from nestling.artifacts import manifest
+from nestling.bundle import Timm
 from nestling.device import head_file
 from nestling.device import manifest as packed
 from nestling.formats.tflite.read import read_tflite
+from nestling.outside import unzipped
 from nestling.preprocess.image import load as load_image
 from tests.helpers.commands import Nestling
 from tests.helpers.golden_files import ARCHIVES, recorded, unpacked
@@ -82,6 +84,17 @@ def test_a_tflite_of_then_is_read_and_taught(nestling: Nestling, golden: Path) -
     assert {node.op for node in graph.nodes} >= {"conv2d", "depthwise_conv2d", "fully_connected", "max_pool", "concat", "mul"}
     done = nestling("quantize", golden / "fitted.nest", "--data", golden / "photos", "-o", golden / "again.nest", "--json")
     assert json.loads(done.stdout)
+
+
+def test_a_named_backbone_of_then_that_does_not_carry_its_graph_is_quantised(nestling: Nestling, golden: Path) -> None:
+    then = bundles.load(golden / "named.nest")
+    assert isinstance(then.architecture, Timm) and then.architecture.structure is None
+    assert "structure.json" not in unzipped((golden / "named.nest").read_bytes(), "named.nest")
+    again = golden / "again.nest"
+    done = nestling("quantize", golden / "named.nest", "--data", golden / "photos", "-o", again, "--json")
+    assert json.loads(done.stdout) and bundles.load(again).graph is not None
+    kept = bundles.load(again).arrays
+    assert all(np.array_equal(array, kept[name]) for name, array in then.arrays.items())
 
 
 def test_a_package_of_then_goes_on_learning(nestling: Nestling, golden: Path) -> None:
