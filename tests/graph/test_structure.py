@@ -37,7 +37,9 @@ def test_any_graph_over_arrays_with_their_axes_in_any_order(case: Case, data: st
     graph = replace(case[0], outputs=case[0].outputs[:1])
     held = constants(graph)
     known = data.draw(st.sets(st.sampled_from(sorted(held)))) if held else set()
-    arrays = {name: np.ascontiguousarray(held[name].transpose(data.draw(st.permutations(range(held[name].ndim))))) for name in known}
+    arrays = {
+        name: np.ascontiguousarray(held[name].transpose(data.draw(st.permutations(range(held[name].ndim))))) for name in known
+    }
     structure = structure_of(graph, arrays)
     assert set(structure.of) == known and len(structure.own) == len(held) - len(known)
     text = json_text(structures.to_plain(structure)).encode()

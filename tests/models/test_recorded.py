@@ -51,7 +51,9 @@ def test_it_is_what_torch_captures(name: str, size: int | None) -> None:
     wanted_architecture, wanted_arrays, wanted_preprocess, graph = captured(name, size)
     assert architecture == wanted_architecture and preprocess == wanted_preprocess
     assert arrays.keys() == wanted_arrays.keys()
-    assert all(array.dtype == wanted_arrays[key].dtype and np.array_equal(array, wanted_arrays[key]) for key, array in arrays.items())
+    assert all(
+        array.dtype == wanted_arrays[key].dtype and np.array_equal(array, wanted_arrays[key]) for key, array in arrays.items()
+    )
     assert architecture.structure is not None and not architecture.structure.own
     assert same(filled(architecture.structure, arrays), graph)
 
