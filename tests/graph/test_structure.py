@@ -54,8 +54,8 @@ def test_other_numbers_make_another_graph_and_none_is_none(case: Case) -> None:
     graph = replace(case[0], outputs=case[0].outputs[:1])
     held = constants(graph)
     structure = structure_of(graph, held)
-    other = {name: array + np.float32(1) for name, array in held.items()}
-    wanted = {name: replace(t, data=np.asarray(t.data) + np.float32(1)) if name in held else t for name, t in graph.tensors.items()}
+    other = {name: np.add(array, np.float32(1)) for name, array in held.items()}
+    wanted = {name: replace(t, data=other[name]) if name in held else t for name, t in graph.tensors.items()}
     assert same(filled(structure, other), replace(graph, tensors=wanted))
     for name, array in held.items():
         for wrong in ({}, {name: array[None]}):

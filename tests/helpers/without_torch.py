@@ -2,8 +2,8 @@
 
     python -c "from tests.helpers.without_torch import block; block(); ..."
 
-or, for a process and all that it starts, a folder of environment()'s in PYTHONPATH. Such a process says when it ends, into a file of
-its own in that folder, which of these modules it held.
+or, for a process and all that it starts, a folder of environment()'s in PYTHONPATH. Such a process says when it ends, into a file
+of its own in that folder, which of these modules it held.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Without(PathFinder):
 def block() -> None:
     """In this process, from now on."""
     assert not held(), held()
-    sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]  # type: ignore[list-item]
+    sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
 
 
 def held() -> list[str]:

