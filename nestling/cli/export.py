@@ -71,7 +71,7 @@ def command(
     if onnx_weights not in get_args(Weights):
         raise typer.BadParameter(f"--onnx-weights is uint8 or int8; found {onnx_weights!r}")
     if features:
-        forms += [name for form in forms if (name := FORMATS[form].own_embedding) and name not in forms]
+        forms += [own for form in forms if (own := FORMATS[form].own_embedding) and own not in forms]
     wanted = [(form, kind) for form in forms for kind in precisions if kind in FORMATS[form].printers]
     if not wanted:
         raise typer.BadParameter(f"no format of {to} is printed in {precision}")
