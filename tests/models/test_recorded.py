@@ -22,8 +22,8 @@ from nestling.models.packages import PACKAGES, package_of, tensors_in
 from nestling.preprocess.image import ImagePreprocess
 
 NAMES = recorded.names()
-QUICKLY = [(DEFAULT, 64), (DEFAULT, 97)]
-SIZES = [(name, size) for name in NAMES for size in (None, 32, 64, 97, 101, 160, 235)]
+QUICKLY = [(DEFAULT, 64), (DEFAULT, 97), ("tf_efficientnet_lite1", 64), ("tf_efficientnet_lite2", 64)]
+SIZES = [(name, size) for name in NAMES for size in (None, 64, 97, 101, 107, 235)]
 CASES = [*QUICKLY, *(pytest.param(*case, marks=pytest.mark.slow) for case in SIZES if case not in QUICKLY)]
 
 
