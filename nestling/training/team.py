@@ -95,8 +95,10 @@ def _stopped_by_word(rank: int, size: int) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself: torchrun's word may come before it has said why
+        raise
+    signal.signal(signal.SIGTERM, before)
 
 
 def _lost(rank: int, size: int) -> NestlingError:
