@@ -19,7 +19,6 @@ from torch.nn.functional import cross_entropy
 from nestling.bundle import PARTS
 from nestling.data.folders import scan
 from nestling.data.split import split
-from nestling.device import learner
 from nestling.device.device_features import checked_features, embedded
 from nestling.device.head_file import newest, save
 from nestling.device.head_format import Optimizer, to_bytes
@@ -28,6 +27,7 @@ from nestling.device.order import order
 from nestling.device.parts import HEADING, parts, read_split
 from nestling.device.replay import room
 from nestling.errors import NestlingError, UnusableData, UnusableFile
+from nestling.formats.executorch import gradients as executorch_gradients
 from nestling.formats.executorch import run as executorch_run
 from nestling.graph import reference
 from nestling.preprocess.image import load as load_image
@@ -281,7 +281,7 @@ def test_programs_of_somebody_else_learn_the_same_in_processes_of_their_own(
     ours = learn(packed, data, replace(config, output=packed / "ours.nst"))
     monkeypatch.setenv("NESTLING_CONFIG", str(tmp_path / "another"))
     monkeypatch.setenv("NESTLING_CACHE", str(tmp_path / "another cache"))
-    for module, name in ((executorch_run, "load_bytes"), (learner, "gradients_of")):
+    for module, name in ((executorch_run, "load_bytes"), (executorch_gradients, "gradients_of")):
         monkeypatch.delattr(module, name)  # neither is run here
     assert trained(learn(packed, data, replace(config, output=packed / "theirs.nst"))) == trained(ours)
 
