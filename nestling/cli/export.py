@@ -52,7 +52,7 @@ def command(
 ) -> None:
     """Print a bundle for a target, and judge each file before it is put in place: the integers inside it, and its answers.
 
-    Example:  nestling export parts.nest --to pte,tflite,onnx --precision int8 -o out/
+    Example:  nestling export parts.nest --to tflite,onnx --precision int8 -o out/
     """
     from nestling.artifacts.export import exported, require_passed
     from nestling.formats import FORMATS, printed, usual

@@ -4,9 +4,6 @@ from typing import Annotated
 
 import typer
 
-from nestling.preprocess.image import LEVELS
-from nestling.preprocess.levels import BITS, white
-
 Levels = Annotated[
     str, typer.Option("--levels", help="White in 16-bit files: auto (by their largest value), 8 to 16 (bits), or the value itself.")
 ]
@@ -14,6 +11,9 @@ Levels = Annotated[
 
 def as_white(text: str) -> int | None:
     """The value that is white; None for auto. Raises typer.BadParameter."""
+    from nestling.preprocess.image import LEVELS
+    from nestling.preprocess.levels import BITS, white
+
     if text == "auto":
         return None
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0

@@ -9,7 +9,6 @@ import typer
 
 from nestling.cli import options, show, training
 from nestling.cli import qat as qat_training
-from nestling.scores import doubts
 
 if TYPE_CHECKING:
     from nestling.graph.integers import Mode
@@ -58,6 +57,7 @@ def command(
     from nestling import bundle as bundles
     from nestling.graph.integers import QuantizeConfig
     from nestling.quantization.quantize import quantized
+    from nestling.scores import doubts
 
     most = _budget(bits, budget, bits_weights)
     config = QuantizeConfig(
@@ -98,8 +98,8 @@ def command(
             _show_bits(plan)
     if json:
         show.as_json(plain)
-        return
-    _show(made, found, output)
+    else:
+        _show(made, found, output)
 
 
 def _modes(text: str) -> "tuple[Mode, ...]":

@@ -22,16 +22,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from nestling.cli import tables
-from nestling.data.folders import LeftOut
 from nestling.errors import NestlingError
-from nestling.pages.words import fewer
 from nestling.printable import json_text, shown
 from nestling.progress import Advance
-from nestling.scores import doubts
-from nestling.scores.evaluate import Evaluation, PerClass
 
 if TYPE_CHECKING:
+    from nestling.data.folders import LeftOut
     from nestling.pages.page import Row
+    from nestling.scores.evaluate import Evaluation, PerClass
 
 WIDE = 132  # columns of a file, or of a pipe
 MOST_LEFT_OUT = 20  # files named one by one
@@ -207,6 +205,8 @@ def warnings(said: Sequence[str]) -> None:
 
 def doubted(evaluation: Evaluation, part: str = "the test part") -> None:
     """Says where the answers are worth no more than none."""
+    from nestling.scores import doubts
+
     warnings(doubts.of_answers(evaluation, part))
 
 
@@ -287,6 +287,8 @@ def networks(rows: Sequence[Row]) -> None:
         ],
         f"{rows[0].images} test photographs; one image at a time, one thread; agreement with the float network",
     )
+    from nestling.pages.words import fewer
+
     say(*fewer(rows))
     noisy([(row.file, row.runtime, row.noise_ratio) for row in rows])
 

@@ -10,7 +10,6 @@ import typer
 
 from nestling.cli import options, show
 from nestling.progress import silent
-from nestling.scores import doubts
 
 if TYPE_CHECKING:
     from nestling.bundle import Bundle
@@ -93,6 +92,8 @@ def taught(work: Callable[[Session], Some], output: Path, resume: bool, json: bo
 
 def plain(made: Taught, output: Path) -> dict[str, object]:
     """As --json prints it."""
+    from nestling.scores import doubts
+
     evaluation: dict[str, object] = {"top1": made.test.top1, "interval": made.test.interval} | show.majority_plain(made.test)
     evaluation |= {"one_answer": doubts.only_answered(made.test)}
     return {"bundle": str(output), "images": made.images, **evaluation, "seconds": made.seconds}
