@@ -54,7 +54,7 @@ class Job:
     @cached_property
     def captured(self) -> Graph:
         """uint8 image -> float embedding, or the network's own end."""
-        from nestling.models.float_graph import float_graph  # brings torch
+        from nestling.models.float_graph import float_graph
 
         return float_graph(self.bundle)
 

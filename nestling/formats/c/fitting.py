@@ -82,7 +82,7 @@ def whole(bundle: Bundle) -> Graph:
 def _at(bundle: Bundle, side: int) -> Graph:
     """The network at another resolution, with made-up scales: shapes are what counts here."""
     from nestling.graph.integers import QuantizeConfig, Range, with_integers
-    from nestling.models.float_graph import float_graph  # brings torch
+    from nestling.models.float_graph import float_graph
 
     graph = float_graph(replace(bundle, preprocess=replace(bundle.preprocess, size=(side, side))))
     ranges = {name: Range(-1.0, 1.0) for name, tensor in graph.tensors.items() if tensor.data is None}

@@ -9,7 +9,6 @@ from nestling.formats.executorch.graph_program import GraphProgram
 from nestling.formats.executorch.printing import print_program
 from nestling.formats.executorch.symmetric import symmetric_weights
 from nestling.formats.format import INTEGERS, Format, Job, Printed
-from nestling.models.backbones import build
 
 
 def printed(job: Job, form: Format, gives: Gives, precision: str) -> Printed:
@@ -21,6 +20,8 @@ def printed(job: Job, form: Format, gives: Gives, precision: str) -> Printed:
 
 def as_torch_has_it(bundle: Bundle, refusal: UnsupportedOp) -> Printed:
     """What the Graph does not hold ExecuTorch may."""
+    from nestling.models.backbones import build  # brings timm, which other programs do without
+
     try:
         made = print_program(build(bundle).eval(), about(bundle, "logits"))
     except NestlingError:
