@@ -96,10 +96,9 @@ def command(
         plain |= {"bits": [asdict(row) for row in plan], "budget": most, "weight_bytes": sum(row.bytes for row in plan)}
         if not json:
             _show_bits(plan)
-    if json:
-        show.as_json(plain)
-    else:
-        _show(made, found, output)
+    if not json:
+        return _show(made, found, output)
+    show.as_json(plain)
 
 
 def _modes(text: str) -> "tuple[Mode, ...]":
