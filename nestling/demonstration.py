@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from nestling.errors import UnusableFile
 from nestling.files import write_atomically
 from nestling.formats import FORMATS, printed
 from nestling.formats.c.format import of_machine
-from nestling.formats.c.host import COMPILERS
+from nestling.formats.c.host import compiler
 from nestling.formats.format import INTEGERS
 from nestling.measure.counted import HOST
 from nestling.outside import Record, content, parsed
@@ -48,8 +47,8 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
     data = elpv(default_cache().parent)
     record = out / "demo.json"
     bundle, page = out / "elpv.nest", out / "report.html"
-    there = [pair for pair in FILES if not FORMATS[pair[0]].extra or extras.has(FORMATS[pair[0]].extra)]
-    wanted = there if any(map(shutil.which, COMPILERS)) else [pair for pair in there if pair not in COMPILED]
+    there = [pair for pair in FILES if extras.has(FORMATS[pair[0]].extra)]
+    wanted = there if compiler() is not None else [pair for pair in there if pair not in COMPILED]
     files = [out / FORMATS[form].file("elpv", precision) for form, precision in wanted]
 
     def step(name: str, inputs: str, made: Sequence[Path], work: Callable[[], Any]) -> Any:

@@ -33,7 +33,11 @@ class GateFailed(NestlingError):
     """An export whose answers are not those of the network it was printed from."""
 
 
-class UnsupportedOp(NestlingError):
+class NoGraph(NestlingError):
+    """A network that becomes no Graph: it holds an operation that the Graph does not, or torch.export cannot follow it."""
+
+
+class UnsupportedOp(NoGraph):
     """An operation that the Graph does not hold; names the op, the layer and the targets that still work.
 
     what: the op and the layer alone, "layer_norm (layer stem.1)"; the message where it is not told apart.

@@ -17,8 +17,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {  # extra -> the packages, by the nam
 
 
 def has(extra: str) -> bool:
-    """Whether all that the extra brings first is there."""
-    return find_spec(PACKAGES[extra][0]) is not None
+    """Whether what the extra brings first is there; "" stands for the core."""
+    return not extra or find_spec(PACKAGES[extra][0]) is not None
 
 
 def require(extra: str, what: str) -> None:

@@ -51,9 +51,9 @@ class Made(Protocol):
     """What a training gives: a bundle, and files that could not be used."""
 
     @property
-    def bundle(self) -> Bundle: ...  # noqa: D102
+    def bundle(self) -> Bundle: ...  # noqa: D102  # said above
     @property
-    def left_out(self) -> tuple[LeftOut, ...]: ...  # noqa: D102
+    def left_out(self) -> tuple[LeftOut, ...]: ...  # noqa: D102  # said above
 
 
 Some = TypeVar("Some", bound=Made)

@@ -6,7 +6,6 @@ Places365's validation set.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +27,7 @@ from nestling.preprocess.image import SIDES, ImagePreprocess, resized
 from nestling.preprocess.pictures import Picture, Reading, attempt, in_mode, opened
 from nestling.preprocess.room import Room
 from nestling.printable import json_text
+from nestling.processor import cores
 from nestling.progress import Progress, silent
 from nestling.temporary import restored
 
@@ -206,7 +206,7 @@ def _jobs(entries: Sequence[Entry], format: Format) -> list[_Job]:
 
 def _worked(jobs: Sequence[_Job], config: PrepareConfig, reading: Reading, new: Path) -> Iterator[tuple[_Job, _Done]]:
     """Every job's result, in order; Pillow lets go of the interpreter's lock while it decodes, resizes and encodes."""
-    workers = os.cpu_count() or 1
+    workers = cores()
     room = Room(workers)
     waiting: deque[tuple[_Job, Future[_Done]]] = deque()
     left = iter(jobs)

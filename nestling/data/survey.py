@@ -14,6 +14,7 @@ from nestling.data.folders import Item, LeftOut
 from nestling.preprocess.levels import BITS, DARK, SIXTEEN_BITS, fitting, white
 from nestling.preprocess.pictures import Reading, largest_value, look
 from nestling.preprocess.room import Room
+from nestling.processor import cores
 from nestling.progress import Progress, silent
 
 MANY_DARK = 0.1  # share of the pictures of 16 bits that may be nearly black without a word
@@ -37,7 +38,7 @@ def survey(items: Sequence[Item], progress: Progress = silent, cache: Path | Non
     profiles = tuple(LeftOut(item.path, reason) for item, (_, reason) in headers if reason)
     if not deep:
         return Survey((), profiles)
-    workers = os.cpu_count() or 1
+    workers = cores()
     measured = partial(_largest, room=Room(workers), cache=cache)
     values: list[tuple[Path, int]] = []
     with progress("measuring pictures of 16 bits", len(deep)) as advance:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import shutil
 import subprocess
 from dataclasses import replace
 from functools import cache
@@ -20,6 +19,7 @@ from nestling.device.build import HEAD_SOURCES, RUNTIME
 from nestling.device.head_format import HeadFile, from_bytes, to_bytes
 from nestling.device.learner import as_kept, diverged
 from nestling.errors import NestlingError
+from nestling.formats.c.host import compiler
 
 FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-shared", "-fPIC")
 PARTS = ("header", "labels", "runtimes", "offset", "weights", "bias", "moment", "bias_moment", "square", "bias_square", "replay")
@@ -55,7 +55,8 @@ class CLearner:
         views = [_view(address, (rows, inputs), dtype) for address, dtype in wide]
         views += [_view(address, (rows,), np.float32) for address in narrow]
         self._held = [(view, view[list(frozen)].copy()) for view in views]
-        self._frozen, self._rows, self._steps = list(frozen), rows, 0
+        self._frozen, self._rows = list(frozen), rows
+        self._cycles = head.progress.steps - head.progress.began
 
     def step(self, embeddings: NDArray[np.int8], labels: NDArray[np.int64]) -> float:
         """One step on int8 [B, D], labels int64 [B]. Returns the batch's mean cross-entropy as it was before.
@@ -68,10 +69,10 @@ class CLearner:
         address = ctypes.c_void_p(work.ctypes.data)
         loss = float(self._c.nestling_learn_step(ctypes.byref(self._opened), samples, ctypes.c_uint32(len(rows)), address))
         if not math.isfinite(loss):
-            raise diverged(loss, self._steps, self._first.training.rate)
+            raise diverged(loss, self._cycles, self._first.training.rate)
         for view, held in self._held:  # as if these rows' gradients had been 0
             view[self._frozen] = held
-        self._steps += 1
+        self._cycles += 1
         return loss
 
     @property
@@ -100,8 +101,8 @@ def _view(address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> NDAr
 @cache
 def _library() -> Any:
     """The C learner, loaded."""
-    compiler = shutil.which("cc")
-    if compiler is None:
+    found = compiler()
+    if found is None:
         raise NestlingError(
             "learning here runs the C learner, which wants a C compiler, or ExecuTorch; neither is installed.",
             f"sudo apt-get install gcc libc6-dev, or {extras.hint('executorch')}",
@@ -109,7 +110,7 @@ def _library() -> Any:
     with TemporaryDirectory() as folder:
         built = Path(folder) / "learner.so"
         sources = [str(RUNTIME / source) for source in HEAD_SOURCES]
-        command = [compiler, *FLAGS, f"-I{RUNTIME}", *sources, "-lm", "-o", str(built)]
+        command = [found, *FLAGS, f"-I{RUNTIME}", *sources, "-lm", "-o", str(built)]
         ended = subprocess.run(command, capture_output=True, check=False)
         if ended.returncode:
             said = ended.stderr.decode(errors="backslashreplace").partition("\n")[0]

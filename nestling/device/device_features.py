@@ -40,7 +40,7 @@ AGAIN = "pack the package again:  nestling pack my8.nest --for linux -o pkg/"
 class Features(Protocol):
     """What gives embeddings: uint8 [N, H, W, C] -> float32 [N, D]."""
 
-    def features(self, images: Image) -> Vector: ...  # noqa: D102
+    def features(self, images: Image) -> Vector: ...  # noqa: D102  # said above
 
 
 @dataclass(frozen=True, eq=False)

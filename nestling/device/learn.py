@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +114,8 @@ def learn(package: Path, data: Path, config: LearnConfig | None = None, progress
     if config.resume:
         head, said = _gone_on(head, output)
         notes = (*notes, *said)
-    learner = _learner(package, head, ours, items)
-    head = _run(learner, items, seen, config, output, progress)
+    learner, rows = _learner(package, head, ours, items)
+    head = _run(learner, rows, items, seen, config, output, progress)
     train = seen["train"]
     if config.cycles != 0:
         capacity = head.replay.capacity if config.replay is None else room(config.replay, head.inputs)
@@ -142,16 +143,18 @@ def _require_not_packed(output: Path, package: Path) -> None:
         raise NestlingError(f"{output} is a file of the package: it is not overwritten.", "name another one with -o")
 
 
-def _learner(package: Path, head: HeadFile, ours: bool, items: _Items) -> Learner | CLearner:
-    """By the package's head_train.pte, in a process of its own where it is not ours; in C where there is none, or no ExecuTorch."""
+def _learner(package: Path, head: HeadFile, ours: bool, items: _Items) -> tuple[Learner | CLearner, NDArray[Any]]:
+    """(who learns, what it takes of the items): by the package's head_train.pte, in a process of its own where it is not ours; in C
+    where there is none, or no ExecuTorch.
+    """
     path, listed = package / TRAIN, manifest.read(package).files
     if not extras.has("executorch") or (TRAIN not in listed and not path.exists()):
-        return CLearner(head, items.frozen)
+        return CLearner(head, items.frozen), items.steps
     found = content(path, AGAIN)
     if TRAIN in listed:
         require_sum(path, found, listed[TRAIN].sha256)
     program = found if ours and TRAIN in listed else gradients(path, *head.weights.shape)
-    return Learner(head, program, frozen=items.frozen)
+    return Learner(head, program, frozen=items.frozen), items.x
 
 
 # ---- what is learned from ------------------------------------------------------------------------------------------------------
@@ -234,7 +237,13 @@ def _gone_on(head: HeadFile, output: Path) -> tuple[HeadFile, tuple[str, ...]]:
 
 
 def _run(
-    learner: Learner | CLearner, items: _Items, seen: Mapping[str, Embedded], config: LearnConfig, output: Path, progress: Progress
+    learner: Learner | CLearner,
+    rows: NDArray[Any],
+    items: _Items,
+    seen: Mapping[str, Embedded],
+    config: LearnConfig,
+    output: Path,
+    progress: Progress,
 ) -> HeadFile:
     """Learn until the cycles are over or val is good enough; the head as it then is, saved on the way."""
     head = learner.head
@@ -244,10 +253,7 @@ def _run(
     with progress("learning", max(0, cycles - done)) as advance:
         while done < cycles and not _good(head, config):
             chosen, epoch, place = next(batches)
-            if isinstance(learner, Learner):
-                learner.step(items.x[chosen], items.labels[chosen])
-            else:
-                learner.step(items.steps[chosen], items.labels[chosen])
+            learner.step(rows[chosen], items.labels[chosen])
             done += 1
             advance(1)
             watched, saved = done % WATCHED_EVERY == 0 or done == cycles, done % config.save_every == 0

@@ -25,6 +25,7 @@ from nestling.data.stream import stream
 from nestling.errors import NestlingError
 from nestling.files import make_folder, naming
 from nestling.preprocess.image import Preprocess
+from nestling.processor import cores
 from nestling.progress import Progress, silent
 from nestling.temporary import NEW, sweep, temporary
 
@@ -88,7 +89,7 @@ def embed(
     pending: deque[tuple[int, str]] = deque()
 
     def decoded() -> Iterator[Image]:
-        for position, image in stream([items[i] for i in missing], preprocess, workers=os.cpu_count() or 1):
+        for position, image in stream([items[i] for i in missing], preprocess, workers=cores()):
             if isinstance(image, LeftOut):
                 left_out[missing[position]] = image
                 continue

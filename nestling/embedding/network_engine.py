@@ -122,7 +122,7 @@ def _traced(network: nn.Module, shape: tuple[int, int, int]) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch.jit is deprecated; shapes become constants, as they should
         blank = torch.zeros(1, *shape, dtype=torch.uint8)
-        return torch.jit.freeze(torch.jit.trace(network, blank, check_trace=False))  # type: ignore[no-untyped-call]
+        return torch.jit.freeze(torch.jit.trace(network, blank, check_trace=False))  # type: ignore[no-untyped-call]  # not annotated
 
 
 def _converted(openvino: Any, traced: Any, shape: tuple[int, int, int]) -> Any:

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nestling import extras
-from nestling.bundle import Bundle, Timm
+from nestling.bundle import Bundle
 from nestling.data.folders import Dataset
 from nestling.embedding.engine import Engine, graph_engine
 from nestling.embedding.refit import training_views
-from nestling.errors import NestlingError, UnsupportedOp
-from nestling.models.float_graph import float_graph, has_graph
+from nestling.errors import NoGraph
+from nestling.models.float_graph import float_graph
 
 
 def bundle_engine(bundle: Bundle, count: int) -> Engine:
     """The engine for `count` images of a bundle's float backbone: uint8 [H, W, C] -> embedding float32 [D]. The head is not in it.
 
-    count: of all the task, as network_engine.engine_of has it: it does the work where the Graph has no place for the network,
-    or torch.export cannot follow it.
+    count: of all the task, as network_engine.engine_of has it, which does the work where the network becomes no Graph.
     Raises NestlingError for a bundle whose network is an integer one.
     """
     body = replace(bundle, head=None)
     try:
         return graph_engine(float_graph(body))
-    except NestlingError as refusal:
-        followed = has_graph(body) or not extras.has("train")  # else torch.export may be what cannot follow the network
-        if not isinstance(refusal, UnsupportedOp) and (followed or not isinstance(body.architecture, Timm)):
-            raise
+    except NoGraph:
         from nestling.embedding.network_engine import engine_of
         from nestling.models.backbones import build
 

@@ -73,14 +73,13 @@ def usual() -> str:
 def require_printable(names: Iterable[str]) -> None:
     """Raises NestlingError, with what to install, for the first of these formats whose printer is not there."""
     for form in (FORMATS[name] for name in names):
-        if form.extra:
-            extras.require(form.extra, f"printing {form.suffix}")
+        extras.require(form.extra, f"printing {form.suffix}")
 
 
 def runtimes(path: Path) -> tuple[str, ...]:
     """What can run a file here; the first does where none is named. Raises as `of`; NestlingError where none is installed."""
     every = of(path).runtimes
-    there = tuple(name for name, runtime in every.items() if not runtime.extra or extras.has(runtime.extra))
+    there = tuple(name for name, runtime in every.items() if extras.has(runtime.extra))
     if not there:
         extras.require(next(iter(every.values())).extra, str(path))
     return there
@@ -94,11 +93,12 @@ def runtime_of(path: Path, runtime: str | None = None) -> str:
     if not restored(path).exists():
         raise UnusableFile(f"{path} does not exist.", "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest")
     known = tuple(of(path).runtimes)
-    if runtime in known and (extra := of(path).runtimes[runtime].extra):
-        extras.require(extra, f"running {path} by {runtime}")
-    if runtime is not None and runtime not in known:
+    if runtime is None:
+        return runtimes(path)[0]
+    if runtime not in known:
         raise NestlingError(f"{path} is run by {' or '.join(known)}, not by {runtime!r}.")
-    return runtime or runtimes(path)[0]
+    extras.require(of(path).runtimes[runtime].extra, f"running {path} by {runtime}")
+    return runtime
 
 
 def prepare(path: Path, runtime: str) -> None:

@@ -87,7 +87,7 @@ def network(bundle: Bundle) -> Graph:
     """The whole network of a bundle as one graph, from the image's bytes to the scores."""
     graph = bundle.graph
     if graph is None:
-        from nestling.models.float_graph import float_graph  # brings torch
+        from nestling.models.float_graph import float_graph
 
         graph = float_graph(bundle)
     return graph if bundle.head is None else with_head(graph, bundle.head)

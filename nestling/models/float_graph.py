@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from nestling import extras
 from nestling.bundle import Bundle, Timm
-from nestling.errors import NestlingError
+from nestling.errors import NestlingError, NoGraph
 from nestling.graph.constant_channels import without_constant_channels
 from nestling.graph.edit import free_name
 from nestling.graph.ir import Graph, Node, Table, Tensor
@@ -25,7 +25,7 @@ def float_graph(bundle: Bundle) -> Graph:
     """uint8 image [1, H, W, C] -> table -> ... -> embedding float32 [1, D]; prepared (no batch_norm, clamps fused), and with
     zeros for the weights that never matter (constant_channels.py).
 
-    The head is not in it: see graph/ends.py. Raises UnsupportedOp where the backbone holds what the Graph does not, NestlingError
+    The head is not in it: see graph/ends.py. Raises NoGraph where the backbone becomes none, NestlingError
     for a bundle whose network is an integer one already, or where torch is wanted and not there.
     """
     return without_constant_channels(prepare(_with_table(unfolded_graph(bundle), bundle.preprocess)))
@@ -59,7 +59,7 @@ def with_structure(bundle: Bundle) -> Bundle:
     bare = replace(bundle, architecture=replace(architecture, structure=None))
     try:
         graph = unfolded_graph(bare)
-    except NestlingError:  # UnsupportedOp, or torch.export can't follow it: models/lacking.py tells
+    except NoGraph:  # models/lacking.py tells
         return bare
     return replace(bundle, architecture=replace(architecture, structure=structure_of(graph, bundle.arrays)))
 

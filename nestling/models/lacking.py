@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nestling.bundle import Bundle, Timm
-from nestling.errors import NestlingError, UnsupportedOp
+from nestling.errors import NoGraph, UnsupportedOp
 from nestling.models.float_graph import has_graph
 from nestling.models.known import RECOMMENDED
 
@@ -61,7 +61,7 @@ def lacking(bundle: Bundle) -> Lacking | None:
         except UnsupportedOp as refusal:
             program = exported(backbone, torch.zeros(1, bundle.preprocess.channels, height, width))
             return Lacking(architecture.name, _unknown(program) or refusal.what, _in_executorch(program))
-        except NestlingError as refusal:  # torch.export, which a .pte needs as well, cannot follow it
+        except NoGraph as refusal:  # torch.export, which a .pte needs as well, cannot follow it
             return Lacking(architecture.name, f"all of it ({refusal.message})", False)
     return None
 

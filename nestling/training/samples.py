@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -19,6 +18,7 @@ from nestling.data.folders import Item, LeftOut, labels_of
 from nestling.data.stream import stream
 from nestling.preprocess.image import Preprocess, load
 from nestling.preprocess.room import OneLarge, Turn
+from nestling.processor import cores
 from nestling.progress import Progress, silent
 from nestling.training.augment import MARGIN, Augmentation, seeded, varying
 
@@ -85,7 +85,7 @@ def read_samples(
     left_out: list[LeftOut] = []
     held = np.empty((len(items) if fits else 0, *decoding.size, decoding.channels), np.uint8)
     with progress("reading images", len(items)) as advance:
-        for index, image in stream(items, decoding, workers=os.cpu_count() or 1):
+        for index, image in stream(items, decoding, workers=cores()):
             if isinstance(image, LeftOut):
                 left_out.append(image)
             else:

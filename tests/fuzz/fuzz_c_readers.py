@@ -82,7 +82,7 @@ def build(folder: Path, compiler: str) -> Path:
     net_runner = folder / "net_runner.o"
     command = [compiler, *FLAGS, *SANITIZED]
     subprocess.run([*command, "-Dmain=net_runner", "-c", str(RUNTIME / "net_runner.c"), "-o", str(net_runner)], check=True)
-    sources = [str(HERE / "fuzz_c_readers.c"), *map(str, PARTS)]
+    sources = [str(HERE / "fuzz_c_readers.c"), str(HERE / "fuzz_damage.c"), *map(str, PARTS)]
     subprocess.run([*command, "-Wall", "-Wextra", *sources, str(net_runner), "-o", str(program)], check=True)
     return program
 

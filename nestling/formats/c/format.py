@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,9 +51,9 @@ def _loaded(printed: Printed, name: str) -> Runner:
 
 
 def _missing() -> str:
-    from nestling.formats.c.host import COMPILERS
+    from nestling.formats.c.host import compiler
 
-    return "" if any(map(shutil.which, COMPILERS)) else "there is no C compiler here (sudo apt-get install gcc libc6-dev)"
+    return "" if compiler() else "there is no C compiler here (sudo apt-get install gcc libc6-dev)"
 
 
 def _wrong(printed: Printed, graph: Graph, images: Image, runner: Runner) -> list[str]:

@@ -152,6 +152,11 @@ def load(folder: Path, name: Path | None = None) -> CRunner:
     return CRunner(name, about, library, sizes, own)
 
 
+def compiler() -> str | None:
+    """The first C compiler that is installed."""
+    return next(filter(shutil.which, COMPILERS), None)
+
+
 def sources(folder: Path, own: str = names.USUAL) -> list[Path]:
     """The network of that name and its kernels; the rest of a folder is its machine's."""
     patterns = (*(names.file(own, what) for what in names.OWN_FILES if what.endswith(".c")), f"{names.KERNELS}_*.c")
@@ -163,11 +168,11 @@ def _compiled(folder: Path, own: str, name: Path) -> Any:
     found = sources(folder, own)
     if not found:
         raise UnusableFile(f"{name} holds no C.", _again(name))
-    compiler = next(filter(shutil.which, COMPILERS), None)
-    if compiler is None:
+    chosen = compiler()
+    if chosen is None:
         raise NestlingError("there is no C compiler here.", "sudo apt-get install gcc libc6-dev")
     with TemporaryDirectory() as place, ThreadPoolExecutor() as pool:
-        command = [compiler, *FLAGS, "-I", str(folder.resolve())]
+        command = [chosen, *FLAGS, "-I", str(folder.resolve())]
 
         def compile_one(source: Path) -> str:
             made = f"{source.name}.o"
@@ -177,7 +182,7 @@ def _compiled(folder: Path, own: str, name: Path) -> Any:
         watching = Path(place) / "host.c"
         watching.write_bytes(names.renamed(Path(__file__).with_name("host.c").read_bytes(), own))
         objects = list(pool.map(compile_one, [*found, watching]))
-        _run([compiler, "-shared", *objects, "-o", "network.so"], place, name)
+        _run([chosen, "-shared", *objects, "-o", "network.so"], place, name)
         try:
             library = ctypes.CDLL(str(Path(place) / "network.so"))
         except OSError as error:  # a function that nothing defines

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import fx, nn
 from torch.export.graph_signature import InputKind
 
-from nestling.errors import NestlingError
+from nestling.errors import NestlingError, NoGraph
 from nestling.graph.builder import NHWC, Builder, Constant, Value
 from nestling.graph.ir import Array, Dtype, Graph, Table
 from nestling.graph.spec import check
@@ -37,7 +37,8 @@ def capture(
     input_shape: (height, width, channels).
     table: float32 [C, 256], the normalisation; with it the Graph's input is uint8 [1, H, W, C], without it float32 (or as `takes`).
     A tensor is called after its layer (`blocks.0.0.conv_dw`) or its parameter, a node's source is its layer.
-    Raises UnsupportedOp for an operation that the Graph does not hold, NestlingError for a module that trains or can't be traced.
+    Raises UnsupportedOp for an operation that the Graph does not hold, NoGraph for a module that can't be traced, NestlingError for
+    one that trains.
     """
     if any(part.training for part in module.modules()):
         raise NestlingError("capture takes a network in evaluation mode, found one that is training", "network.eval()")
@@ -65,7 +66,7 @@ def _image(builder: Builder, input_shape: tuple[int, int, int], table: NDArray[n
 
 
 def exported(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
-    """The network as ATen operations; NestlingError where torch.export cannot follow it.
+    """The network as ATen operations; NoGraph where torch.export cannot follow it.
 
     The empty table of decompositions keeps them whole, but makes plain ones of those that write (relu_).
     """
@@ -74,7 +75,7 @@ def exported(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedP
             program: torch.export.ExportedProgram = torch.export.export(module, (example,), strict=False).run_decompositions({})
     except Exception as error:  # whatever the network's own code raises, or torch's tracing of it
         reason = str(error).strip().partition("\n")[0]
-        raise NestlingError(f"torch.export cannot trace the network for an input {list(example.shape)}: {reason}") from error
+        raise NoGraph(f"torch.export cannot trace the network for an input {list(example.shape)}: {reason}") from error
     return program
 
 
