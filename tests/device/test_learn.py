@@ -27,6 +27,7 @@ from nestling.device.order import order
 from nestling.device.parts import HEADING, parts, read_split
 from nestling.device.replay import room
 from nestling.errors import NestlingError, UnusableData, UnusableFile
+from nestling.formats.c import host
 from nestling.formats.executorch import gradients as executorch_gradients
 from nestling.formats.executorch import run as executorch_run
 from nestling.graph import reference
@@ -55,6 +56,14 @@ def packed(tmp_path: Path) -> Path:
     return package(tmp_path / "pkg", untrained(FRUIT))
 
 
+@pytest.fixture(params=["executorch", "c"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A package with ExecuTorch's programs, or as it is packed without: LiteRT embeds then, the C learns."""
+    if request.param == "c" and host.compiler() is None:
+        pytest.skip("needs a C compiler: apt-get install gcc libc6-dev")
+    return package(tmp_path / "pkg", untrained(FRUIT), executorch=request.param == "executorch")
+
+
 def trained(learned: Learned) -> bytes:
     """The file without how often it was saved."""
     return to_bytes(replace(learned.head, progress=replace(learned.head.progress, saves=0)))
@@ -63,21 +72,21 @@ def trained(learned: Learned) -> bytes:
 # ---- learning ------------------------------------------------------------------------------------------------------------------
 
 
-def test_it_learns_and_says_how_well(packed: Path, photos: Photos) -> None:
+def test_it_learns_and_says_how_well(either: Path, photos: Photos) -> None:
     data = photos("photos", COUNTS)
-    learned = learn(packed, data, LearnConfig(cycles=60))
+    learned = learn(either, data, LearnConfig(cycles=60))
     assert learned.images == {"train": 27, "val": 9, "test": 9} and learned.cycles == 60
     assert learned.after["test"].top1 == 1 > learned.before["test"].top1
-    saved, _, notes = newest(packed / "trained.nst")
+    saved, _, notes = newest(either / "trained.nst")
     assert to_bytes(saved) == to_bytes(learned.head) and not notes
     assert (saved.progress.steps, saved.progress.items, saved.progress.best_accuracy) == (60, 27, 1.0)
     assert (saved.progress.epoch, saved.progress.position) == (15, 0)  # 27 photographs in batches of 8, 8, 8 and 3
 
 
-def test_the_weights_are_what_torch_learns_from_the_references_embeddings(packed: Path, photos: Photos) -> None:
+def test_the_weights_are_what_torch_learns_from_the_references_embeddings(either: Path, photos: Photos) -> None:
     """The split, the items' sequence, epochs, batches and the optimiser, written down again here."""
     data = photos("photos", COUNTS, spread=70)
-    learned = learn(packed, data, LearnConfig(cycles=11))
+    learned = learn(either, data, LearnConfig(cycles=11))
     head = untrained(FRUIT)
     items: list[tuple[int, str, np.ndarray]] = []
     for label, name in enumerate(FRUIT):
@@ -101,11 +110,11 @@ def test_the_weights_are_what_torch_learns_from_the_references_embeddings(packed
     assert learned.head.progress.data == hashlib.sha256(lines.encode()).hexdigest()
 
 
-def test_embeddings_are_the_references_integers(packed: Path, photos: Photos) -> None:
+def test_embeddings_are_the_references_integers(either: Path, photos: Photos) -> None:
     """To a step, since XNNPACK rounds by other means; and most of them exactly."""
     head = untrained(FRUIT)
     divided = parts(photos("photos", COUNTS, spread=70), FRUIT, {}, 7)
-    found = embedded(divided, checked_features(packed, head), head, silent)["train"]
+    found = embedded(divided, checked_features(either, head), head, silent)["train"]
     wanted = [reference.run(network(), load_image(PREPROCESS, item.path)[None])["e"].reshape(-1) for item in divided.train]
     off = np.abs(found.embeddings.astype(int) - np.stack(wanted))
     assert off.max() <= 1 and (off == 0).mean() > 0.5
@@ -117,11 +126,11 @@ def test_adam_takes_its_own_rate(packed: Path, photos: Photos) -> None:
     assert learned.after["test"].top1 > 0.9
 
 
-def test_it_stops_when_val_is_good_enough(packed: Path, photos: Photos) -> None:
+def test_it_stops_when_val_is_good_enough(either: Path, photos: Photos) -> None:
     config = LearnConfig(cycles=200, stop_accuracy=0.9, save_every=7)
-    learned = learn(packed, photos("photos", COUNTS), config)
+    learned = learn(either, photos("photos", COUNTS), config)
     assert learned.cycles < 200 and learned.cycles % 20 == 0 and learned.head.progress.best_accuracy >= 0.9
-    again = learn(packed, photos.place / "photos", replace(config, resume=True))
+    again = learn(either, photos.place / "photos", replace(config, resume=True))
     assert again.cycles == learned.cycles and trained(again) == trained(learned)
 
 
@@ -134,15 +143,15 @@ def test_no_cycles_save_nothing(packed: Path, photos: Photos) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_going_on_gives_the_weights_of_never_having_stopped(packed: Path, photos: Photos, optimizer: Optimizer) -> None:
+def test_going_on_gives_the_weights_of_never_having_stopped(either: Path, photos: Photos, optimizer: Optimizer) -> None:
     """Bit for bit, from wherever it was stopped; in the middle of an epoch, too."""
     data = photos("photos", COUNTS, spread=70)
     config = LearnConfig(cycles=90, optimizer=optimizer, save_every=7, replay=1)
-    whole = learn(packed, data, replace(config, output=packed / "whole.nst"))
+    whole = learn(either, data, replace(config, output=either / "whole.nst"))
     for stop in (1, 23, 50):
         with pytest.raises(Stopped):
-            learn(packed, data, config, stopping_after(stop))
-        gone_on = learn(packed, data, replace(config, resume=True))
+            learn(either, data, config, stopping_after(stop))
+        gone_on = learn(either, data, replace(config, resume=True))
         assert trained(gone_on) == trained(whole)
         said = " ".join(gone_on.notes)
         assert f"{stop // 7 * 7} cycles" in said if stop >= 7 else "begun anew" in said
@@ -303,6 +312,20 @@ def test_other_features_are_refused(packed: Path, photos: Photos) -> None:
     with pytest.raises(UnusableFile, match=r"features\.pte has the SHA-256"):
         learn(packed, data, LearnConfig(cycles=5))
     program.write_bytes(content)
+    (packed / "head.nst").write_bytes(to_bytes(replace(untrained(FRUIT), graph="cd" * 32)))
+    with pytest.raises(UnusableFile, match="cdcdcdcd"):
+        learn(packed, data, LearnConfig(cycles=5))
+
+
+def test_other_integers_are_refused(photos: Photos, tmp_path: Path) -> None:
+    """Of a package without ExecuTorch's programs."""
+    data, packed = photos("photos", COUNTS), package(tmp_path / "pkg", untrained(FRUIT), executorch=False)
+    file = packed / "features.nest"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UnusableFile, match=r"features\.nest has the SHA-256"):
+        learn(packed, data, LearnConfig(cycles=5))
+    file.write_bytes(content)
     (packed / "head.nst").write_bytes(to_bytes(replace(untrained(FRUIT), graph="cd" * 32)))
     with pytest.raises(UnusableFile, match="cdcdcdcd"):
         learn(packed, data, LearnConfig(cycles=5))

@@ -11,18 +11,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nestling import bundle as bundles
+from nestling.bundle import Bundle
 from nestling.device import manifest
 from nestling.device.head_file import made
 from nestling.device.head_format import HeadFile, Training, to_bytes
 from nestling.device.manifest import Manifest, PackedFile
 from nestling.device.whose import signed
 from nestling.formats.about import About
-from nestling.formats.executorch import printing as executorch
 from nestling.formats.executorch.graph_program import GraphProgram
+from nestling.formats.executorch.printing import print_program
 from nestling.formats.executorch.symmetric import symmetric_weights
 from nestling.formats.executorch.training_program import print_training_program
 from nestling.graph import ir
 from nestling.graph.file import digest
+from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.preprocess.image import ImagePreprocess, to_plain
 from tests.helpers.networks import Net
@@ -46,7 +49,7 @@ def network() -> Graph:
 @cache
 def features_program(labels: tuple[str, ...]) -> bytes:
     about = About(labels, PREPROCESS, gives="embedding", graph=digest(network()))
-    return executorch.print_program(GraphProgram(symmetric_weights(network())[0]).eval(), about).content
+    return print_program(GraphProgram(symmetric_weights(network())[0]).eval(), about).content
 
 
 @cache
@@ -65,9 +68,17 @@ def untrained(labels: Sequence[str], training: Training = TRAINING, replay: int 
     )  # fmt: skip
 
 
-def package(folder: Path, head: HeadFile) -> Path:
+def integers(labels: tuple[str, ...]) -> bytes:
+    """features.nest, the network where ExecuTorch is not."""
+    head = Head(np.zeros((len(labels), 24), np.float32), np.zeros(len(labels), np.float32))
+    return bundles.to_bytes(Bundle(None, {}, head, labels, PREPROCESS, graph=network()))
+
+
+def package(folder: Path, head: HeadFile, executorch: bool = True) -> Path:
+    """executorch: as it is packed where ExecuTorch is installed."""
     folder.mkdir()
-    files = {"features.pte": features_program(head.labels), "head_train.pte": training_program(), "head.nst": to_bytes(head)}
+    programs = {"features.pte": features_program(head.labels), "head_train.pte": training_program()} if executorch else {}
+    files = (programs or {"features.nest": integers(head.labels)}) | {"head.nst": to_bytes(head)}
     for name, content in files.items():
         (folder / name).write_bytes(content)
     said = Manifest(
