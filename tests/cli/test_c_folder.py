@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nestling.formats.c import machines, virtual
+from nestling.formats.c import host, machines, virtual
 from tests.helpers.commands import Nestling
 
 if shutil.which("cc") is None:
@@ -86,6 +86,21 @@ def test_the_report_shows_instructions_of_every_layer(nestling: Nestling, out: P
     assert [row["file"] for row in rows] == ["fruit8.nest", "fruit8-c-host"]  # another machine's has no milliseconds here
     text = (tmp_path / "page.html").read_text()
     assert "MACs an instruction" in text and "fruit8-c-cortex-m4" in text and "not cycles" in text
+
+
+def test_without_a_compiler_a_folder_is_kept_by_force_alone(
+    nestling: Nestling, integers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else was asked for is there; what was not looked at is said to be."""
+    monkeypatch.setattr(host, "compiler", lambda: None)
+    words = ("export", integers, "--to", "c,tflite", "--precision", "int8", "-o", tmp_path)
+    refused = nestling(*words, status=1).stderr
+    assert "there is no C compiler here" in refused and "--force" in refused
+    assert not (tmp_path / "fruit8-c-host").exists() and (tmp_path / "fruit8-int8.tflite").exists()
+    kept = nestling(*words, "--force")
+    assert "not judged" in kept.stdout and "its answers were not looked at" in kept.stderr
+    listed = {entry["file"]: entry for entry in json.loads((tmp_path / "manifest.json").read_text())["artifacts"]}
+    assert listed["fruit8-c-host"]["images"] == 0 and listed["fruit8-c-host"]["failed"]
 
 
 def test_a_machine_that_there_is_not_is_named(nestling: Nestling, integers: Path, tmp_path: Path) -> None:

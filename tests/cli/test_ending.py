@@ -8,8 +8,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+from platformdirs import user_cache_path
 
 from nestling.cli import main as command_line
+from nestling.errors import NestlingError
 from tests.helpers.commands import Nestling
 
 
@@ -34,6 +36,7 @@ ERRORS = [
     (RuntimeError("std::bad_alloc"), "error: there is not enough memory ("),
     (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "error: there is not enough memory ("),
     (ImportError("no libx"), "error: a package cannot be loaded (ImportError: no libx)."),
+    (ModuleNotFoundError("No module named 'torch._C'", name="torch._C"), "error: this needs torch, which is not installed."),
     (OSError(errno.ENOSPC, "No space left on device"), "error: a file: No space left on device"),
     (OSError(errno.EROFS, "Read-only file system", "a\x1bb"), "error: a\\x1bb: Read-only file system"),
     (PermissionError(errno.EACCES, "Permission denied", b"\xff.nest"), "error: \\udcff.nest: Permission denied"),
@@ -113,3 +116,22 @@ def test_an_import_that_fails(tmp_path: Path, error: str, status: int, said: str
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from nestling.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "fit"], capture_output=True, text=True, check=False)
     assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_error_of_several_lines_is_several_lines(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the first are set in, so that no file's name can begin one; what steers a terminal is escaped all the same."""
+
+    def raising(*_: object, **__: object) -> None:
+        raise NestlingError("not put in place:\n  a\x1b[31m.pte: wrong\nerror: b", "one\ntwo")
+
+    monkeypatch.setattr("nestling.measure.answers.predict", raising)
+    done = nestling("predict", "a.nest", "x.jpg", status=1)
+    assert done.stderr.splitlines() == ["error: not put in place:", "  a\\x1b[31m.pte: wrong", "  error: b", "  one", "  two"]
+
+
+def test_where_there_is_no_home_it_says_how_to_name_one(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(user_cache_path("nestling").parent))
+
+    monkeypatch.setattr("nestling.measure.answers.predict", raising)
+    assert "NESTLING_CACHE=" in nestling("predict", "a.nest", "x.jpg", status=1).stderr

@@ -11,6 +11,7 @@ import pytest
 
 from nestling import bundle as bundles
 from nestling.bundle import Timm
+from nestling.formats.c import host
 from nestling.models.known import DEFAULT
 from nestling.models.packages import PACKAGES, package_of
 from tests import ROOT
@@ -63,6 +64,12 @@ def test_every_command_that_takes_no_torch(ways: Ways, nestling: Nestling, photo
         run("import", out / name, "-o", tmp_path / "again.nest")
         agreed = json.loads(run("agree", tmp_path / "again.nest", out / name, photos, "--json").stdout)
         assert agreed["agreement"] == 1
+    if host.compiler() is not None:  # what follows builds and compiles C, and is tested by itself
+        packed = run("pack", mine8, "-o", tmp_path / "pkg")
+        assert "pip install 'nestling[executorch]'" in packed.stderr
+        assert not {"features.pte", "head_train.pte"} & {path.name for path in (tmp_path / "pkg").iterdir()}
+        learned = json.loads(run("learn", tmp_path / "pkg", photos, "--cycles", 20, "--json").stdout)
+        assert learned["cycles"] == 20 and learned["accuracy"]["test"]["after"]["top1"] > 0.5
     ended = told(folder / "site")
     assert len(ended) >= 9 and not any(process["held"] for process in ended)
 

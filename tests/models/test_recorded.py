@@ -14,16 +14,16 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.ir import Graph, same
 from nestling.graph.structure import filled
 from nestling.models import recorded
-from nestling.models.backbones import build_backbone, create
+from nestling.models.backbones import build_backbone, create, describe
 from nestling.models.capture.capture import capture
-from nestling.models.known import DEFAULT, RECOMMENDED
+from nestling.models.known import DEFAULT, RECOMMENDED, described
 from nestling.models.known import created as known_created
 from nestling.models.packages import PACKAGES, package_of, tensors_in
 from nestling.preprocess.image import ImagePreprocess
 
 NAMES = recorded.names()
 QUICKLY = [(DEFAULT, 64), (DEFAULT, 97), ("tf_efficientnet_lite1", 64), ("tf_efficientnet_lite2", 64)]
-SIZES = [(name, size) for name in NAMES for size in (None, 64, 97, 101, 107, 235)]
+SIZES = [(name, size) for name in NAMES for size in (None, 101, 235)]
 CASES = [*QUICKLY, *(pytest.param(*case, marks=pytest.mark.slow) for case in SIZES if case not in QUICKLY)]
 
 
@@ -37,6 +37,11 @@ def captured(name: str, size: int | None) -> tuple[Timm, dict[str, Any], ImagePr
     """All by way of torch."""
     architecture, arrays, preprocess = create(name, "package", size)
     return architecture, arrays, preprocess, capture(build_backbone(architecture, arrays), (*preprocess.size, 3))
+
+
+def test_its_numbers_are_told_as_torch_counts_them() -> None:
+    require_package(DEFAULT)
+    assert described(DEFAULT) == replace(describe(DEFAULT), weights=("package",))
 
 
 def test_every_package_is_recorded() -> None:
