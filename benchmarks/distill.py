@@ -26,7 +26,8 @@ from nestling.bundle import Bundle, load
 from nestling.bundle import Step as LineageStep
 from nestling.models.backbones import create
 from nestling.processor import processor
-from nestling.training.distill import DistillConfig, distill, usual
+from nestling.training.config import DistillConfig, usual_for_distilling
+from nestling.training.distill import distill
 from nestling.training.finetune import Taught, finetune
 
 
@@ -67,7 +68,7 @@ def main() -> None:
 def row(data: Path, teacher: Bundle, lessons: DistillConfig, arguments: argparse.Namespace, seed: int) -> tuple[float, ...]:
     """Test top-1 by the labels alone, with the teacher, and where wanted with it for half of the epochs."""
     student = student_of(teacher, arguments, seed)
-    config = replace(usual(student), epochs=arguments.epochs, seed=seed)
+    config = replace(usual_for_distilling(student), epochs=arguments.epochs, seed=seed)
     config = replace(config, rate=arguments.rate or config.rate, augment=arguments.augment)
     plain, plain_minutes = timed(lambda: finetune(student, data, replace(config, variations=None) if arguments.fresh else config))
     taught, taught_minutes = timed(lambda: distill(student, data, arguments.teacher, replace(lessons, training=config)))

@@ -18,7 +18,8 @@ from photographs import folder
 
 from nestling.models.known import DEFAULT
 from nestling.processor import processor
-from nestling.training.finetune import TrainingConfig, finetune
+from nestling.training.config import TrainingConfig
+from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 
 

@@ -21,12 +21,14 @@ from photographs import folder
 
 from nestling import bundle as bundles
 from nestling.artifacts.export import exported
-from nestling.compress.prune import Measured, PruneConfig, prune
+from nestling.compress.config import PruneConfig
+from nestling.compress.prune import Measured, prune
 from nestling.formats.format import ExportConfig
 from nestling.measure.bench import bench
 from nestling.models.known import DEFAULT
 from nestling.processor import processor
-from nestling.training.finetune import TrainingConfig, finetune
+from nestling.training.config import TrainingConfig
+from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 
 FORMATS = (("tflite", "fp32"), ("tflite", "int8"), ("pte", "fp32"), ("pte", "int8"))

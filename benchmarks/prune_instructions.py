@@ -20,13 +20,15 @@ from nestling.artifacts.import_model import import_model
 from nestling.artifacts.yardstick import made_up
 from nestling.bundle import Bundle
 from nestling.cli import show
-from nestling.compress.prune import PruneConfig, prune
+from nestling.compress.config import PruneConfig
+from nestling.compress.prune import prune
 from nestling.formats.about import about
 from nestling.formats.c import folder as c_folder
 from nestling.formats.c import machines, virtual
 from nestling.formats.c.fitting import needs, whole
 from nestling.quantization.quantize import quantize
-from nestling.training.finetune import TrainingConfig, finetune
+from nestling.training.config import TrainingConfig
+from nestling.training.finetune import finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.session import Session
 

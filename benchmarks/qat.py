@@ -28,7 +28,8 @@ from nestling.embedding.of_bundle import bundle_engine
 from nestling.graph.integers import QuantizeConfig
 from nestling.processor import processor
 from nestling.quantization.quantize import quantized
-from nestling.training.qat import QatConfig, qat, usual
+from nestling.training.config import QatConfig, usual_for_qat
+from nestling.training.qat import qat
 
 HEADER = (
     "| weights | method | seed | float: val, test | post-training: val, test | trained: val, test | trained less float, test | "
@@ -42,8 +43,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--bits-weights", type=int, default=4)
     parser.add_argument("--bits-activations", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=usual().epochs)
-    parser.add_argument("--rate", type=float, default=usual().rate)
+    parser.add_argument("--epochs", type=int, default=usual_for_qat().epochs)
+    parser.add_argument("--rate", type=float, default=usual_for_qat().rate)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default="pact,lsq,minmax")
     parser.add_argument("--scales", default="channel,layer")
@@ -90,7 +91,7 @@ def rows(
     scale = "per layer" if config.per_layer else "per channel"
     for seed in range(options.seeds):
         start = perf_counter()
-        training = replace(usual(), epochs=options.epochs, rate=options.rate, seed=seed)
+        training = replace(usual_for_qat(), epochs=options.epochs, rate=options.rate, seed=seed)
         made = qat(bundle, data, QatConfig(method, config, training, options.fold_after, options.distill))
         minutes = (perf_counter() - start) / 60
         graph = made.trained.bundle.graph

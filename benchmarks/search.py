@@ -17,11 +17,13 @@ from time import perf_counter
 from photographs import folder
 
 from nestling import bundle as bundles
+from nestling.compress.config import SearchConfig
 from nestling.compress.measure import Measured
-from nestling.compress.search import SearchConfig, search
+from nestling.compress.search import search
 from nestling.processor import processor
 from nestling.scores.evaluate import Evaluation
-from nestling.training.finetune import TrainingConfig, finetune
+from nestling.training.config import TrainingConfig
+from nestling.training.finetune import finetune
 
 
 def share(text: str) -> float:

@@ -19,14 +19,15 @@ from photographs import folder
 
 from nestling import bundle as bundles
 from nestling.cli import show
+from nestling.compress.config import SparseConfig
 from nestling.compress.measure import RUNTIME, Compared, Packed, compare_costs, packed
-from nestling.compress.prune import SparseConfig, sparsify
+from nestling.compress.prune import sparsify
 from nestling.data.choose import training_data
 from nestling.models.float_graph import unfolded_graph
 from nestling.processor import processor
-from nestling.training.finetune import TrainingConfig
+from nestling.training.config import TrainingConfig
 from nestling.training.session import Session
-from nestling.training.zeros import Method
+from nestling.words import Zeros
 
 HEADINGS = "| network | zeros | MACs with weights not 0 | val top-1 | test top-1 | int8 weights, packed | of dense | ms | minutes |"
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--methods", default=",".join(get_args(Method)))
+    parser.add_argument("--methods", default=",".join(get_args(Zeros)))
     parser.add_argument("--sparsity", default="80%")
     parser.add_argument("--ranking", default="lamp")
     parser.add_argument("--epochs", type=int, default=10)

@@ -17,6 +17,10 @@ class NestlingError(Exception):
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 
+class WrongOption(NestlingError):
+    """A setting that cannot be, whatever lies on the disk: the command line exits with 2."""
+
+
 class UnusableData(NestlingError):
     """A folder of images, a list or an image that cannot serve."""
 

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -14,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nestling.errors import NestlingError
-from nestling.temporary import NEW, OLD, OWN, sweep, temporary
+from nestling.errors import NestlingError, UnusableFile
+from nestling.temporary import NEW, OLD, OWN, restored, sweep, temporary
 
+LEAST_ROOM = 1 << 20  # bytes: less than any network takes
 FLUSHING = 8  # files at a time: file systems flush several with one write to their journal
 AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2  # Linux's renameat2, macOS's renamex_np
 NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # a folder that cannot be opened or a file system that has no such thing
@@ -53,6 +55,19 @@ def require_file_or_nothing(path: Path) -> None:
             raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
 
 
+def require_there(path: Path, hint: str) -> None:
+    """That there is a file or a folder that may be read, asked before the work begins. Raises UnusableFile with the hint."""
+    try:
+        found = restored(path)
+        found.stat()
+        if not os.access(found, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError as error:
+        raise UnusableFile(f"{path} does not exist.", hint) from error
+    except (OSError, ValueError) as error:
+        raise UnusableFile(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.", hint) from error
+
+
 def require_place(path: Path, what: str, suffix: str, beginning: bytes) -> None:
     """That what a command is going to make may be put at `path`, asked before the work is done.
 
@@ -67,8 +82,31 @@ def require_place(path: Path, what: str, suffix: str, beginning: bytes) -> None:
                 found = file.read(len(beginning))
             if found and found.lower() != beginning.lower():
                 raise NestlingError(f"{path} is there, and is not {what}: it is not overwritten.", hint)
+        _require_room(path.parent)
     except OSError as error:
         raise NestlingError(f"{path} cannot be written: {error.strerror}.", hint) from error
+
+
+def require_folders_place(folder: Path) -> None:
+    """Likewise for a folder, which may be there. Raises NestlingError."""
+    try:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        _require_room(folder)
+    except OSError as error:
+        raise NestlingError(f"{folder} cannot be written: {error.strerror}.", "name another one with -o") from error
+
+
+def _require_room(folder: Path) -> None:
+    """That something can be written into a folder, or into the one that it will be made in. Raises OSError."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if shutil.disk_usage(folder).free < LEAST_ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def replace_folder(folder: Path, files: Iterable[tuple[str, bytes]], executable: Collection[str] = ()) -> None:

@@ -4,18 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from nestling.cli import show
-from nestling.cli.options import Trust
+from nestling.cli import options, show
 
 
 def command(
-    a: Annotated[Path, typer.Argument(help="A bundle or an exported file: the one to be equalled.")],
-    b: Annotated[Path, typer.Argument(help="Another one.")],
-    data: Annotated[Path, typer.Argument(help="Folder with a folder for each class.")],
-    trust: Trust = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    a: Annotated[Path, options.network("A bundle or an exported file: the one to be equalled.")],
+    b: Annotated[Path, options.network("Another one.")],
+    data: Annotated[Path, options.photographs("Folder with a folder for each class.")],
+    trust: options.Trust = False,
+    json: options.Json = False,
 ) -> None:
     """Say how often two networks give the same answer, and how far their logits are apart.
 

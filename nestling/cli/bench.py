@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nestling.cli import show
-from nestling.cli.options import Trust
+from nestling.cli import options, show
+from nestling.errors import WrongOption
 
 if TYPE_CHECKING:
     from nestling.measure.counted import Counted
@@ -18,14 +18,14 @@ LISTED = 12  # layers of a file in the table; the picture and --json have more
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Exported files or bundles, or a folder with a manifest.json.")],
+    files: Annotated[list[Path], options.network("Exported files or bundles, or a folder with a manifest.json.")],
     threads: Annotated[str, typer.Option(help="Numbers of threads, separated by commas.")] = "1",
     layers: Annotated[bool, typer.Option("--layers", help="Each layer's time beside its MACs, and a picture.")] = False,
     data: Annotated[
-        Path | None, typer.Option(help="Photographs to measure the noise on.", show_default="those that it learned from")
+        Path | None, options.file("Photographs to measure the noise on.", show_default="those that it learned from")
     ] = None,
-    trust: Trust = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    trust: options.Trust = False,
+    json: options.Json = False,
 ) -> None:
     """Time networks, one image at a time: each in its own process, taking turns, so that the machine's drift falls on all.
 
@@ -48,7 +48,7 @@ def command(
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
-        raise typer.BadParameter(f"--threads is numbers from 1, separated by commas; found {threads!r}")
+        raise WrongOption(f"--threads is numbers from 1, separated by commas; found {threads!r}.")
     whole = [path for path in files if restored(path).is_dir() and not (path / ABOUT).is_file()]
     paths = [one for path in files for one in ([path / a.file for a in manifest.read(path)] if path in whole else [path])]
     elsewhere = [path for path in paths if machine_of(path)]

@@ -6,25 +6,28 @@ from typing import Annotated, get_args
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
 from nestling.cli.levels import Levels, as_white
+from nestling.words import SavedAs
 
-app = typer.Typer(help="Data sets.", no_args_is_help=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
-def group() -> None:
+def group(context: typer.Context) -> None:
     """Data sets: what comes in other shapes than a folder for each class."""
+    if context.invoked_subcommand is None:
+        show.tell(*context.get_help().split("\n"))
 
 
 @app.command("prepare")
 def prepare_command(
-    source: Annotated[Path, typer.Argument(help="A folder of images; without --list, with a folder for each class.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of class folders to write.")],
-    listed: Annotated[Path | None, typer.Option("--list", help="Lines `path label`; label: a name or a number.")] = None,
-    names: Annotated[Path | None, typer.Option(help="Lines `name number`, for labels that are numbers.")] = None,
+    source: Annotated[Path, options.photographs("A folder of images; without --list, with a folder for each class.")],
+    output: Annotated[Path, options.new_folder("The folder of class folders to write.")],
+    listed: Annotated[Path | None, options.file("Lines `path label`; label: a name or a number.", "--list")] = None,
+    names: Annotated[Path | None, options.file("Lines `name number`, for labels that are numbers.")] = None,
     classes: Annotated[str | None, typer.Option(help="Only these classes, separated by commas.")] = None,
-    form: Annotated[str, typer.Option("--format", help="jpg, bmp or png; net_runner reads bmp.")] = "jpg",
+    form: Annotated[SavedAs, options.one_of("--format", get_args(SavedAs), "What to write; net_runner reads bmp.")] = "jpg",
     size: Annotated[int | None, typer.Option(help="Side in pixels.", show_default="the largest square of each")] = None,
     strip: Annotated[int, typer.Option(min=0, help="Leading parts to take off the list's paths, as `patch -p` does.")] = 0,
     least: Annotated[int, typer.Option(min=1, help="An image with a side of fewer pixels is tiny.")] = 32,
@@ -32,25 +35,19 @@ def prepare_command(
         bool | None,
         typer.Option("--parts/--no-parts", help="Folders called train, val, test: parts, or classes.", show_default="told"),
     ] = None,
-    tiny: Annotated[str, typer.Option(help="What becomes of tiny images: leave-out or keep.")] = "leave-out",
+    tiny: Annotated[str, options.one_of("--tiny", ("leave-out", "keep"), "What becomes of tiny images.")] = "leave-out",
     levels: Levels = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run made in the folder.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Make class folders from a folder of images and a list of labels: square, upright, sRGB of 8 bits; broken ones are named.
 
     Example:  nestling data prepare val_256 --list places365_val.txt --names categories_places365.txt --classes attic,lawn -o out
     """
-    from nestling.data.prepare import Format, PrepareConfig, prepare
+    from nestling.data.prepare import PrepareConfig, prepare
 
-    forms: tuple[Format, ...] = get_args(Format)
-    chosen = next((known for known in forms if known == form), None)
-    if chosen is None:
-        raise typer.BadParameter(f"--format is jpg, bmp or png; found {form!r}")
-    if tiny not in ("leave-out", "keep"):
-        raise typer.BadParameter(f"--tiny is leave-out or keep; found {tiny!r}")
     wanted = tuple(name.strip() for name in classes.split(",")) if classes else None
-    config = PrepareConfig(chosen, size, wanted, strip, least, tiny == "keep", parts, force, as_white(levels))
+    config = PrepareConfig(form, size, wanted, strip, least, tiny == "keep", parts, force, as_white(levels))
     made = prepare(source, output, listed, names, config, show.bars)
     show.say(*made.said)
     if json:

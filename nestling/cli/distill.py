@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestling.cli import options, show, training
+from nestling.errors import WrongOption
+from nestling.files import require_there
 
 if TYPE_CHECKING:
     from nestling.models.lacking import Lacking
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="The fitted bundle that learns.")],
-    data: training.Data = None,
+    data: options.LearnedFrom = None,
     teacher: Annotated[str, typer.Option(help="What answers: a bundle, NAME.nest, or a timm name.")] = "",
     output: options.NewBundle = Path("distilled.nest"),
     temperature: Annotated[float, typer.Option(help="Above 1 it shows what the teacher thinks of the other classes.")] = 4.0,
@@ -49,7 +51,7 @@ def command(
     seed: training.Seed = 0,
     workers: training.Workers = 0,
     resume: training.Resume = False,
-    json: training.Json = False,
+    json: options.Json = False,
 ) -> None:
     """Train a small network by what a better one answers to the same photographs, beside the labels.
 
@@ -59,14 +61,14 @@ def command(
     """
     from dataclasses import replace
 
-    from nestling import bundle as bundles
-    from nestling.models.lacking import lacking
-    from nestling.training.distill import DistillConfig, distill, usual
+    from nestling.training.config import DistillConfig, usual_for_distilling
 
     if not teacher:
-        raise typer.BadParameter("--teacher is missing: a bundle, NAME.nest, or a timm name")
-    student = bundles.load(bundle)
-    begun = usual(student)
+        raise WrongOption("--teacher is missing: a bundle, NAME.nest, or a timm name.")
+    if teacher.endswith(".nest"):
+        require_there(Path(teacher), options.MAKE_BUNDLE)
+    student = training.begun(bundle)
+    begun = usual_for_distilling(student)
     settings = replace(
         begun,
         epochs=epochs or begun.epochs,
@@ -75,8 +77,11 @@ def command(
         variations=variations, blocks=blocks, freeze_norm=freeze_norm, size=size, batch=batch, micro=micro, augment=augment,
         smoothing=smoothing, ema=ema, patience=patience, optimiser=optimiser, seed=seed, workers=workers,
     )  # fmt: skip
-    lost = lacking(student)
     config = DistillConfig(temperature, alpha, features, teacher_size, settings)
+    from nestling.models.lacking import lacking
+    from nestling.training.distill import distill
+
+    lost = lacking(student)
 
     def work(session: "Session") -> "Taught":
         return distill(student, data, teacher, config, session)

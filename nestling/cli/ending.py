@@ -80,6 +80,12 @@ def of_error(error: BaseException, words: Sequence[str]) -> Ending:
     return Ending(FAILED, (f"error: nestling met something that it did not expect: {said} ({_place(error)}). {report}",))
 
 
+def wrong(message: str, command: str, hint: str = "") -> Ending:
+    """A command line that cannot be right. command: whose --help tells what can, "nestling fit"."""
+    first, *more = message.rstrip(".").split("\n")
+    return Ending(USAGE, (f"error: {first}", *(f"  {line.strip()}" for line in (*more, hint) if line), f"  see:  {command} --help"))
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error, and what it was raised of."""
     seen: set[int] = set()

@@ -3,17 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from nestling.cli import show
-from nestling.cli.options import Trust
+from nestling.cli import options, show
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A bundle or an exported file.")],
-    data: Annotated[Path, typer.Argument(help="Folder with a folder for each class.")],
-    trust: Trust = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    model: Annotated[Path, options.network("A bundle or an exported file.")],
+    data: Annotated[Path, options.photographs("Folder with a folder for each class.")],
+    trust: options.Trust = False,
+    json: options.Json = False,
 ) -> None:
     """Say how good a network is: top-1 with a 95% interval, each class, confusions, the most confident mistakes.
 

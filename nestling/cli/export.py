@@ -1,12 +1,13 @@
 """nestling export."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
+from nestling.errors import WrongOption
+from nestling.words import OnnxWeights
 
 if TYPE_CHECKING:
     from nestling.artifacts.export import Exported
@@ -18,7 +19,7 @@ KEYS = (
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="The bundle to print.")],
+    bundle: Annotated[Path, options.bundle("The bundle to print.")],
     to: Annotated[
         str,
         typer.Option(
@@ -35,20 +36,23 @@ def command(
     name: Annotated[
         str, typer.Option(help="Of C: what symbols, macros and files begin with; another for each network of one firmware.")
     ] = "nestling",
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files and their manifest.json.")] = Path("out"),
+    output: Annotated[Path, options.new_folder("Folder for the files and their manifest.json.")] = Path("out"),
     data: Annotated[
         Path | None,
-        typer.Option(help="The photographs it learned from; of an import, any.", show_default="where they were"),
+        options.file("The photographs it learned from; of an import, any.", show_default="where they were"),
     ] = None,
     features: Annotated[
         bool, typer.Option("--features", help="The embedding, too: a second output; for pte a file of its own, NAME.features.pte.")
     ] = False,
     int8_head: Annotated[bool, typer.Option("--int8-head", help="int8: the head in integers, too (it can't learn then).")] = False,
     onnx_weights: Annotated[
-        str, typer.Option(help="uint8 or int8. int8 is quicker on processors with 8-bit dot products, and wrong on others.")
+        OnnxWeights,
+        options.one_of(
+            "--onnx-weights", get_args(OnnxWeights), "int8: quicker on processors with 8-bit dot products, wrong on others."
+        ),
     ] = "uint8",
     force: Annotated[bool, typer.Option("--force", help="Keep a file that fails its gates.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Print a bundle for a target, and judge each file before it is put in place: the integers inside it, and its answers.
 
@@ -59,26 +63,25 @@ def command(
     from nestling.formats.c.format import NAME as C
     from nestling.formats.c.format import of_machine
     from nestling.formats.c.plan.report import parse_size
-    from nestling.formats.format import ExportConfig, Weights
+    from nestling.formats.format import ExportConfig
 
     machines = [form.machine for form in FORMATS.values() if form.machine]
     formats = [C, *(form.name for form in FORMATS.values() if form.printers and not form.machine)]
     known = list(dict.fromkeys(kind for _, kind in printed()))
-    forms, precisions = _listed("--to", to or usual(), formats), _listed("--precision", precision, known)
+    forms, precisions = options.words("--to", to or usual(), formats), options.words("--precision", precision, known)
     if C in forms:
         forms.remove(C)
-        forms += [of_machine(name) for name in _listed("--machine", machine, machines)]
-    if onnx_weights not in get_args(Weights):
-        raise typer.BadParameter(f"--onnx-weights is uint8 or int8; found {onnx_weights!r}")
+        forms += [of_machine(name) for name in options.words("--machine", machine, machines)]
     if features:
         forms += [own for form in forms if (own := FORMATS[form].own_embedding) and own not in forms]
     wanted = [(form, kind) for form in forms for kind in precisions if kind in FORMATS[form].printers]
     if not wanted:
-        raise typer.BadParameter(f"no format of {to} is printed in {precision}")
-    weights: Weights = "int8" if onnx_weights == "int8" else "uint8"
+        raise WrongOption(f"no format of {to} is printed in {precision}.")
     room = {"ram": ram, "flash": flash}
     limits = {name: parse_size(text) for name, text in room.items() if text}
-    made = exported(bundle, output, wanted, data, ExportConfig(features, int8_head, weights, force, **limits, name=name), show.bars)
+    made = exported(
+        bundle, output, wanted, data, ExportConfig(features, int8_head, onnx_weights, force, **limits, name=name), show.bars
+    )
     if json:
         show.as_json({"artifacts": [{key: getattr(artifact, key) for key in KEYS} for artifact in made.artifacts]})
         require_passed(made)
@@ -113,10 +116,3 @@ def _show(made: "Exported") -> None:
         if artifact.requantised is not None:
             channels, of = artifact.requantised
             show.say(f"{artifact.file}: {channels} of {of} output channels were requantised; the others keep their integers")
-
-
-def _listed(option: str, text: str, known: Sequence[str]) -> list[str]:
-    words = [word.strip() for word in text.split(",")]
-    if unknown := [word for word in words if word not in known]:
-        raise typer.BadParameter(f"{option} is one or more of {', '.join(known)}; found {unknown[0]!r}")
-    return list(dict.fromkeys(words))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def command(
     bundle: training.BundleFile,
-    data: training.Data = None,
+    data: options.LearnedFrom = None,
     output: options.NewBundle = Path("fine.nest"),
     epochs: training.Epochs = 10,
     rate: training.Rate = 2e-3,
@@ -46,7 +46,7 @@ def command(
     seed: training.Seed = 0,
     workers: training.Workers = 0,
     resume: training.Resume = False,
-    json: training.Json = False,
+    json: options.Json = False,
 ) -> None:
     """Train the whole network on, beginning with what `nestling fit` made: slower, and better where photographs are many.
 
@@ -54,9 +54,7 @@ def command(
 
     On several processes:  torchrun --nproc-per-node 2 -m nestling finetune my.nest photos -o fine.nest
     """
-    from nestling import bundle as bundles
-    from nestling.models.lacking import lacking
-    from nestling.training.finetune import TrainingConfig, finetune
+    from nestling.training.config import TrainingConfig
 
     config = TrainingConfig(
         epochs=epochs,
@@ -78,7 +76,10 @@ def command(
         seed=seed,
         workers=workers,
     )
-    begun = bundles.load(bundle)
+    begun = training.begun(bundle)
+    from nestling.models.lacking import lacking
+    from nestling.training.finetune import finetune
+
     lost = lacking(begun)
     made = training.taught(
         lambda session: finetune(begun, data, config, session),

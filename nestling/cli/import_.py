@@ -6,19 +6,18 @@ from typing import Annotated
 import typer
 
 from nestling.cli import options, show
+from nestling.errors import WrongOption
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A .tflite file: int8, uint8 or float.")],
+    file: Annotated[Path, typer.Argument(help="A .tflite file: int8, uint8 or float.", callback=options.there(""))],
     output: options.NewBundle,
-    labels: Annotated[
-        Path | None, typer.Option(help="A text file with one label a line.", show_default="those in the file")
-    ] = None,
+    labels: Annotated[Path | None, options.file("A text file with one label a line.", show_default="those in the file")] = None,
     mean: Annotated[
         str | None, typer.Option(help="Normalisation: a number, or one a channel, for values in 0..1.", show_default="the file's")
     ] = None,
     std: Annotated[str | None, typer.Option(help="The same: input = (v / 255 - mean) / std.", show_default="the file's")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Take somebody else's .tflite network: an integer one to run, trace and print, a float one as a backbone to learn on.
 
@@ -62,4 +61,4 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{option} is numbers separated by commas; found {text!r}") from None
+        raise WrongOption(f"{option} is numbers separated by commas; found {text!r}.") from None

@@ -1,19 +1,23 @@
 """nestling learn."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from nestling.cli import options, show
+from nestling.words import HeadOptimizer
 
 
 def command(
-    package: Annotated[Path, typer.Argument(help="The folder that `nestling pack --for linux` made.")],
-    data: Annotated[Path, typer.Argument(help="Folder with a folder of photographs for each class; new ones become classes.")],
+    package: Annotated[Path, options.package()],
+    data: Annotated[Path, options.photographs("Folder with a folder of photographs for each class; new ones become classes.")],
     cycles: Annotated[int | None, typer.Option(min=0, help="Batches to learn from.", show_default="about 10 epochs")] = None,
     batch: Annotated[int | None, typer.Option(min=1, max=1024, help="Photographs a batch.", show_default="the head's")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd or adam.", show_default="the head's")] = None,
+    optimizer: Annotated[
+        HeadOptimizer | None,
+        options.one_of("--optimizer", get_args(HeadOptimizer), "What it learns with.", show_default="the head's"),
+    ] = None,
     rate: Annotated[float | None, typer.Option(min=0, max=1e9, help="Learning rate.", show_default="the head's")] = None,
     stop_accuracy: Annotated[
         float | None, typer.Option(min=0, max=1, help="End when val has this accuracy.", show_default="never")
@@ -22,29 +26,21 @@ def command(
     replay: Annotated[
         int | None, typer.Option(min=0, help="KB of embeddings to keep for later trainings.", show_default="the head's")
     ] = None,
-    begin_with: Annotated[
-        Path | None, typer.Option("--from", help="The head to begin with.", show_default="PACKAGE/head.nst")
-    ] = None,
+    begin_with: Annotated[Path | None, options.file("The head to begin with.", "--from", show_default="PACKAGE/head.nst")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training that TRAINED holds.")] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="The trained head.", show_default="PACKAGE/trained.nst", callback=options.to_head),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Let a packed network's head go on learning, here, with ExecuTorch: its backbone stays as it is.
 
     Example:  nestling learn pkg/ photos --replay 64     and later:  nestling learn pkg/ new-things --from pkg/trained.nst
     """
-    from typing import get_args
-
-    from nestling.device.head_format import Optimizer
     from nestling.device.learn import LearnConfig, learn
 
-    chosen = next((name for name in get_args(Optimizer) if name == optimizer), None)
-    if chosen != optimizer:
-        raise typer.BadParameter(f"--optimizer is one of {', '.join(get_args(Optimizer))}; found {optimizer!r}")
-    config = LearnConfig(begin_with, output, cycles, batch, chosen, rate, stop_accuracy, save_every, replay, resume)
+    config = LearnConfig(begin_with, output, cycles, batch, optimizer, rate, stop_accuracy, save_every, replay, resume)
     learned = learn(package, data, config, show.bars)
     for note in learned.notes:
         show.say(note)

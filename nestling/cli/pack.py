@@ -1,18 +1,17 @@
 """nestling pack."""
 
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args
+from typing import Annotated, get_args
 
 import typer
 
-from nestling.cli import show
-
-T = TypeVar("T", bound=str)
+from nestling.cli import options, show
+from nestling.words import HeadOptimizer, Momentum, RunBy, System
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="A quantised bundle.")],
-    system: Annotated[str, typer.Option("--for", help="linux, android or mcu.")] = "linux",
+    bundle: Annotated[Path, options.bundle("A quantised bundle.")],
+    system: Annotated[System, options.one_of("--for", get_args(System), "The kind of device.")] = "linux",
     machine: Annotated[
         str | None,
         typer.Option(
@@ -20,12 +19,14 @@ def command(
             show_default="this computer's; arm64; cortex-m4",
         ),
     ] = None,
-    runner: Annotated[str, typer.Option(help="What runs the network on the device: c or executorch.")] = "c",
+    runner: Annotated[RunBy, options.one_of("--runner", get_args(RunBy), "What runs the network on the device.")] = "c",
     max_classes: Annotated[
         int | None, typer.Option(min=1, help="Classes that there is room for.", show_default="8 more than there are")
     ] = None,
-    momentum: Annotated[str, typer.Option(help="float32 or bf16, which takes half the memory.")] = "float32",
-    optimizer: Annotated[str, typer.Option(help="sgd or adam.")] = "sgd",
+    momentum: Annotated[Momentum, options.one_of("--momentum", get_args(Momentum), "bf16 takes half the memory.")] = "float32",
+    optimizer: Annotated[
+        HeadOptimizer, options.one_of("--optimizer", get_args(HeadOptimizer), "What the head learns with.")
+    ] = "sgd",
     untrained: Annotated[bool, typer.Option("--untrained", help="A head of zeros that learns everything on the device.")] = False,
     replay: Annotated[
         int | None,
@@ -36,31 +37,19 @@ def command(
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were, else made-up ones")
+        Path | None, options.file("The photographs it learned from.", show_default="where they were, else made-up ones")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")] = Path("pkg"),
+    output: Annotated[Path, options.new_folder("The folder to write.")] = Path("pkg"),
     force: Annotated[bool, typer.Option("--force", help="Keep what does not pass its gates.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Pack all that a device needs to run a network and go on learning: program, head, scripts; or C for a microcontroller.
 
     Example:  nestling pack parts8.nest --for linux --machine arm64 -o pkg/
     """
-    from nestling.device.head_format import Optimizer
-    from nestling.device.manifest import System
-    from nestling.device.package import Momentum, PackConfig, Runner, pack
+    from nestling.device.package import PackConfig, pack
 
-    config = PackConfig(
-        _one_of("--for", system, get_args(System)),
-        machine,
-        _one_of("--runner", runner, get_args(Runner)),
-        max_classes,
-        _one_of("--momentum", momentum, get_args(Momentum)),
-        _one_of("--optimizer", optimizer, get_args(Optimizer)),
-        untrained,
-        replay,
-        force,
-    )
+    config = PackConfig(system, machine, runner, max_classes, momentum, optimizer, untrained, replay, force)
     made = pack(bundle, output, config, data, show.bars)
     for problem in made.failed:
         show.say(f"warning: packed all the same: {problem}")
@@ -81,10 +70,3 @@ def command(
 
 
 _PUSH = {"linux": "ssh://user@host/home/user/pkg --run /home/user/photos", "android": "adb --run /data/local/tmp/photos"}
-
-
-def _one_of(option: str, text: str, known: tuple[T, ...]) -> T:
-    for word in known:
-        if word == text:
-            return word
-    raise typer.BadParameter(f"{option} is one of {', '.join(known)}; found {text!r}")

@@ -9,14 +9,14 @@ from nestling.cli import options, show
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="A quantised bundle, or an imported integer network.")],
+    bundle: Annotated[Path, options.bundle("A quantised bundle, or an imported integer network.")],
     machine: Annotated[str, typer.Option(help="host, linux-arm64, cortex-m4, cortex-m7, cortex-m55 or rv32imc.")] = "cortex-m4",
     ram: Annotated[str, typer.Option(help="RAM that there is: 256K, 1M, or bytes.")] = "256K",
     flash: Annotated[str, typer.Option(help="Flash that there is.")] = "1M",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A picture of the arena, .svg.", callback=options.to_picture)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Show a network's RAM over time and its flash in C, and whether they fit, before anything is written. Status 1: they don't.
 

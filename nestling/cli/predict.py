@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show
-from nestling.cli.options import Trust
+from nestling.cli import options, show
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A bundle or an exported file.")],
+    model: Annotated[Path, options.network("A bundle or an exported file.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    trust: Trust = False,
+    trust: options.Trust = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
 ) -> None:
     """Say what each image shows. An exported file needs nothing else: labels and preprocessing are inside.

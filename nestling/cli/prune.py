@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from nestling.cli import options, show, training
+from nestling.errors import WrongOption
+from nestling.words import Importance, Ranking, Zeros
 
 if TYPE_CHECKING:
     from nestling.compress.measure import Measured, Packed
@@ -20,11 +22,11 @@ STRUCTURED = "structured"
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="The fitted bundle; best one that was fine-tuned.")],
-    data: training.Data = None,
+    bundle: Annotated[Path, options.bundle("The fitted bundle; best one that was fine-tuned.")],
+    data: options.LearnedFrom = None,
     output: options.NewBundle = Path("pruned.nest"),
     method: Annotated[
-        str, typer.Option(help="structured (whole channels), unstructured (single weights), block1x4 (four neighbours).")
+        str, options.one_of("--method", (STRUCTURED, *get_args(Zeros)), "Whole channels, single weights, or four neighbours.")
     ] = STRUCTURED,
     macs: Annotated[
         str | None, typer.Option(help="structured: share of the multiply-accumulates that stays at most.", show_default="50%")
@@ -33,9 +35,12 @@ def command(
         str | None, typer.Option(help="unstructured, block1x4: share of the weights that become zero.", show_default="80%")
     ] = None,
     importance: Annotated[
-        str, typer.Option(help="What a channel is judged by: taylor (gradients), l1 (weights), norm (BatchNorm's scales).")
+        Importance,
+        options.one_of("--importance", get_args(Importance), "A channel is judged by weights, gradients, or BatchNorm's scales."),
     ] = "taylor",
-    ranking: Annotated[str, typer.Option(help="What a weight is judged by: lamp (within its layer), magnitude.")] = "lamp",
+    ranking: Annotated[
+        Ranking, options.one_of("--ranking", get_args(Ranking), "A weight is judged within its layer, or by its size alone.")
+    ] = "lamp",
     round_to: Annotated[int, typer.Option("--round", help="Layers keep multiples of so many channels.")] = 8,
     steps: Annotated[int, typer.Option(help="Channels go in so many steps, judged anew in each.")] = 5,
     images: Annotated[int, typer.Option(help="Training photographs that channels are judged on.")] = 256,
@@ -53,7 +58,7 @@ def command(
     seed: Annotated[int, options.seed("Of the photographs that are drawn, their order and variation.")] = 0,
     workers: training.Workers = 0,
     resume: training.Resume = False,
-    json: training.Json = False,
+    json: options.Json = False,
 ) -> None:
     """Make a fitted network smaller: take away the channels, or the weights, that matter least.
 
@@ -63,13 +68,13 @@ def command(
 
     Example:  nestling prune my.nest photos --method block1x4 --sparsity 80% -o sparse.nest
     """
-    from nestling.training.finetune import TrainingConfig
+    from nestling.training.config import TrainingConfig
 
     structured = method == STRUCTURED
     if structured and sparsity is not None:
-        raise typer.BadParameter("--sparsity is for --method unstructured and block1x4; whole channels take --macs")
+        raise WrongOption("--sparsity is for --method unstructured and block1x4; whole channels take --macs.")
     if not structured and macs is not None:
-        raise typer.BadParameter("--macs is for --method structured; zeros take --sparsity")
+        raise WrongOption("--macs is for --method structured; zeros take --sparsity.")
     config = TrainingConfig(
         epochs=epochs if epochs is not None else 0 if structured else 10,
         rate=rate,
@@ -84,14 +89,14 @@ def command(
         workers=workers,
     )
     if structured:
-        from nestling.compress.prune import PruneConfig
+        from nestling.compress.config import PruneConfig
 
-        pruning = PruneConfig(_share("--macs", macs or "50%"), importance, round_to, steps, images, seed)  # type: ignore[arg-type]
+        pruning = PruneConfig(options.share("--macs", macs or "50%"), importance, round_to, steps, images, seed)
         _structured(bundle, data, output, pruning, config, resume, json)
     else:
-        from nestling.compress.prune import SparseConfig
+        from nestling.compress.config import SparseConfig
 
-        zeros = SparseConfig(method, _share("--sparsity", sparsity or "80%"), ranking)  # type: ignore[arg-type]  # it checks the words
+        zeros = SparseConfig(method, options.share("--sparsity", sparsity or "80%"), ranking)  # type: ignore[arg-type]  # it checks the words
         _sparse(bundle, data, output, zeros, config, resume, json)
 
 
@@ -100,10 +105,12 @@ def command(
 
 def _structured(path: Path, data: Path | None, output: Path, config: Any, teaching: Any, resume: bool, json: bool) -> None:
     from nestling import bundle as bundles
+
+    begun = training.begun(path)
     from nestling.compress.prune import prune
     from nestling.training.finetune import finetune
 
-    pruned = prune(bundles.load(path), data, config, show.bars)
+    pruned = prune(begun, data, config, show.bars)
     tuned = None
     if not teaching.epochs:
         bundles.save(pruned.bundle, output)
@@ -153,13 +160,12 @@ def _tell_structured(pruned: Pruned, tuned: Taught | None) -> None:
 
 
 def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: Any, resume: bool, json: bool) -> None:
-    from nestling import bundle as bundles
+    old = training.begun(path)
     from nestling.compress.measure import RUNTIME, compare_costs, packed
     from nestling.compress.prune import sparsify
     from nestling.data.choose import training_data
     from nestling.models.float_graph import unfolded_graph
 
-    old = bundles.load(path)
     made = training.taught(
         lambda session: sparsify(old, data, config, teaching, session),
         output,
@@ -254,14 +260,6 @@ def _how(runtime: str) -> str:
 
 def _where(data: Path | None) -> str:
     return show.path_hint(data) if data else "DATA"
-
-
-def _share(option: str, text: str) -> float:
-    """50% or 0.5 -> 0.5."""
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise typer.BadParameter(f"{option} is a share such as 50% or 0.5; found {text!r}") from None
 
 
 def _points(before: float, after: float) -> str:

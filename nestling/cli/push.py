@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show
+from nestling.cli import options, show
 
 
 def command(
-    package: Annotated[Path, typer.Argument(help="A package that `nestling pack` made.")],
+    package: Annotated[Path, options.package()],
     target: Annotated[str, typer.Argument(help="ssh://user@host:port/folder, adb, or adb:SERIAL.")],
     run: Annotated[
         str | None,
@@ -18,13 +18,13 @@ def command(
     to: Annotated[
         str | None, typer.Option(help="Of adb: the folder on the device.", show_default="/data/local/tmp/nestling")
     ] = None,
-    identity: Annotated[Path | None, typer.Option(help="Of ssh: file with the private key.", show_default="ssh's own")] = None,
+    identity: Annotated[Path | None, options.file("Of ssh: file with the private key.", show_default="ssh's own")] = None,
     ssh_option: Annotated[list[str] | None, typer.Option(help="Of ssh: an option as its -o takes it; may be repeated.")] = None,
     retries: Annotated[int, typer.Option(min=0, help="How often a lost connection is taken up again.")] = 5,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the scripts of a package that this user's nestling did not pack.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Bring a package to a device: only what changed, going on after a lost connection. Run it there; bring back what it learned.
 

@@ -8,25 +8,26 @@ from nestling.cli import show, training
 
 if TYPE_CHECKING:
     from nestling.graph.integers import QuantizeConfig
-    from nestling.training.qat import Qat, QatConfig
+    from nestling.training.config import QatConfig
+    from nestling.training.qat import Qat
+    from nestling.words import Rounding
 
 
-def wished(method: str, config: "QuantizeConfig", told: Mapping[str, Any], fold_after: int | None, distill: float) -> "QatConfig":
+def wished(method: "Rounding", config: "QuantizeConfig", told: Mapping[str, Any], fold_after: int, distill: float) -> "QatConfig":
     """The settings, those that were told in the place of the usual ones."""
     from dataclasses import replace
 
-    from nestling.training.qat import QatConfig, usual
+    from nestling.training.config import QatConfig, usual_for_qat
 
-    settings = replace(usual(), **{name: value for name, value in told.items() if value is not None})
-    return QatConfig(method, config, settings, fold_after, distill)  # type: ignore[arg-type]  # it checks the word
+    settings = replace(usual_for_qat(), **{name: value for name, value in told.items() if value is not None})
+    return QatConfig(method, config, settings, fold_after, distill)
 
 
 def trained(bundle: Path, data: Path | None, output: Path, config: "QatConfig", resume: bool, json: bool) -> "Qat | None":
     """None in a process of a team that does not lead it."""
-    from nestling import bundle as bundles
+    loaded = training.begun(bundle)
     from nestling.training.qat import qat
 
-    loaded = bundles.load(bundle)
     return training.taught(lambda session: qat(loaded, data, config, session), output, resume, json)
 
 

@@ -9,9 +9,10 @@ import typer
 
 from nestling.cli import options, show, training
 from nestling.cli import qat as qat_training
+from nestling.errors import WrongOption
+from nestling.words import Mode, Rounding
 
 if TYPE_CHECKING:
-    from nestling.graph.integers import Mode
     from nestling.quantization.bits import LayerBits
     from nestling.quantization.quantize import Quantized
     from nestling.training.qat import Qat
@@ -20,9 +21,9 @@ LISTED = 15  # layers in the table of --explain; the picture and --json have mor
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="The fitted bundle.")],
+    bundle: Annotated[Path, options.bundle()],
     output: options.NewBundle,
-    data: Annotated[Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were")] = None,
+    data: options.DataOption = None,
     bits_weights: Annotated[int, typer.Option(min=2, max=8, help="Bits of a weight; fewer than 8 are kept in int8.")] = 8,
     bits: Annotated[str, typer.Option(help="auto: 2, 4 or 8 bits of weights layer by layer, within --budget.")] = "",
     budget: Annotated[str, typer.Option(help="Of --bits auto: bytes for the weights, as 100K or 100000.")] = "",
@@ -32,7 +33,10 @@ def command(
     first_last_8: Annotated[
         bool, typer.Option("--first-last-8", help="8 bits for the weights of the first and last layer.")
     ] = False,
-    qat: Annotated[str, typer.Option(help="Train with rounded values before: lsq, pact or minmax.")] = "",
+    qat: Annotated[
+        Rounding | None,
+        options.one_of("--qat", get_args(Rounding), "Train with rounded values before.", show_default="no"),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of --qat: how often it sees each photograph.")] = 15,
     rate: Annotated[float | None, typer.Option(help="Of --qat: learning rate of the head.", show_default="0.002")] = None,
     fold_after: Annotated[int, typer.Option(min=0, help="Of --qat: epochs in which BatchNorm learns before it is folded.")] = 0,
@@ -44,7 +48,7 @@ def command(
     resume: training.Resume = False,
     modes: Annotated[str, typer.Option(help="Float precisions to print as well, noted for export: fp16, dynamic.")] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Show which layers cost most, with a picture beside OUTPUT.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Give a fitted network integers: smaller files, the same answers, every format printed from the same numbers.
 
@@ -66,7 +70,7 @@ def command(
         symmetric=symmetric,
         per_layer=per_layer,
         ends_at_8=first_last_8,
-        modes=_modes(modes),
+        modes=tuple(options.words("--modes", modes, get_args(Mode))) if modes else (),
     )
     start = perf_counter()
     plan: tuple[LayerBits, ...] = ()
@@ -99,15 +103,6 @@ def command(
     if not json:
         return _show(made, found, output)
     show.as_json(plain)
-
-
-def _modes(text: str) -> "tuple[Mode, ...]":
-    from nestling.graph.integers import Mode
-
-    wanted = [mode.strip() for mode in text.split(",") if mode.strip()]
-    if unknown := [mode for mode in wanted if mode not in get_args(Mode)]:
-        raise typer.BadParameter(f"--modes is of {', '.join(get_args(Mode))}; found {unknown[0]!r}")
-    return tuple(mode for mode in get_args(Mode) if mode in wanted)
 
 
 def _explained(made: "Quantized", data: Path | None, output: Path, json: bool) -> dict[str, object]:
@@ -146,11 +141,11 @@ def _budget(bits: str, budget: str, bits_weights: int) -> int | None:
     from nestling.formats.c.plan.report import parse_size
 
     if bits not in ("", "auto"):
-        raise typer.BadParameter(f"--bits is auto, found {bits!r}; one number for all layers is --bits-weights")
+        raise WrongOption(f"--bits is auto, found {bits!r}; one number for all layers is --bits-weights.")
     if (bits == "auto") != bool(budget):
-        raise typer.BadParameter("--bits auto and --budget BYTES go together")
+        raise WrongOption("--bits auto and --budget BYTES go together.")
     if bits and bits_weights < 8:
-        raise typer.BadParameter("--bits auto chooses what --bits-weights would fix; give one of them")
+        raise WrongOption("--bits auto chooses what --bits-weights would fix; give one of them.")
     return parse_size(budget) if budget else None
 
 

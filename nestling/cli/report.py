@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestling.cli import options, show
+from nestling.errors import WrongOption
 
 if TYPE_CHECKING:
     from nestling.pages.compare.found import Comparison
@@ -15,12 +16,12 @@ BUNDLE = ".nest"
 
 def command(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER | BUNDLES...", help="The folder of an export; or bundles, to compare them.")
+        list[Path], options.network("The folder of an export; or bundles, to compare them.", metavar="FOLDER | BUNDLES...")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.", callback=options.to_page)] = Path(
         "report.html"
     ),
-    data: Annotated[Path | None, typer.Option(help="The photographs it learned from.", show_default="where they were")] = None,
+    data: options.DataOption = None,
     to: Annotated[str, typer.Option(help="Of bundles: formats, as in export.", show_default="tflite, and pte in int8")] = "",
     precision: Annotated[str, typer.Option(help="Of bundles, with --to: as in export.")] = "fp32,int8",
     machine: Annotated[
@@ -33,7 +34,7 @@ def command(
     markdown: Annotated[Path | None, typer.Option(help="Of bundles: the table as Markdown, too.", show_default="none")] = None,
     picture: Annotated[Path | None, typer.Option(help="Of bundles: the pictures as one .svg, too.", show_default="none")] = None,
     trust: options.Trust = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Show everything that was exported on one page, or compare bundles: right answers, size, time. Open it in any browser.
 
@@ -43,11 +44,11 @@ def command(
     """
     if all(path.suffix == BUNDLE for path in paths):
         if picture is not None and picture.suffix != ".svg":
-            raise typer.BadParameter(f"--picture is a file NAME.svg; found {picture}")
+            raise WrongOption(f"--picture is a file NAME.svg; found {picture}.")
         _compare(paths, output, data, _wanted(to, precision), machine, no_int8, keep, markdown, picture, json)
         return
     if len(paths) > 1:
-        raise typer.BadParameter(f"report takes one folder, or bundles ({BUNDLE}); found {paths[0]} and {paths[1]}")
+        raise WrongOption(f"report takes one folder, or bundles ({BUNDLE}); found {paths[0]} and {paths[1]}.")
     _report(paths[0], output, data, trust, json)
 
 
@@ -123,12 +124,10 @@ def _wanted(to: str, precision: str) -> tuple[tuple[str, str], ...]:
         return ()
     formats = [form.name for form in FORMATS.values() if form.printers and form.embedding != "alone" and not form.machine]
     precisions = list(dict.fromkeys(kind for _, kind in printed()))
-    words = [list(dict.fromkeys(word.strip() for word in text.split(","))) for text in (to, precision)]
-    for option, found, known in (("--to", words[0], formats), ("--precision", words[1], precisions)):
-        if unknown := [word for word in found if word not in known]:
-            hint = "; C is for a --machine" if unknown[0] == C else ""
-            raise typer.BadParameter(f"{option} is one or more of {', '.join(known)}{hint}; found {unknown[0]!r}")
+    if C in to.lower().split(","):
+        raise WrongOption(f"--to is one or more of {', '.join(formats)}; C is for a --machine.")
+    words = options.words("--to", to, formats), options.words("--precision", precision, precisions)
     wanted = tuple((form, kind) for form in words[0] for kind in words[1] if kind in FORMATS[form].printers)
     if not wanted:
-        raise typer.BadParameter(f"no format of {to} is printed in {precision}")
+        raise WrongOption(f"no format of {to} is printed in {precision}.")
     return wanted

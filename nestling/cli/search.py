@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import options, show
+from nestling.cli import options, show, training
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="The fitted bundle; best one that was fine-tuned.")],
-    data: Annotated[Path | None, typer.Argument(help="The photographs it learned from.", show_default="where they were")] = None,
+    bundle: Annotated[Path, options.bundle("The fitted bundle; best one that was fine-tuned.")],
+    data: options.LearnedFrom = None,
     output: options.NewBundle = Path("searched.nest"),
     macs: Annotated[str, typer.Option(help="Share of the multiply-accumulates that stays at most: 60% or 0.6.")] = "60%",
     params: Annotated[str | None, typer.Option(help="Share of the parameters that stays at most.", show_default="any")] = None,
@@ -18,7 +18,7 @@ def command(
     images: Annotated[int, typer.Option(help="Validation photographs that judge each of them.")] = 1000,
     round_to: Annotated[int, typer.Option("--round", help="Layers get multiples of so many channels.")] = 8,
     seed: Annotated[int, options.seed("Of which photographs these are.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Find by FastNAS how wide each layer of a fitted network should be. Fine-tune it afterwards.
 
@@ -26,12 +26,15 @@ def command(
     """
     from nestling import bundle as bundles
     from nestling import extras
+    from nestling.compress.config import SearchConfig
 
     extras.require("search", "search")
-    from nestling.compress.search import SearchConfig, search
+    limits = options.share("--macs", macs), options.share("--params", params) if params else None
+    asked = SearchConfig(*limits, candidates, images, round_to, seed)
+    begun = training.begun(bundle)
+    from nestling.compress.search import search
 
-    asked = SearchConfig(_share("--macs", macs), _share("--params", params) if params else None, candidates, images, round_to, seed)
-    searched = search(bundles.load(bundle), data, asked, show.bars)
+    searched = search(begun, data, asked, show.bars)
     bundles.save(searched.bundle, output)
     show.left_out(searched.left_out)
     before, after = searched.before, searched.after
@@ -63,14 +66,6 @@ def command(
     path, tuned = show.path_hint(output), show.path_hint(output.with_name("tuned.nest"))
     where = show.path_hint(data) if data else "DATA"
     show.tell(f"written     {output}", f"next:  nestling finetune {path} {where} -o {tuned}")
-
-
-def _share(option: str, text: str) -> float:
-    """50% or 0.5 -> 0.5."""
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise typer.BadParameter(f"{option} is a share such as 60% or 0.6; found {text!r}") from None
 
 
 def _points(before: float, after: float) -> str:

@@ -5,19 +5,19 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli import show
-from nestling.cli.options import Trust
+from nestling.cli import options, show
+from nestling.errors import WrongOption
 
 LISTED = 20  # differing layers in the table; --json has all
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="The quantised bundle.")],
+    bundle: Annotated[Path, options.bundle("The quantised bundle.")],
     image: Annotated[Path, typer.Argument(help="An image file.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for one .npy a layer and index.json.")] = None,
-    against: Annotated[Path | None, typer.Option(help="A .tflite file or folder of C to compare with, layer by layer.")] = None,
-    trust: Trust = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    output: Annotated[Path | None, options.new_folder("Folder for one .npy a layer and index.json.")] = None,
+    against: Annotated[Path | None, options.file("A .tflite file or folder of C to compare with, layer by layer.")] = None,
+    trust: options.Trust = False,
+    json: options.Json = False,
 ) -> None:
     """Write down what every layer answers to one image, or find the first layer where another file answers otherwise.
 
@@ -28,7 +28,7 @@ def command(
     from nestling.measure import trace as tracing
 
     if output is None and against is None:
-        raise typer.BadParameter("name a folder to write to (-o trace/), a file to compare with (--against FILE.tflite), or both")
+        raise WrongOption("name a folder to write to (-o trace/), a file to compare with (--against FILE.tflite), or both.")
     layers = tracing.trace(bundles.load(bundle), image)
     if output is not None:
         tracing.write(layers, output)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar, get_args
 
 import typer
 
+from nestling import words
 from nestling.cli import options, show
 from nestling.progress import silent
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from nestling.training.loop_state import Epoch
     from nestling.training.session import Session
 
-BundleFile = Annotated[Path, typer.Argument(help="The fitted bundle.")]
-Data = Annotated[Path | None, typer.Argument(help="The photographs it learned from.", show_default="where they were")]
+BundleFile = Annotated[Path, options.bundle()]
 Epochs = Annotated[int, typer.Option(min=1, help="How often it sees each photograph.")]
 Rate = Annotated[float, typer.Option(help="Learning rate of the head.")]
 BackboneRate = Annotated[float, typer.Option(help="Share of it that the backbone learns with.")]
@@ -30,7 +30,7 @@ Batch = Annotated[int, typer.Option(min=1, help="Photographs a step, over all pr
 Micro = Annotated[
     int | None, typer.Option(min=1, help="Of these, how many go through at a time.", show_default="the quickest, or all")
 ]
-Augment = Annotated[str, typer.Option(help="How photographs are varied: none, light, strong.")]
+Augment = Annotated[words.Augment, options.one_of("--augment", get_args(words.Augment), "How photographs are varied.")]
 Mixup = Annotated[float, typer.Option(min=0, help="Mix photographs in pairs; 0.2 mixes a little, 1 a lot.")]
 Cutmix = Annotated[float, typer.Option(min=0, help="Likewise, by pasting a part of one into the other.")]
 Smoothing = Annotated[float, typer.Option(min=0, max=0.9, help="Of labels: share of the target that all classes get.")]
@@ -38,11 +38,10 @@ Ema = Annotated[bool, typer.Option("--ema", help="Keep the moving average of the
 Patience = Annotated[
     int | None, typer.Option(min=1, help="End after so many epochs without a better validation.", show_default="never")
 ]
-Optimiser = Annotated[str, typer.Option(help="adamw or sgd.")]
+Optimiser = Annotated[words.Optimiser, options.one_of("--optimiser", get_args(words.Optimiser), "What it learns with.")]
 Seed = Annotated[int, options.seed("Of order and variation; the division into parts is the bundle's.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that prepare photographs; they change only the time.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch of a run that was stopped.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 HEADING = f"{'epoch':>5}  {'loss':>7}  {'val top-1':>9}  {'val loss':>8}  {'seconds':>7}"
 
@@ -88,6 +87,18 @@ def taught(work: Callable[[Session], Some], output: Path, resume: bool, json: bo
     checkpoint.unlink(missing_ok=True)
     show.left_out(made.left_out)
     return made
+
+
+def begun(path: Path) -> Bundle:
+    """The bundle to train on, looked at before torch is imported. Raises NestlingError where nothing can be trained."""
+    from nestling import bundle as bundles
+    from nestling import extras
+    from nestling.training.config import require_trainable
+
+    extras.require("train", "training a whole network")
+    loaded = bundles.load(path)
+    require_trainable(loaded)
+    return loaded
 
 
 def plain(made: Taught, output: Path) -> dict[str, object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from nestling.errors import NestlingError
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.graph.macs import macs
+from nestling.words import Importance
 
-Importance = Literal["l1", "taylor", "norm"]
 Batch = tuple[NDArray[Any], NDArray[np.int64]]  # the Graph's input for N images, their labels [N]
 
 # (torch-pruning's measure, whether its mean over a group's channels is made 1). What the loss would change by is in one unit

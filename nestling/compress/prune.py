@@ -12,60 +12,29 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import get_args
 
 import numpy as np
 import torch
 
 from nestling.bundle import Bundle, Step, fitted_head
-from nestling.compress.channels import Batch, Importance, Thinned, thinned, total_macs
-from nestling.compress.measure import RUNTIME, Measured, compare_costs, in_turns, no_gain, photographs
-from nestling.compress.sparse import Ranking, growing, prunable, ramp_of
+from nestling.compress.channels import Batch, Thinned, thinned, total_macs
+from nestling.compress.config import PruneConfig, SparseConfig
+from nestling.compress.measure import RUNTIME, Measured, compare_costs, no_gain, photographs
+from nestling.compress.sparse import growing, prunable, ramp_of
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, fingerprint
-from nestling.errors import NestlingError
+from nestling.errors import NestlingError, WrongOption
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build
 from nestling.models.float_graph import unfolded_graph
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.preprocess.image import table as normalisation
 from nestling.progress import Progress, silent
-from nestling.training.finetune import Lesson, Taught, TrainingConfig, teach
+from nestling.training.config import TrainingConfig
+from nestling.training.finetune import Lesson, Taught, teach
 from nestling.training.session import Session
-from nestling.training.zeros import Method
-
-__all__ = ["Measured", "PruneConfig", "Pruned", "SparseConfig", "in_turns", "no_gain", "prune", "sparsify", "unfolded_graph"]
 
 BATCH = 32
-
-
-@dataclass(frozen=True)
-class PruneConfig:
-    """macs: share of the multiply-accumulates that stay at most, between 0 and 1.
-
-    importance: what a channel is judged by: l1 (its weights), taylor (weights times gradients on training photographs),
-    norm (BatchNorm's scales). round_to: layers keep multiples of so many channels. steps: channels go in so many steps and are
-    judged anew in each. images: training photographs for taylor and for BatchNorm's statistics, drawn with `seed`.
-    """
-
-    macs: float = 0.5
-    importance: Importance = "taylor"
-    round_to: int = 8
-    steps: int = 5
-    images: int = 256
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class SparseConfig:
-    """sparsity: share of sparse.prunable()'s weights that become zero, between 0 and 1.
-
-    method: single weights, or blocks of four neighbouring input channels. ranking: what goes first, see sparse.masks().
-    """
-
-    method: Method = "unstructured"
-    sparsity: float = 0.8
-    ranking: Ranking = "lamp"
 
 
 SPARSE_TRAINING = TrainingConfig(epochs=10)
@@ -99,7 +68,6 @@ def prune(bundle: Bundle, data: Path | None = None, config: PruneConfig | None =
     UnusableData without training photographs; UnsupportedOp for a network that the Graph does not hold.
     """
     config = config or PruneConfig()
-    _require_sound(config)
     head = fitted_head(bundle)
     start = perf_counter()
     with progress("capturing", 1) as advance:
@@ -180,31 +148,11 @@ def renormed(graph: Graph, batches: Sequence[np.ndarray]) -> Graph:
 # ---- the parts ------------------------------------------------------------------------------------------------------------------
 
 
-def _require_sound(config: PruneConfig) -> None:
-    if not 0 < config.macs < 1:
-        raise NestlingError(
-            f"--macs is the share that stays, above 0% and below 100%; found {config.macs:.0%}.", "half of them:  --macs 50%"
-        )
-    if config.importance not in get_args(Importance):
-        raise NestlingError(f"--importance is one of {', '.join(get_args(Importance))}; found {config.importance!r}.")
-    if min(config.round_to, config.steps, config.images) < 1:
-        raise NestlingError("--round, --steps and --images are 1 at least.")
-
-
 def _require_sparse(bundle: Bundle, config: SparseConfig, training: TrainingConfig) -> None:
-    if config.method not in get_args(Method):
-        raise NestlingError(f"--method is structured, {', '.join(get_args(Method))}; found {config.method!r}.")
-    if config.ranking not in get_args(Ranking):
-        raise NestlingError(f"--ranking is one of {', '.join(get_args(Ranking))}; found {config.ranking!r}.")
-    if not 0 < config.sparsity < 1:
-        raise NestlingError(
-            f"--sparsity is the share that becomes zero, above 0% and below 100%; found {config.sparsity:.0%}.",
-            "four of five:  --sparsity 80%",
-        )
     if training.ema:
-        raise NestlingError("a moving average of weights that become zero is not zero.", "leave out --ema; finetune takes it later")
+        raise WrongOption("a moving average of weights that become zero is not zero.", "leave out --ema; finetune takes it later")
     if training.blocks is not None:
-        raise NestlingError("weights become zero in every layer, so that every layer learns.", "leave out --blocks")
+        raise WrongOption("weights become zero in every layer, so that every layer learns.", "leave out --blocks")
     if bundle.architecture is not None and (now := sparsity_of(bundle)) >= config.sparsity:
         raise NestlingError(f"{now:.1%} of this bundle's weights are zero already.", "ask for more:  --sparsity")
 

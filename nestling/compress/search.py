@@ -19,12 +19,12 @@ from torch import nn
 
 from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import total_macs
+from nestling.compress.config import SearchConfig
 from nestling.compress.images import Images
 from nestling.compress.measure import RUNTIME, Measured, compare_costs, learned, no_gain, photographs
 from nestling.compress.subnets import Limit, Subnet, captured, find, require_modelopt
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Item, LeftOut, fingerprint
-from nestling.errors import NestlingError
 from nestling.graph.passes import prepare
 from nestling.models.float_graph import unfolded_graph
 from nestling.preprocess.image import Preprocess
@@ -33,22 +33,6 @@ from nestling.progress import Progress, silent
 
 BATCH = 16  # on few cores the quickest: what a layer writes, the next one still finds in the processor's caches
 STATISTICS = 128  # training photographs that BatchNorm's statistics are set anew from
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """macs, params: share of the multiply-accumulates, and of the learned numbers, that stay at most: between 0 and 1.
-
-    params: None for no such limit. candidates: subnets that are tried at most. images: validation photographs that judge each,
-    drawn with `seed`, as are the training photographs for its statistics. round_to: layers get multiples of so many channels.
-    """
-
-    macs: float = 0.6
-    params: float | None = None
-    candidates: int = 100
-    images: int = 1000
-    round_to: int = 8
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +68,6 @@ def search(bundle: Bundle, data: Path | None = None, config: SearchConfig | None
     be reached; UnusableData without photographs; UnsupportedOp for a network that the Graph does not hold.
     """
     config = config or SearchConfig()
-    _require_sound(config)
     head = fitted_head(bundle)
     start = perf_counter()
     with progress("capturing", 1) as advance:
@@ -186,13 +169,3 @@ def _limits(whole: Subnet, config: SearchConfig) -> list[Limit]:
     }
     kept = ((what, count, count(whole), share) for what, (count, share) in asked.items() if share is not None)
     return [Limit(what, count, all_of_it, int(share * all_of_it)) for what, count, all_of_it, share in kept]
-
-
-def _require_sound(config: SearchConfig) -> None:
-    for option, share in (("--macs", config.macs), ("--params", config.params)):
-        if share is not None and not 0 < share < 1:
-            raise NestlingError(
-                f"{option} is the share that stays, above 0% and below 100%; found {share:.0%}.", f"six tenths:  {option} 60%"
-            )
-    if min(config.round_to, config.candidates, config.images) < 1:
-        raise NestlingError("--round, --candidates and --images are 1 at least.")

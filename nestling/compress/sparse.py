@@ -9,7 +9,7 @@ magnitude-based pruning" (LAMP).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from nestling.errors import NestlingError
 from nestling.models.graph_module import GraphModule
 from nestling.training.loop import AfterStep, Changing
-from nestling.training.zeros import Method, zeros_kept
+from nestling.training.zeros import zeros_kept
+from nestling.words import Ranking, Zeros
 
-Ranking = Literal["lamp", "magnitude"]
-
-WIDTH: Final[Mapping[Method, int]] = {"unstructured": 1, "block1x4": 4}  # neighbouring weights that go together
+WIDTH: Final[Mapping[Zeros, int]] = {"unstructured": 1, "block1x4": 4}  # neighbouring weights that go together
 RAMP = (3, 5)  # share of the steps in which zeros are made; in the rest the network recovers
 RANKED = 30  # times that weights are ranked anew meanwhile: sorting millions of them takes longer than a step
 
@@ -132,7 +131,7 @@ def _graph_weights(module: GraphModule) -> Iterator[tuple[str, Tensor, bool]]:
 # ---- in a training ---------------------------------------------------------------------------------------------------------------
 
 
-def growing(method: Method, final: float, ranking: Ranking = "lamp") -> Changing:
+def growing(method: Zeros, final: float, ranking: Ranking = "lamp") -> Changing:
     """After the steps of a training more and more weights are zero, up to the share `final` of prunable() after the ramp."""
 
     def begun(network: nn.Module) -> AfterStep:

@@ -20,7 +20,7 @@ from PIL import Image
 from nestling.data.folders import Item, LeftOut, scan
 from nestling.data.lists import Entry, Folders, chosen_entries, read_list, read_names
 from nestling.data.survey import reading_of, said_of_set, survey
-from nestling.errors import UnusableData, UnusableFile
+from nestling.errors import UnusableData, UnusableFile, WrongOption
 from nestling.files import digest_of, folder_beside, naming, not_made, write
 from nestling.outside import Record, content, parsed
 from nestling.preprocess.image import SIDES, ImagePreprocess, resized
@@ -30,10 +30,10 @@ from nestling.printable import json_text
 from nestling.processor import cores
 from nestling.progress import Progress, silent
 from nestling.temporary import restored
+from nestling.words import SavedAs
 
-Format = Literal["jpg", "bmp", "png"]
 Reason = Literal["missing", "broken", "tiny"]
-SAVED: dict[Format, dict[str, Any]] = {
+SAVED: dict[SavedAs, dict[str, Any]] = {
     "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     "bmp": {"format": "BMP"},
     "png": {"format": "PNG"},
@@ -53,7 +53,7 @@ class PrepareConfig:
     value of all needs.
     """
 
-    format: Format = "jpg"
+    format: SavedAs = "jpg"
     size: int | None = None
     classes: tuple[str, ...] | None = None
     strip: int = 0
@@ -134,7 +134,7 @@ def prepare(
     """
     config = config or PrepareConfig()
     if config.size is not None and not SIDES[0] <= config.size <= SIDES[1]:
-        raise UnusableData(f"--size is from {SIDES[0]} to {SIDES[1]} pixels; found {config.size}.")
+        raise WrongOption(f"--size is from {SIDES[0]} to {SIDES[1]} pixels; found {config.size}.")
     if not source.is_dir():
         raise UnusableData(f"{source} is no folder; expected a folder of images.")
     _require_apart(source, out, listed)
@@ -186,7 +186,7 @@ def _from_folders(source: Path, config: PrepareConfig) -> tuple[list[Entry], Fol
     return entries, {left.path: (made.folder if made else "", left.reason) for left, made in places}
 
 
-def _jobs(entries: Sequence[Entry], format: Format) -> list[_Job]:
+def _jobs(entries: Sequence[Entry], format: SavedAs) -> list[_Job]:
     """Each image's new name: its own, with the folders that it lay in before it; a number after it where two would be the same."""
     taken: Counter[str] = Counter()
     jobs: list[_Job] = []

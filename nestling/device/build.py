@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nestling import extras
-from nestling.device.manifest import RUNNER, System
+from nestling.device.manifest import RUNNER
 from nestling.errors import NestlingError
 from nestling.formats.c import machines
+from nestling.words import System
 
 RUNTIME = Path(__file__).with_name("runtime")
 HEAD_SOURCES = ("nestling_head_format.c", "nestling_head_learn.c", "nestling_head_order.c", "nestling_head_flash.c")

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from nestling.device.head_format import (
     MOST_BYTES,
     HeadFile,
-    Optimizer,
     Progress,
     Replay,
     Training,
@@ -32,6 +31,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.files import flush, make_folder, read_at_most, require_file_or_nothing
 from nestling.graph.head import Head
 from nestling.preprocess.image import Preprocess
+from nestling.words import HeadOptimizer
 
 __all__ = [
     "HeadFile",
@@ -162,7 +162,7 @@ def _standardised(embeddings: NDArray[np.int8] | None, width: int, scale: float,
     return float(input_scale), (mean * float(input_scale)).astype(np.float32)
 
 
-def _no_moments(optimizer: Optimizer, rows: int, width: int) -> dict[str, Any]:
+def _no_moments(optimizer: HeadOptimizer, rows: int, width: int) -> dict[str, Any]:
     zeros, adam = np.zeros((rows, width), np.float32), optimizer == "adam"
     own = {"moment": zeros, "bias_moment": zeros[:, 0].copy()}
     return own | {"square": zeros.copy() if adam else None, "bias_square": zeros[:, 0].copy() if adam else None}

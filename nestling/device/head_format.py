@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
 from nestling.preprocess.image import LONGEST, SIDES, Interpolation
+from nestling.words import HeadOptimizer
 
 MAGIC = b"NSTHEAD\n"
 VERSION = 1
 RUNTIMES, RUNTIME_BYTES = 4, 32
 MOST_BYTES = 2**29  # of a file
 AGAIN = "fetch it again, or pack it again:  nestling pack my8.nest -o pkg/"
-Optimizer = Literal["sgd", "adam"]
 MomentType = Literal["float32", "bfloat16"]
-OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+OPTIMIZERS: tuple[HeadOptimizer, ...] = get_args(HeadOptimizer)
 MOMENT_TYPES: tuple[MomentType, ...] = get_args(MomentType)
-RATES: Mapping[Optimizer, float] = {"sgd": 0.5, "adam": 0.005}  # at which ten epochs are enough: benchmarks/head_step.py
+RATES: Mapping[HeadOptimizer, float] = {"sgd": 0.5, "adam": 0.005}  # at which ten epochs are enough: benchmarks/head_step.py
 INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic")
 FloatArray = NDArray[np.float32]
 
@@ -99,7 +99,7 @@ class Training:
     The numbers are held as float32: what comes out of a file may differ in the eighth digit from what went in.
     """
 
-    optimizer: Optimizer = "sgd"
+    optimizer: HeadOptimizer = "sgd"
     moment_type: MomentType = "float32"
     rate: float = RATES["sgd"]
     momentum: float = 0.9
@@ -323,7 +323,7 @@ def _shown(number: float) -> str:
 
 
 def _sections(
-    inputs: int, max_classes: int, label_bytes: int, optimizer: Optimizer, moment_type: MomentType, capacity: int
+    inputs: int, max_classes: int, label_bytes: int, optimizer: HeadOptimizer, moment_type: MomentType, capacity: int
 ) -> dict[str, int]:
     """What follows the header, in order: name -> bytes."""
     matrix, rows = 4 * max_classes * inputs, 4 * max_classes

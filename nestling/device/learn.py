@@ -23,7 +23,7 @@ from nestling.device import manifest
 from nestling.device.c_learner import CLearner
 from nestling.device.device_features import AGAIN, Embedded, checked_features, embedded, require_sum
 from nestling.device.head_file import inputs_of, logits, newest, save, with_class, with_optimizer
-from nestling.device.head_format import RATES, HeadFile, Optimizer, Training
+from nestling.device.head_format import RATES, HeadFile, Training
 from nestling.device.head_format import Progress as Position
 from nestling.device.learner import Learner, as_kept
 from nestling.device.order import order
@@ -35,6 +35,7 @@ from nestling.outside import content
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation, judge
 from nestling.temporary import restored
+from nestling.words import HeadOptimizer
 
 TRAIN = "head_train.pte"
 EPOCHS = 10  # where no number of cycles is named
@@ -55,7 +56,7 @@ class LearnConfig:
     output: Path | None = None
     cycles: int | None = None
     batch: int | None = None
-    optimizer: Optimizer | None = None
+    optimizer: HeadOptimizer | None = None
     rate: float | None = None
     stop_accuracy: float | None = None
     save_every: int = 20

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from nestling.bundle import MOST_LABELS
 from nestling.errors import UnusableFile
@@ -14,11 +14,11 @@ from nestling.files import digest_of
 from nestling.outside import Record, brief, content, is_file_name, parsed
 from nestling.printable import json_text
 from nestling.temporary import restored
+from nestling.words import System
 
 NAME, RUNNER = "manifest.json", "net_runner"
 SCRIPTS = ("eval_untrained.sh", "train.sh", "eval.sh")  # in the order in which they are run
 SCHEMA = 1
-System = Literal["linux", "android", "mcu"]
 AGAIN = "pack it again:  nestling pack my8.nest -o pkg/"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,14 +32,14 @@ from nestling.device import head_file, manifest
 from nestling.device.build import HEAD_FILES, TARGETS, Target, built, built_with_executorch, runtime_file
 from nestling.device.device_features import INTEGERS as INTEGERS_FILE
 from nestling.device.head_file import HeadFile, Training
-from nestling.device.head_format import RATES, Optimizer
-from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile, System
+from nestling.device.head_format import RATES
+from nestling.device.manifest import RUNNER, SCRIPTS, Manifest, PackedFile
 from nestling.device.replay import room, stored
 from nestling.device.whose import signed
 from nestling.embedding.cache import embed
 from nestling.embedding.engine import graph_engine
 from nestling.embedding.refit import fit_settings
-from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile
+from nestling.errors import GateFailed, NestlingError, UnusableData, UnusableFile, WrongOption
 from nestling.files import digest_of, not_made, replace_folder
 from nestling.formats import FORMATS
 from nestling.formats.c import machines
@@ -54,9 +54,7 @@ from nestling.progress import Progress, silent
 from nestling.scores import doubts
 from nestling.temporary import restored
 from nestling.trust import MAC
-
-Runner = Literal["c", "executorch"]
-Momentum = Literal["float32", "bf16"]
+from nestling.words import HeadOptimizer, Momentum, RunBy, System
 
 MOST_PHOTOGRAPHS = 500  # that centre and scale of the head's inputs are taken from
 NEW_CLASSES: Mapping[System, int] = {"linux": 8, "android": 8, "mcu": 0}  # that there is room for, unless it is said
@@ -81,10 +79,10 @@ class PackConfig:
 
     system: System = "linux"
     machine: str | None = None
-    runner: Runner = "c"
+    runner: RunBy = "c"
     max_classes: int | None = None
     momentum: Momentum = "float32"
-    optimizer: Optimizer = "sgd"
+    optimizer: HeadOptimizer = "sgd"
     untrained: bool = False
     replay: int | None = None
     force: bool = False
@@ -155,12 +153,12 @@ def pack(
 def target_of(config: PackConfig) -> Target:
     """What is built. Raises NestlingError for a machine that there is none of, or a runner that is not for the system."""
     if config.runner == "executorch" and config.system != "linux":
-        raise NestlingError(f"--runner executorch is for linux, not for {config.system}.", "leave out --runner")
+        raise WrongOption(f"--runner executorch is for linux, not for {config.system}.", "leave out --runner")
     usual = {"linux": THIS_COMPUTER.get(platform.machine(), "x86-64"), "android": "arm64", "mcu": "cortex-m4"}
     machine = config.machine or usual[config.system]
     if (config.system, machine) not in TARGETS:
         there_are = ", ".join(name for system, name in TARGETS if system == config.system)
-        raise NestlingError(f"nothing is packed for {config.system} on {machine!r}.", f"--machine is one of: {there_are}")
+        raise WrongOption(f"nothing is packed for {config.system} on {machine!r}.", f"--machine is one of: {there_are}")
     return TARGETS[config.system, machine]
 
 

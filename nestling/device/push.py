@@ -18,7 +18,7 @@ from nestling.device.head_format import MOST_BYTES
 from nestling.device.manifest import RUNNER, SCRIPTS, Manifest
 from nestling.device.places import Adb, Ssh, Way, adb_way, ssh_way
 from nestling.device.whose import copied
-from nestling.errors import NestlingError, UnusableData, UnusableFile
+from nestling.errors import NestlingError, UnusableData, UnusableFile, WrongOption
 from nestling.files import read_at_most, write_atomically
 from nestling.temporary import temporary
 
@@ -83,7 +83,7 @@ def place_of(text: str, to: str | None = None) -> Place:
     if text == "adb" or text.startswith("adb:"):
         serial = text.partition(":")[2]
         if text.endswith(":") or serial.startswith("-") or not serial.isprintable():
-            raise NestlingError(f"{text!r} names no device.", "adb, or adb:SERIAL as `adb devices` lists it")
+            raise WrongOption(f"{text!r} names no device.", "adb, or adb:SERIAL as `adb devices` lists it")
         return Adb(serial, to or ADB_FOLDER)
     expected = "it is to be  ssh://user@host:port/folder  or  adb  or  adb:SERIAL"
     try:
@@ -92,13 +92,13 @@ def place_of(text: str, to: str | None = None) -> Place:
         parts = urlsplit(text)
         host, user, port, folder = parts.hostname or "", parts.username, parts.port, unquote(parts.path)
     except ValueError as error:
-        raise NestlingError(f"{text!r} is no place to push to ({error}).", expected) from error
+        raise WrongOption(f"{text!r} is no place to push to ({error}).", expected) from error
     sound = parts.scheme == "ssh" and not (parts.password or parts.query or parts.fragment) and folder.isprintable()
     known = NAME.fullmatch(host) or (":" in host and ADDRESS.fullmatch(host))
     if not sound or not known or (user is not None and not NAME.fullmatch(user)) or folder.strip("/") in ("", "~"):
-        raise NestlingError(f"{text!r} is no place to push to.", expected)
+        raise WrongOption(f"{text!r} is no place to push to.", expected)
     if to is not None:
-        raise NestlingError("--to is for adb; of ssh the folder stands in the address.", expected)
+        raise WrongOption("--to is for adb; of ssh the folder stands in the address.", expected)
     return Ssh(host, user, port, folder.removeprefix("/~/"))
 
 

@@ -18,10 +18,10 @@ from nestling.formats.runner import Runner
 from nestling.graph.ends import with_head, with_int8_head, with_own_end
 from nestling.graph.integers import Range
 from nestling.graph.ir import Graph
+from nestling.words import OnnxWeights
 
 INTEGERS = "int8"  # the precision that is printed from the bundle's int8 Graph
 BYTE_IMAGES = 2  # on which a file must give the reference's bytes; the reference takes about a second for each
-Weights = Literal["uint8", "int8"]
 Embedding = Literal["second output", "own file", "always", "alone"]
 Image = NDArray[np.uint8]
 
@@ -37,7 +37,7 @@ class ExportConfig:
 
     features: bool = False
     int8_head: bool = False
-    onnx_weights: Weights = "uint8"
+    onnx_weights: OnnxWeights = "uint8"
     force: bool = False
     ram: int | None = None
     flash: int | None = None

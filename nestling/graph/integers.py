@@ -14,14 +14,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.errors import NestlingError, UnsupportedOp
+from nestling.errors import NestlingError, UnsupportedOp, WrongOption
 from nestling.graph.edit import free_name
 from nestling.graph.ir import OUT_AXIS, Array, Graph, Node, Quant, Quantize, Tensor
 from nestling.graph.spec import check
+from nestling.words import Mode
 
 RangeMethod = Literal["auto", "minmax", "percentile", "mse"]
 Choice = Literal["auto", "on", "off"]
-Mode = Literal["fp16", "dynamic"]
 
 SHARING = ("average_pool", "max_pool", "pad", "reshape")  # the output has the input's scale and zero point
 LARGEST_BIAS = 2**30  # a quarter of int32's span stays for the products
@@ -57,14 +57,14 @@ class QuantizeConfig:
     def __post_init__(self) -> None:
         for name in ("bits_weights", "bits_activations"):
             if not 2 <= getattr(self, name) <= 8:
-                raise NestlingError(f"{name} is 2 to 8; found {getattr(self, name)}.")
+                raise WrongOption(f"{name} is 2 to 8; found {getattr(self, name)}.")
         for layer, bits in self.layer_bits:
             if not 2 <= bits <= 8:
-                raise NestlingError(f"a layer's weights have 2 to 8 bits; found {bits} for {layer!r}.")
+                raise WrongOption(f"a layer's weights have 2 to 8 bits; found {bits} for {layer!r}.")
         if len(dict(self.layer_bits)) < len(self.layer_bits):
-            raise NestlingError("a layer's bits are given once; found a layer twice.")
+            raise WrongOption("a layer's bits are given once; found a layer twice.")
         if self.calibration < 1:
-            raise NestlingError(f"calibration needs at least one image; found {self.calibration}.")
+            raise WrongOption(f"calibration needs at least one image; found {self.calibration}.")
 
 
 @dataclass(frozen=True)

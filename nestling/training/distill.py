@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize
 
-from nestling.bundle import Bundle, Timm
+from nestling.bundle import Bundle
 from nestling.data.choose import training_data
-from nestling.errors import NestlingError
 from nestling.progress import Progress
-from nestling.training.finetune import Lesson, Taught, TrainingConfig, require_sensible, teach
+from nestling.training.config import DistillConfig, require_trainable, usual_for_distilling
+from nestling.training.finetune import Lesson, Taught, teach
 from nestling.training.loop import Batch, Loss
 from nestling.training.samples import Samples
 from nestling.training.session import Session
 from nestling.training.teacher import Answers, asked, teacher_bundle, teacher_of, top1, warn_of_seen
 from nestling.training.team import Team
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    """How the teacher is listened to, and how the student learns.
-
-    temperature: what both networks' logits are divided by; above 1 it shows what the teacher thinks of the other classes.
-    alpha: share of the loss that is the teacher's, the rest is the labels'. features: weight of the embeddings' similarities
-    beside them, 0 for none. teacher_size: side of the input of a teacher by timm's name, None for its own.
-    training: None for what is usual for the bundle.
-    """
-
-    temperature: float = 4.0
-    alpha: float = 0.9
-    features: float = 0.0
-    teacher_size: int | None = None
-    training: TrainingConfig | None = None
-
-
-def usual(bundle: Bundle) -> TrainingConfig:
-    """Settings to distill this bundle with; those for a network of random weights differ from those for one that has learned."""
-    if from_scratch(bundle):
-        return TrainingConfig(epochs=30, rate=4e-3, backbone_rate=1.0, variations=8)
-    return TrainingConfig(epochs=10, variations=8)
-
-
-def from_scratch(bundle: Bundle) -> bool:
-    """Whether the backbone's weights are random."""
-    random = isinstance(bundle.architecture, Timm) and bundle.architecture.weights.startswith("none")
-    return random and not any(step.name in ("finetune", "distill", "prune", "search") for step in bundle.lineage)
 
 
 def distill(
@@ -65,9 +35,9 @@ def distill(
     own. See teach() for the rest. Raises NestlingError where the teacher knows other classes, and for settings that cannot be.
     """
     config, session = config or DistillConfig(), session or Session()
-    training, progress = config.training or usual(bundle), session.progress
-    require_sensible(bundle, training)
-    _require_possible(training, config)
+    training, progress = config.training or usual_for_distilling(bundle), session.progress
+    require_trainable(bundle)
+    config = replace(config, training=training)  # which it looks at
     dataset = training_data(bundle, data)
     teaching = teacher_bundle(str(teacher), bundle, dataset, config.teacher_size, progress)
     warn_of_seen(teaching, bundle)
@@ -138,14 +108,3 @@ def _both(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         hook.remove()
     return logits, given[0].float()
-
-
-def _require_possible(training: TrainingConfig, config: DistillConfig) -> None:
-    if training.mixup or training.cutmix:
-        raise NestlingError("the teacher was not asked about mixed photographs.", "leave out --mixup and --cutmix")
-    if not config.temperature > 0:
-        raise NestlingError(f"--temperature is above 0; found {config.temperature:g}.")
-    if not 0 <= config.alpha <= 1:
-        raise NestlingError(f"--alpha is from 0 (the labels alone) to 1 (the teacher alone); found {config.alpha:g}.")
-    if not config.features >= 0:
-        raise NestlingError(f"--features is 0 or more; found {config.features:g}.")

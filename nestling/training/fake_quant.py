@@ -7,14 +7,13 @@ al. 2020). PACT: from those alone that are clipped (Choi et al. 2018), and it de
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from nestling.graph.integers import integer_range
-
-Method = Literal["pact", "lsq", "minmax"]
+from nestling.words import Rounding
 
 LOW: Final = -128  # what an int8 tensor saturates at
 HIGH: Final = 127
@@ -96,7 +95,7 @@ class LearnedGrid(nn.Module):
     start: Tensor
     zero: Tensor
 
-    def __init__(self, scale: Tensor, zero: Tensor, method: Method) -> None:
+    def __init__(self, scale: Tensor, zero: Tensor, method: Rounding) -> None:
         super().__init__()
         self.method = method
         self.register_buffer("start", scale.clone())
@@ -190,7 +189,7 @@ class Steps(nn.Module):
 
     start: Tensor
 
-    def __init__(self, start: Tensor, weight: Tensor, axis: int, bits: int, method: Method) -> None:
+    def __init__(self, start: Tensor, weight: Tensor, axis: int, bits: int, method: Rounding) -> None:
         """start: float32 [1] or [channels], found for `weight`; axis: of the channels."""
         super().__init__()
         self.axis, self.method, self.last = axis, method, integer_range(bits, True)[1]

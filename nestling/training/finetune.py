@@ -22,13 +22,14 @@ from nestling.data.folders import Dataset, LeftOut, fingerprint
 from nestling.embedding.cache import embed
 from nestling.embedding.of_bundle import engine_for
 from nestling.embedding.refit import judged_by, refitted, training_views
-from nestling.errors import NestlingError, UnusableData
+from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.models.backbones import build, preprocess_of
 from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress
 from nestling.scores.evaluate import Evaluation
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
 from nestling.training.blocks import learning, quickest, with_weights
+from nestling.training.config import TrainingConfig, require_trainable
 from nestling.training.frozen import Stage, without_front
 from nestling.training.loop import (
     Changing,
@@ -48,38 +49,6 @@ from nestling.training.zeros import keeping
 
 VARIATIONS = 8  # of each photograph, where only the last blocks learn: the frozen part sees each once
 AVERAGE = 0.998  # decay of the weights' moving average: it reaches back some hundred steps
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """rate: of the head; backbone_rate: share of it that the backbone learns with. blocks: only the last so many (of an imported or
-    pruned network: layers with weights) and the head learn; None for all. freeze_norm: BatchNorm keeps its statistics.
-    size: side of the input in pixels, None for the bundle's. batch: images a step; micro: of these, how many go through at a time,
-    None for the quickest with frozen norms, else all of a process's. augment: key of AUGMENTATIONS.
-    mixup, cutmix: alphas, 0 for none. variations: a number to go through so many variations of a photograph again and again, so
-    that what is computed of them can be kept; None to vary it anew in each epoch, but for VARIATIONS where `blocks` is given and
-    nothing is mixed. ema: keep the weights' moving average. workers: processes that prepare images.
-    """
-
-    epochs: int = 10
-    rate: float = 2e-3
-    backbone_rate: float = 0.5
-    weight_decay: float = 0.05
-    blocks: int | None = None
-    freeze_norm: bool = False
-    size: int | None = None
-    batch: int = 32
-    micro: int | None = None
-    augment: str = "light"
-    variations: int | None = None
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    smoothing: float = 0.0
-    ema: bool = False
-    patience: int | None = None
-    optimiser: str = "adamw"
-    seed: int = 0
-    workers: int = 0
 
 
 LossOf = Callable[[Bundle, Samples, Team, Progress], Loss]
@@ -151,7 +120,9 @@ def teach(
     """
     session = session or Session()
     team, progress = session.team, session.progress
-    require_sensible(bundle, config)
+    require_trainable(bundle)
+    if config.epochs < 1:
+        raise WrongOption(f"--epochs is 1 or more; found {config.epochs}.")
     config = _with_variations(config)
     started = perf_counter()
     dataset = training_data(bundle, data)
@@ -231,28 +202,6 @@ def _step(
 
 
 # ---- before and after ------------------------------------------------------------------------------------------------------------
-
-
-def require_sensible(bundle: Bundle, config: TrainingConfig) -> None:
-    """Raises NestlingError for a bundle that cannot be trained, and for settings that nothing can have."""
-    if bundle.architecture is None:
-        raise NestlingError(
-            "this bundle's network is an integer one, made elsewhere: it has no float weights.", "import the float one"
-        )
-    if bundle.split is None or not bundle.labels:
-        raise NestlingError("this bundle has not learned any classes yet.", "nestling fit PHOTOS --backbone THIS.nest -o my.nest")
-    if config.augment not in AUGMENTATIONS:
-        raise NestlingError(f"--augment is one of {', '.join(AUGMENTATIONS)}; found {config.augment!r}.")
-    if config.optimiser not in ("adamw", "sgd"):
-        raise NestlingError(f"--optimiser is adamw or sgd; found {config.optimiser!r}.")
-    for name, value, least in (
-        ("epochs", config.epochs, 1),
-        ("batch", config.batch, 1),
-        ("rate", config.rate, 0),
-        ("variations", config.variations or 1, 1),
-    ):
-        if not value >= least:
-            raise NestlingError(f"--{name} is {least} or more; found {value}.")
 
 
 def _with_variations(config: TrainingConfig) -> TrainingConfig:

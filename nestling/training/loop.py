@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nestling.errors import NestlingError
+from nestling.errors import NestlingError, WrongOption
 from nestling.models.graph_module import GraphModule
 from nestling.progress import Progress
 from nestling.training.augment import Mixing, mixed, seeded
@@ -365,9 +365,9 @@ def _run(task: Task, config: LoopConfig) -> dict[str, Any]:
 
 def _require_divisible(config: LoopConfig, micro: int, team: Team) -> None:
     if micro < 1 or config.batch % (micro * team.size):
-        raise NestlingError(
+        raise WrongOption(
             f"a batch of {config.batch} cannot be divided among {team.size} processes, {max(micro, 1)} images at a time.",
             f"try --batch {math.ceil(config.batch / (max(micro, 1) * team.size)) * max(micro, 1) * team.size}",
         )
     if config.mixing and micro % 2:
-        raise NestlingError(f"images are mixed in pairs; {micro} at a time is an odd number.", "try an even --batch")
+        raise WrongOption(f"images are mixed in pairs; {micro} at a time is an odd number.", "try an even --batch")

@@ -6,9 +6,9 @@ qat_network.py   the float Graph with these where the int8 Graph has Quants, and
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from nestling.data.images import images_of
 from nestling.embedding.cache import Features, embed
 from nestling.embedding.engine import graph_engine
 from nestling.embedding.refit import refitted, training_views
-from nestling.errors import NestlingError, UnusableData
+from nestling.errors import UnusableData
 from nestling.graph.head import Head
-from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build
 from nestling.progress import Progress
@@ -31,9 +30,10 @@ from nestling.quantization.calibrate import batches, observe
 from nestling.quantization.quantize import YARDSTICK, Quantized, measured, quantized, yardstick_metrics
 from nestling.scores.agree import rms
 from nestling.scores.evaluate import top1
-from nestling.training.distill import DistillConfig, by_teacher
-from nestling.training.fake_quant import LearnedGrid, Method
-from nestling.training.finetune import TrainingConfig, augmentation, digest_of, loop_config, require_sensible
+from nestling.training.config import DistillConfig, QatConfig, require_trainable
+from nestling.training.distill import by_teacher
+from nestling.training.fake_quant import LearnedGrid
+from nestling.training.finetune import augmentation, digest_of, loop_config
 from nestling.training.loop import AfterStep, Batch, Changing, LoopConfig, Loss, Task, classification, judged, rate_at, train
 from nestling.training.loop_state import Epoch, curves_of
 from nestling.training.norms import with_norms
@@ -44,30 +44,6 @@ from nestling.training.zeros import keeping
 
 Kept = Literal["qat", "post-training"]
 TEMPERATURE = DistillConfig.temperature
-
-
-def usual() -> TrainingConfig:
-    """How long and how fast: the rate by short trials with MobileNetV1 0.25 at 96 pixels, see docs/qat.md."""
-    return TrainingConfig(epochs=15, rate=2e-3, backbone_rate=0.5, ema=True)
-
-
-@dataclass(frozen=True)
-class QatConfig:
-    """method: how grids move (fake_quant.py). quantize: bits, per_layer and the rest, as post-training quantisation has them.
-
-    training: epochs, rates, augmentation, ...; not blocks, size or freeze_norm. fold_after: epochs in which batch norms learn their
-    statistics, before these are frozen and folded; 0 trains the folded network from the beginning.
-    distill: share of the loss that the float network's answers have, the rest is the labels'. grid_rate: share of the rate that
-    grids and steps learn with. alpha_decay: of PACT's clipping values, relative, a unit of rate.
-    """
-
-    method: Method = "lsq"
-    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
-    training: TrainingConfig = field(default_factory=usual)
-    fold_after: int = 0
-    distill: float = 0.0
-    grid_rate: float = 1.0
-    alpha_decay: float = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,16 +173,8 @@ def distilling(teacher: nn.Module, share: float) -> Loss:
 
 
 def _require_sound(bundle: Bundle, config: QatConfig) -> None:
-    require_sensible(bundle, config.training)
+    require_trainable(bundle)
     fitted_head(bundle)
-    if config.method not in get_args(Method):
-        raise NestlingError(f"--qat is one of {', '.join(get_args(Method))}; found {config.method!r}.")
-    if not 0 <= config.distill <= 1:
-        raise NestlingError(f"--distill is from 0 (the labels alone) to 1 (the float network alone); found {config.distill:g}.")
-    if not 0 <= config.fold_after <= config.training.epochs:
-        raise NestlingError(f"--fold-after is 0 to --epochs, here {config.training.epochs}; found {config.fold_after}.")
-    if config.training.blocks is not None or config.training.size is not None or config.training.freeze_norm:
-        raise NestlingError("quantisation-aware training trains the whole network, at its own size; --fold-after freezes norms.")
 
 
 def _network(bundle: Bundle, prepared: Graph, dataset: Dataset, config: QatConfig, progress: Progress) -> FakeQuantised:

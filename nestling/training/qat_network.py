@@ -29,7 +29,8 @@ from nestling.graph.ir import OUT_AXIS, BatchNorm, Graph, Mean, Node, Quant
 from nestling.graph.passes import prepare
 from nestling.models.graph_module import GraphModule, to_graph
 from nestling.quantization.calibrate import Statistics, choose_ranges
-from nestling.training.fake_quant import HIGH, LOW, FixedGrid, Grid, LearnedGrid, Method, MovingGrid, Steps
+from nestling.training.fake_quant import HIGH, LOW, FixedGrid, Grid, LearnedGrid, MovingGrid, Steps
+from nestling.words import Rounding
 
 LEAST: Final = 0.25  # share of its variance that a channel is taken to have at least, see FakeQuantised.keep_up
 
@@ -44,7 +45,7 @@ class FakeQuantised(nn.Module):
 
     folded: Tensor
 
-    def __init__(self, graph: Graph, prepared: Graph, head: Head, config: QuantizeConfig, method: Method, start: Graph) -> None:
+    def __init__(self, graph: Graph, prepared: Graph, head: Head, config: QuantizeConfig, method: Rounding, start: Graph) -> None:
         """graph: what learns, with or without batch norms; prepared: passes.prepare of it; start: its first integers (placed)."""
         super().__init__()
         self.prepared, self.config, self.method = prepared, config, method
@@ -336,7 +337,7 @@ def _is_clamped(layer: Node) -> bool:
     return getattr(layer.attrs, "clamp", "none") != "none"
 
 
-def _grid(quant: Quant, fixed: bool, config: QuantizeConfig, method: Method) -> Grid:
+def _grid(quant: Quant, fixed: bool, config: QuantizeConfig, method: Rounding) -> Grid:
     scale, zero = torch.tensor(quant.scale), torch.tensor(quant.zero_point)
     if fixed:
         return FixedGrid(scale, zero)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import nn
 
 from nestling.bundle import Bundle
 from nestling.training.loop import AfterStep, Changing
-
-Method = Literal["unstructured", "block1x4"]
+from nestling.words import Zeros
 
 
 def zeros_kept(network: nn.Module) -> AfterStep:
@@ -38,7 +37,7 @@ def keeping(bundle: Bundle, changing: Changing | None) -> Changing | None:
 
 def is_sparse(bundle: Bundle) -> bool:
     """Whether its zeros were made on purpose."""
-    return any(step.name == "prune" and step.settings.get("method") in get_args(Method) for step in bundle.lineage)
+    return any(step.name == "prune" and step.settings.get("method") in get_args(Zeros) for step in bundle.lineage)
 
 
 def _in_turn(*changing: Changing) -> Changing:

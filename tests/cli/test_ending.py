@@ -15,6 +15,14 @@ from nestling.errors import NestlingError
 from tests.helpers.commands import Nestling
 
 
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the commands here name is there: paths are looked at before anything else."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "a.nest", "x.jpg"):
+        Path(name).write_bytes(b"")
+
+
 class Rude(Exception):
     def __str__(self) -> str:
         raise ValueError("no words")

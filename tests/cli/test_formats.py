@@ -130,10 +130,15 @@ def test_what_the_graph_does_not_hold_still_becomes_a_float_program(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("export", "x.nest", "--to", "onx"), "--to is one or more of"),
-        (("export", "x.nest", "--onnx-weights", "int4"), "uint8 or int8"),
-        (("bench", "x.onnx", "--threads", "two"), "numbers from 1"),
+        (("export", ".", "--to", "onx"), "--to is one or more of"),
+        (("export", ".", "--onnx-weights", "int4"), "--onnx-weights is one of uint8, int8; found 'int4'"),
+        (("bench", ".", "--threads", "two"), "numbers from 1"),
+        (("fit", ".", "--frobnicate"), "No such option: --frobnicate"),
+        (("prune", ".", "--method", "block"), "--method is one of structured, unstructured, block1x4; found 'block'"),
+        (("data", "prepare", ".", "-o", "x", "--format", "gif"), "--format is one of jpg, bmp, png; found 'gif'"),
     ],
 )
 def test_wrong_words_are_told(nestling: Nestling, words: tuple[str, ...], said: str) -> None:
-    assert said in nestling(*words, status=2).stderr
+    told = nestling(*words, status=2).stderr
+    command = " ".join(words[: 2 if words[0] == "data" else 1])
+    assert said in told and told.endswith(f"\n  see:  nestling {command} --help\n")

@@ -11,8 +11,9 @@ from timm.models.efficientnet import _gen_mobilenet_v1
 from torch import nn
 
 from nestling.compress.channels import Batch, Thinned, thinned, total_macs
+from nestling.compress.config import PruneConfig
 from nestling.compress.layers import Layers
-from nestling.compress.prune import PruneConfig, prune
+from nestling.compress.prune import prune
 from nestling.errors import NestlingError, UnsupportedOp
 from nestling.graph.ir import Graph, Quantize, same
 from nestling.graph.ir import Tensor as GraphTensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nestling.compress.channels import total_macs
+from nestling.compress.config import SearchConfig
 from nestling.compress.images import Images
-from nestling.compress.search import Photographs, SearchConfig, search, settled, top1
+from nestling.compress.search import Photographs, search, settled, top1
 from nestling.compress.subnets import Found, Limit, Subnet, captured, find
 from nestling.errors import NestlingError
 from nestling.graph.head import Head
@@ -219,10 +221,9 @@ def test_without_modelopt_or_what_it_counts_with_an_error_says_what_to_type(pack
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 60.0])
 def test_shares_are_above_nothing_and_below_all(share: float) -> None:
-    graph = captured_once(tiny(), (8, 8, 3))
-    for option, config in (("--macs", SearchConfig(macs=share)), ("--params", SearchConfig(params=share))):
-        with pytest.raises(NestlingError, match=f"{option} .* above 0% and below 100%"):
-            search(bundle_of(graph, head_for(graph)), None, config)
+    for config in ({"macs": share}, {"params": share}):
+        with pytest.raises(NestlingError, match=f"--{next(iter(config))} .* above 0% and below 100%"):
+            replace(SearchConfig(), **config)
 
 
 def test_integer_networks_and_those_without_a_head_are_refused() -> None:

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.bundle import Bundle, load, save
+from nestling.compress.config import PruneConfig, SparseConfig
 from nestling.compress.measure import ENCODINGS, packed
-from nestling.compress.prune import PruneConfig, SparseConfig, prune, renormed, sparsify
+from nestling.compress.prune import prune, renormed, sparsify
 from nestling.compress.sparse import growing, masks, prunable, ramp_of, sparsity_at
 from nestling.data.folders import scan
 from nestling.errors import NestlingError
@@ -29,7 +30,8 @@ from nestling.models.float_graph import float_graph, unfolded_graph
 from nestling.models.plain import plain
 from nestling.preprocess.image import load as load_image
 from nestling.quantization.quantize import quantize
-from nestling.training.finetune import Taught, TrainingConfig, finetune
+from nestling.training.config import TrainingConfig
+from nestling.training.finetune import Taught, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.session import Session
 from nestling.training.zeros import is_sparse, keeping, zeros_kept
@@ -352,17 +354,17 @@ def test_the_encodings_lose_nothing() -> None:
 @pytest.mark.parametrize(
     ("config", "training", "said"),
     [
-        (SparseConfig("2:4"), QUICK, "structured, unstructured, block1x4; found '2:4'"),  # type: ignore[arg-type]
-        (SparseConfig(sparsity=1.0), QUICK, "above 0% and below 100%; found 100%"),
-        (SparseConfig(sparsity=0.0), QUICK, "found 0%"),
-        (SparseConfig(ranking="luck"), QUICK, "lamp, magnitude"),  # type: ignore[arg-type]
-        (SparseConfig(), replace(QUICK, ema=True), "moving average"),
-        (SparseConfig(), replace(QUICK, blocks=2), "leave out --blocks"),
+        ({"method": "2:4"}, {}, "structured, unstructured, block1x4; found '2:4'"),
+        ({"sparsity": 1.0}, {}, "above 0% and below 100%; found 100%"),
+        ({"sparsity": 0.0}, {}, "found 0%"),
+        ({"ranking": "luck"}, {}, "lamp, magnitude"),
+        ({}, {"ema": True}, "moving average"),
+        ({}, {"blocks": 2}, "leave out --blocks"),
     ],
 )
-def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, config: SparseConfig, training: TrainingConfig, said: str) -> None:
+def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, config: Any, training: Any, said: str) -> None:
     with pytest.raises(NestlingError, match=said):
-        sparsify(fitted, photos, config, training)
+        sparsify(fitted, photos, SparseConfig(**config), replace(QUICK, **training))
 
 
 def test_fewer_zeros_than_there_are_are_refused(single: Taught, photos: Path, fitted: Bundle) -> None:

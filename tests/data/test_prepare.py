@@ -15,9 +15,10 @@ from nestling.cli.data import app
 from nestling.data import prepare as module
 from nestling.data.folders import scan
 from nestling.data.lists import folder_name, read_list, read_names
-from nestling.data.prepare import Count, Format, PrepareConfig, prepare
+from nestling.data.prepare import Count, PrepareConfig, prepare
 from nestling.errors import UnusableData
 from nestling.temporary import NEW
+from nestling.words import SavedAs
 from tests.helpers.made_pictures import png, rgb_profile
 
 NAMES = "/a/airfield 0\n/a/apartment_building/outdoor 8\n/z/zen_garden 364\n"
@@ -95,7 +96,7 @@ def test_counts_are_right_and_what_is_left_out_is_named(source: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["jpg", "bmp", "png"])
-def test_each_image_is_the_middle_square_upright_in_three_channels(source: Path, form: Format) -> None:
+def test_each_image_is_the_middle_square_upright_in_three_channels(source: Path, form: SavedAs) -> None:
     out = made(source, format=form).folder
     for path in out.rglob(f"*.{form}"):
         with Image.open(path) as image:

@@ -21,7 +21,7 @@ from nestling.data.folders import scan
 from nestling.data.split import split
 from nestling.device.device_features import checked_features, embedded
 from nestling.device.head_file import newest, save
-from nestling.device.head_format import Optimizer, to_bytes
+from nestling.device.head_format import to_bytes
 from nestling.device.learn import LearnConfig, Learned, learn
 from nestling.device.order import order
 from nestling.device.parts import HEADING, parts, read_split
@@ -33,6 +33,7 @@ from nestling.formats.executorch import run as executorch_run
 from nestling.graph import reference
 from nestling.preprocess.image import load as load_image
 from nestling.progress import Advance, Progress, silent
+from nestling.words import HeadOptimizer
 from tests.helpers.packages import PREPROCESS, Photos, network, package, untrained
 
 STEP_OFF = 0.01  # what a step's difference in a few embeddings makes of the weights
@@ -143,7 +144,7 @@ def test_no_cycles_save_nothing(packed: Path, photos: Photos) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_going_on_gives_the_weights_of_never_having_stopped(either: Path, photos: Photos, optimizer: Optimizer) -> None:
+def test_going_on_gives_the_weights_of_never_having_stopped(either: Path, photos: Photos, optimizer: HeadOptimizer) -> None:
     """Bit for bit, from wherever it was stopped; in the middle of an epoch, too."""
     data = photos("photos", COUNTS, spread=70)
     config = LearnConfig(cycles=90, optimizer=optimizer, save_every=7, replay=1)

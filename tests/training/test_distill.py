@@ -28,14 +28,16 @@ from nestling.preprocess.image import ImagePreprocess, Preprocess
 from nestling.quantization.quantize import quantize
 from nestling.training import distill as module
 from nestling.training.augment import AUGMENTATIONS, Augmentation
-from nestling.training.distill import DistillConfig, distill, distilling, similarities, usual
-from nestling.training.finetune import Taught, TrainingConfig
+from nestling.training.config import DistillConfig, TrainingConfig, usual_for_distilling
+from nestling.training.distill import distill, distilling, similarities
+from nestling.training.finetune import Taught
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import Batch
 from nestling.training.samples import Samples, read_samples
 from nestling.training.session import Session
 from nestling.training.teacher import Answers, Teacher, asked, teacher_of, warn_of_seen
 from nestling.training.team import Team
+from nestling.words import Augment
 from tests.helpers.colour_photos import colour_photos
 
 QUICK = TrainingConfig(epochs=3, batch=8, rate=1e-3, variations=2)
@@ -156,7 +158,7 @@ def test_embeddings_are_compared_where_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("augment", ["light", "none"])
 def test_the_answers_are_of_the_images_that_are_seen(
-    teaching: Bundle, photos: Path, teacher: Path, augment: str, monkeypatch: pytest.MonkeyPatch
+    teaching: Bundle, photos: Path, teacher: Path, augment: Augment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The teacher runs in torch on the very batches of the training: a student of its own size sees what it sees."""
     network = build(teaching)
@@ -418,26 +420,34 @@ def test_only_the_last_blocks_learn(student: Bundle, photos: Path, teacher: Path
 
 
 def test_random_weights_want_other_settings(student: Bundle, made: Taught) -> None:
-    assert usual(student).rate > usual(made.bundle).rate and usual(student).epochs > usual(made.bundle).epochs
+    random, learned = usual_for_distilling(student), usual_for_distilling(made.bundle)
+    assert random.rate > learned.rate and random.epochs > learned.epochs
 
 
 @pytest.mark.parametrize(
-    ("change", "config", "lessons", "said"),
+    ("change", "training", "lessons", "said"),
     [
-        ({"architecture": None}, QUICK, DistillConfig(), "no float weights"),
-        ({"split": None}, QUICK, DistillConfig(), "not learned any classes"),
-        ({}, replace(QUICK, augment="wild"), DistillConfig(), "none, light, strong"),
-        ({}, replace(QUICK, mixup=0.2), DistillConfig(), "leave out --mixup and --cutmix"),
-        ({}, replace(QUICK, cutmix=1.0), DistillConfig(), "leave out --mixup and --cutmix"),
-        ({}, QUICK, DistillConfig(temperature=0), "--temperature is above 0"),
-        ({}, QUICK, DistillConfig(alpha=1.5), "--alpha is from 0"),
-        ({}, QUICK, DistillConfig(features=-1), "--features is 0 or more"),
-        ({}, QUICK, DistillConfig(teacher_size=64), "leave out --teacher-size"),
+        ({"architecture": None}, {}, {}, "no float weights"),
+        ({"split": None}, {}, {}, "not learned any classes"),
+        ({}, {"augment": "wild"}, {}, "none, light, strong"),
+        ({}, {"mixup": 0.2}, {}, "leave out --mixup and --cutmix"),
+        ({}, {"cutmix": 1.0}, {}, "leave out --mixup and --cutmix"),
+        ({}, {}, {"temperature": 0}, "--temperature is above 0"),
+        ({}, {}, {"alpha": 1.5}, "--alpha is from 0"),
+        ({}, {}, {"features": -1}, "--features is 0 or more"),
+        ({}, {}, {"teacher_size": 64}, "leave out --teacher-size"),
     ],
 )
 def test_what_cannot_be_is_said(
-    student: Bundle, photos: Path, teacher: Path, change: dict[str, Any], config: TrainingConfig, lessons: DistillConfig, said: str
+    student: Bundle,
+    photos: Path,
+    teacher: Path,
+    change: dict[str, Any],
+    training: dict[str, Any],
+    lessons: dict[str, Any],
+    said: str,
 ) -> None:
     with pytest.raises(NestlingError) as error:
-        distill(replace(student, **change), photos, teacher, replace(lessons, training=config))
+        config = DistillConfig(**lessons, training=replace(QUICK, **training))
+        distill(replace(student, **change), photos, teacher, config)
     assert said in str(error.value)

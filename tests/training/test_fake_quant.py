@@ -11,18 +11,8 @@ from torch import Tensor
 
 from nestling.graph.integers import Range, quant_of, quantized, quantized_weight
 from nestling.graph.ir import Quant
-from nestling.training.fake_quant import (
-    HIGH,
-    LOW,
-    MOMENTUM,
-    FixedGrid,
-    LearnedGrid,
-    Method,
-    MovingGrid,
-    Rounded,
-    RoundedWeights,
-    Steps,
-)
+from nestling.training.fake_quant import HIGH, LOW, MOMENTUM, FixedGrid, LearnedGrid, MovingGrid, Rounded, RoundedWeights, Steps
+from nestling.words import Rounding
 
 OFFSETS = st.sampled_from([-128, -64, 0, 17, 112, 126])
 SCALES = st.floats(1e-3, 0.5)
@@ -106,7 +96,7 @@ def test_the_gradients_scale_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize("method", ["pact", "minmax"])
-def test_steps_that_do_not_learn_let_all_gradients_through(method: Method) -> None:
+def test_steps_that_do_not_learn_let_all_gradients_through(method: Rounding) -> None:
     weight = values(0, 4, 6).requires_grad_()
     steps = Steps(torch.full((4,), 0.2), weight.detach(), 0, 3, method)
     assert not list(steps.parameters())
@@ -119,7 +109,7 @@ def test_steps_that_do_not_learn_let_all_gradients_through(method: Method) -> No
 
 @FEW
 @given(st.integers(0, 10**6), st.integers(2, 8), st.sampled_from([0, 3]), st.booleans(), st.sampled_from(["lsq", "pact", "minmax"]))
-def test_weights_are_the_integers_to_the_bit(seed: int, bits: int, axis: int, per_layer: bool, method: Method) -> None:
+def test_weights_are_the_integers_to_the_bit(seed: int, bits: int, axis: int, per_layer: bool, method: Rounding) -> None:
     rng = np.random.default_rng(seed)
     weight = (rng.normal(0, 1, (3, 2, 4, 5)) * 10.0 ** rng.uniform(-4, 2)).astype(np.float32)
     found = quantized_weight(weight, None, axis, 1.0, bits, per_layer)

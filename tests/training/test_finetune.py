@@ -22,7 +22,8 @@ from nestling.preprocess.image import load as load_image
 from nestling.quantization.quantize import quantize
 from nestling.training import finetune as module
 from nestling.training.blocks import blocks_of
-from nestling.training.finetune import Taught, TrainingConfig, finetune
+from nestling.training.config import TrainingConfig
+from nestling.training.finetune import Taught, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import train
 from nestling.training.session import Session
@@ -205,20 +206,21 @@ def test_a_damaged_photograph_is_named_and_left_out(fitted: Bundle, photos: Path
 
 
 @pytest.mark.parametrize(
-    ("change", "config", "said"),
+    ("change", "training", "said"),
     [
-        ({"architecture": None}, QUICK, "no float weights"),
-        ({"split": None}, QUICK, "not learned any classes"),
-        ({}, replace(QUICK, augment="wild"), "none, light, strong"),
-        ({}, replace(QUICK, blocks=99), "has 1[0-9] blocks"),
-        ({}, replace(QUICK, size=5), "8 to 4096"),
-        ({}, replace(QUICK, optimiser="adam"), "adamw or sgd"),
-        ({}, replace(QUICK, batch=0), "--batch is 1 or more"),
+        ({"architecture": None}, {}, "no float weights"),
+        ({"split": None}, {}, "not learned any classes"),
+        ({}, {"augment": "wild"}, "none, light, strong"),
+        ({}, {"blocks": 99}, "has 1[0-9] blocks"),
+        ({}, {"size": 5}, "8 to 4096"),
+        ({}, {"optimiser": "adam"}, "adamw, sgd"),
+        ({}, {"batch": 0}, "--batch is 1 or more"),
+        ({}, {"epochs": 0}, "--epochs is 1 or more"),
     ],
 )
-def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, Any], config: TrainingConfig, said: str) -> None:
+def test_what_cannot_be_is_said(fitted: Bundle, photos: Path, change: dict[str, Any], training: dict[str, Any], said: str) -> None:
     with pytest.raises(NestlingError, match=said):
-        finetune(replace(fitted, **change), photos, config)
+        finetune(replace(fitted, **change), photos, replace(QUICK, **training))
 
 
 def test_a_graph_has_one_size(fitted: Bundle, photos: Path) -> None:

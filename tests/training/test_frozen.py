@@ -22,7 +22,8 @@ from nestling.preprocess.image import table as normalisation
 from nestling.training import finetune as module
 from nestling.training.augment import AUGMENTATIONS
 from nestling.training.blocks import blocks_of, learning
-from nestling.training.finetune import Taught, TrainingConfig, finetune
+from nestling.training.config import TrainingConfig
+from nestling.training.finetune import Taught, finetune
 from nestling.training.fit import FitConfig, fit
 from nestling.training.frozen import Activations, Stage, cut, without_front
 from nestling.training.loop import LoopConfig, Task, train

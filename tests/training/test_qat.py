@@ -26,15 +26,15 @@ from nestling.models.graph_module import GraphModule
 from nestling.quantization.calibrate import choose_ranges, observe
 from nestling.quantization.equalize import equalized
 from nestling.training import qat as module
-from nestling.training.fake_quant import Method
-from nestling.training.finetune import TrainingConfig
+from nestling.training.config import QatConfig, TrainingConfig
 from nestling.training.fit import FitConfig, fit
 from nestling.training.loop import Batch, LoopConfig
 from nestling.training.norms import with_norms
-from nestling.training.qat import Qat, QatConfig, distilling, qat
+from nestling.training.qat import Qat, distilling, qat
 from nestling.training.qat_network import FakeQuantised, placed
 from nestling.training.session import Session
 from nestling.training.zeros import is_sparse
+from nestling.words import Rounding
 from tests.helpers.colour_photos import colour_photos
 from tests.helpers.quantization_cases import Everything, Inverted, captured, pictures, seeded
 from tests.helpers.small_backbone import SIDE, WIDTH, save_backbone
@@ -70,7 +70,7 @@ def grid_scale(grid: Any) -> float:
 
 
 def begun(
-    graph: Graph, config: QuantizeConfig, method: Method, images: list, width: int, norms: Graph | None = None
+    graph: Graph, config: QuantizeConfig, method: Rounding, images: list, width: int, norms: Graph | None = None
 ) -> FakeQuantised:
     start = placed(graph, observe(graph, images), config)
     head = Head(np.ones((3, width), np.float32), np.zeros(3, np.float32))
@@ -107,7 +107,7 @@ def rms(values: np.ndarray) -> float:
         ("minmax", Inverted, 40, QuantizeConfig(symmetric=True)),
     ],
 )
-def test_it_begins_as_post_training_quantisation(method: Method, kind: type, width: int, config: QuantizeConfig) -> None:
+def test_it_begins_as_post_training_quantisation(method: Rounding, kind: type, width: int, config: QuantizeConfig) -> None:
     """The same integers to the bit, and values that the reference gives up to rare roundings, those of hard_swish above all."""
     graph, images = captured(seeded(kind)), pictures(6)
     network = begun(graph, config, method, images, width)
@@ -121,7 +121,7 @@ def test_it_begins_as_post_training_quantisation(method: Method, kind: type, wid
 
 
 @pytest.mark.parametrize("method", ["pact", "lsq", "minmax"])
-def test_in_double_it_answers_as_the_reference(method: Method) -> None:
+def test_in_double_it_answers_as_the_reference(method: Rounding) -> None:
     """To the bit of the embedding's integers, however many images; the network itself stays in float32."""
     graph, images = captured(seeded(Inverted)), pictures(60, seed=4)
     network = begun(graph, QuantizeConfig(bits_activations=7, per_layer=True), method, images, 40)
@@ -145,7 +145,7 @@ def test_few_bits_are_kept_by_values_that_are_clamped(fitted: Bundle, photos: Pa
 
 
 @pytest.mark.parametrize(("which", "method"), [("graph", "pact"), ("graph", "lsq"), ("graph", "minmax"), ("timm", "lsq")])
-def test_norms_folded_and_unfolded_answer_as_the_reference(fitted: Bundle, which: str, method: Method) -> None:
+def test_norms_folded_and_unfolded_answer_as_the_reference(fitted: Bundle, which: str, method: Rounding) -> None:
     """In evaluation: all three round at the same places."""
     bundle, width = fitted, WIDTH
     if which == "timm":

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nestling.errors import NestlingError
+from nestling.errors import WrongOption
 
 FOLDER = Path(__file__).with_name("machines")
 FILE = "machine.json"
@@ -58,7 +58,7 @@ def names() -> tuple[str, ...]:
 def machine(name: str) -> Machine:
     """The machine of that name. Raises NestlingError, naming those that there are."""
     if name not in names():
-        raise NestlingError(f"there is no machine {name!r}.", f"there are: {', '.join(names())}")
+        raise WrongOption(f"there is no machine {name!r}.", f"there are: {', '.join(names())}")
     plain: dict[str, Any] = json.loads((FOLDER / name / FILE).read_text(encoding="utf-8"))
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
     return Machine(**fields)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nestling.errors import NestlingError
+from nestling.errors import WrongOption
 
 USUAL = "nestling"
 MODEL, WEIGHTS = "model", "weights"
@@ -24,9 +24,9 @@ def require_name(name: str) -> None:
     """Raises NestlingError for what C cannot take as the beginning of a name, or what is the kernels' own."""
     what = f"a letter, then letters, digits and _, {MOST} at most"
     if not re.fullmatch(rf"[A-Za-z][A-Za-z0-9_]{{0,{MOST - 1}}}", name):
-        raise NestlingError(f"--name is to be an identifier of C: {what}; found {name!r}.", f"as in:  --name {_like(name)}")
+        raise WrongOption(f"--name is to be an identifier of C: {what}; found {name!r}.", f"as in:  --name {_like(name)}")
     if name.lower() == KERNELS or name.lower().startswith(f"{KERNELS}_"):
-        raise NestlingError(f"--name is to be other than the kernels' own, {KERNELS}_...; found {name!r}.", "as in:  --name parts")
+        raise WrongOption(f"--name is to be other than the kernels' own, {KERNELS}_...; found {name!r}.", "as in:  --name parts")
 
 
 def file(name: str, what: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -23,8 +23,8 @@ from onnx import helper, numpy_helper
 from nestling.graph import ir
 from nestling.graph.fixed_point import clamp_range
 from nestling.graph.ir import Array, Graph, Node, Quant
+from nestling.words import OnnxWeights
 
-Weights = Literal["uint8", "int8"]
 Piece: TypeAlias = onnx.NodeProto | onnx.TensorProto
 Pieces = Iterator[Piece]  # operators in running order, with their initialisers
 Order = tuple[int, ...]
@@ -37,7 +37,7 @@ class Page:
     """What every printer needs. mark: stands between a Graph name and a part; no Graph name holds it."""
 
     graph: Graph
-    weights: Weights
+    weights: OnnxWeights
     mark: str
 
     def part(self, name: str, part: str) -> str:
@@ -125,7 +125,7 @@ def quantized(page: Page, source: str, target: str, quant: Quant, name: str) -> 
     yield operator("QuantizeLinear", _with_grid(page, source, name), target, name)
 
 
-def dequantized(page: Page, source: str, target: str, quant: Quant, name: str, kind: Weights = "uint8") -> Pieces:
+def dequantized(page: Page, source: str, target: str, quant: Quant, name: str, kind: OnnxWeights = "uint8") -> Pieces:
     """uint8 or int8 -> real numbers; a quant per channel is along axis 0."""
     yield from _grid(page, quant, kind, name)
     yield operator("DequantizeLinear", _with_grid(page, source, name), target, name, **along(quant))
@@ -141,7 +141,7 @@ def number_or_row(values: Array, quant: Quant) -> Array:
     return values.reshape(()) if quant.axis is None else values
 
 
-def _grid(page: Page, quant: Quant, kind: Weights, name: str) -> Pieces:
+def _grid(page: Page, quant: Quant, kind: OnnxWeights, name: str) -> Pieces:
     zero_point = quant.zero_point.astype(np.int8)
     yield initialiser(page.part(name, "scale"), number_or_row(quant.scale, quant))
     yield initialiser(page.part(name, "zero_point"), number_or_row(AS[kind](zero_point), quant))
@@ -151,7 +151,7 @@ def _with_grid(page: Page, source: str, name: str) -> tuple[str, str, str]:
     return source, page.part(name, "scale"), page.part(name, "zero_point")
 
 
-AS: Mapping[Weights, Callable[[Array], Array]] = {
+AS: Mapping[OnnxWeights, Callable[[Array], Array]] = {
     "uint8": unsigned,
     "int8": lambda values: values,
 }  # how the Graph's int8 constants are stored

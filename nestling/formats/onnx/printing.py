@@ -13,10 +13,11 @@ from onnx import TensorProto, helper
 
 from nestling.formats.about import About, to_json
 from nestling.formats.onnx.file import ABOUT
-from nestling.formats.onnx.pieces import NCHW, NHWC, Page, Piece, Pieces, Weights, dequantized, stored, transposed
+from nestling.formats.onnx.pieces import NCHW, NHWC, Page, Piece, Pieces, dequantized, stored, transposed
 from nestling.formats.onnx.print_operators import PRINTERS
 from nestling.graph.ir import Graph, Tensor
 from nestling.printable import json_text
+from nestling.words import OnnxWeights
 
 OPSET, IR_VERSION = 21, 10  # ONNX Runtime and OpenVINO fuse the same with opsets 17 to 23; 21 is the first made for IR version 10
 TYPES = {"float32": TensorProto.FLOAT, "int8": TensorProto.UINT8, "uint8": TensorProto.UINT8}  # of activations, as they are printed
@@ -25,7 +26,7 @@ TYPES = {"float32": TensorProto.FLOAT, "int8": TensorProto.UINT8, "uint8": Tenso
 # ---- printing -------------------------------------------------------------------------------------------------------------------
 
 
-def print_graph(graph: Graph, what: About, weights: Weights = "uint8") -> bytes:
+def print_graph(graph: Graph, what: About, weights: OnnxWeights = "uint8") -> bytes:
     """A Graph as the bytes of an .onnx file; the same Graph gives the same bytes.
 
     graph: valid, as spec.py has it, float or int8. The file takes the Graph's inputs (uint8 [1, H, W, C]; an int8 input as uint8,

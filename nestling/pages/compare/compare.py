@@ -25,7 +25,7 @@ from nestling.embedding.cache import embed
 from nestling.embedding.engine import Engine, graph_engine
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.refit import training_views
-from nestling.errors import NestlingError, UnusableData
+from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.formats import FORMATS
 from nestling.formats.c import machines
 from nestling.formats.format import INTEGERS
@@ -77,9 +77,7 @@ def compare(
             "a comparison needs at least one bundle; there is none.", "nestling report a.nest b.nest -o compare.html"
         )
     if config.machine is not None and machines.machine(config.machine).name == HOST:
-        raise NestlingError(
-            f"--machine {HOST} is this computer, on which all files are timed.", "name another:  --machine cortex-m4"
-        )
+        raise WrongOption(f"--machine {HOST} is this computer, on which all files are timed.", "name another:  --machine cortex-m4")
     loaded = dict(zip(_names(paths), (bundles.load(path) for path in paths), strict=True))
     chosen = judges(loaded, data)
     with _place(config.keep) as place:

@@ -11,7 +11,6 @@ from hypothesis import reject
 
 from nestling.errors import UnusableFile
 from nestling.formats.about import About
-from nestling.formats.format import Weights
 from nestling.formats.onnx.printing import print_graph
 from nestling.formats.onnx.run import activations
 from nestling.formats.onnx.runtimes import OPEN, Runtime, import_onnxruntime
@@ -20,6 +19,7 @@ from nestling.graph.ir import Array, Conv2d, Graph, Node, Quant, Tensor
 from nestling.graph.spec import check
 from nestling.preprocess.image import ImagePreprocess
 from nestling.preprocess.pictures import Reading
+from nestling.words import OnnxWeights
 
 onnxruntime = import_onnxruntime()
 SIXTEEN = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, Reading(1023, "srgb")))
@@ -79,7 +79,7 @@ def as_input(value: Array) -> Array:
     return (value.astype(np.int16) + 128).astype(np.uint8) if value.dtype == np.int8 else value
 
 
-def steps_off(graph: Graph, value: Array, weights: Weights) -> dict[str, int]:
+def steps_off(graph: Graph, value: Array, weights: OnnxWeights) -> dict[str, int]:
     """By node: how far ONNX Runtime's integers are from the reference's for the inputs that ONNX Runtime itself had."""
     values = activations(print_graph(graph, SIXTEEN, weights), as_input(value)) | {graph.inputs[0]: value}
     values |= {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None}
@@ -101,7 +101,7 @@ def most_steps(node: Node, graph: Graph) -> float:
     return a * b * 255**2 / out
 
 
-def judge(graph: Graph, value: Array, weights: Weights) -> None:
+def judge(graph: Graph, value: Array, weights: OnnxWeights) -> None:
     """No node is further off than a step, and what only moves integers not at all. A Graph that the spec refuses is not judged."""
     try:
         check(graph)

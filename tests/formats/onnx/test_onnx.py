@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.errors import UnsupportedOp
-from nestling.formats.format import Weights
 from nestling.formats.onnx.printing import print_graph
 from nestling.formats.onnx.run import activations, load_bytes
 from nestling.formats.onnx.runtimes import Runtime
 from nestling.formats.tflite.read_builder import DTYPES
 from nestling.graph import ir, reference
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
+from nestling.words import OnnxWeights
 from tests.formats.onnx.onnx_cases import (
     EMBEDDING,
     RUNTIMES,
@@ -47,7 +47,7 @@ def test_float_graphs_answer_as_the_reference(case: tuple[Graph, Array]) -> None
 @pytest.mark.parametrize("weights", WEIGHTS)
 @settings(max_examples=100, deadline=None)
 @given(graphs(integer=True))
-def test_int8_nodes_are_at_most_a_step_off(weights: Weights, case: tuple[Graph, Array]) -> None:
+def test_int8_nodes_are_at_most_a_step_off(weights: OnnxWeights, case: tuple[Graph, Array]) -> None:
     judge(*case, weights)
 
 
@@ -74,7 +74,7 @@ def test_every_op_alone_is_at_most_a_step_off(op: str, data: st.DataObject) -> N
 @pytest.mark.parametrize("weights", WEIGHTS)
 @settings(max_examples=60, deadline=None)
 @given(old_graphs())
-def test_nodes_of_old_uint8_networks_are_at_most_a_step_off(weights: Weights, case: tuple[Graph, Array]) -> None:
+def test_nodes_of_old_uint8_networks_are_at_most_a_step_off(weights: OnnxWeights, case: tuple[Graph, Array]) -> None:
     """Their weights have a zero point."""
     judge(*case, weights)
 

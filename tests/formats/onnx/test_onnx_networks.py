@@ -13,7 +13,6 @@ from torch import nn
 
 from nestling.artifacts.import_model import import_model
 from nestling.formats.about import about
-from nestling.formats.format import Weights
 from nestling.formats.onnx.printing import print_graph
 from nestling.formats.onnx.run import activations, load_bytes
 from nestling.formats.onnx.runtimes import Runtime
@@ -22,6 +21,7 @@ from nestling.formats.tflite import run as tflite_run
 from nestling.graph import ir
 from nestling.graph.integers import QuantizeConfig
 from nestling.graph.ir import Graph, Node, Tensor
+from nestling.words import OnnxWeights
 from tests.formats.onnx.onnx_cases import (
     EMBEDDING,
     EXACT,
@@ -58,7 +58,9 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Graph]:
 @pytest.mark.kernels
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("weights", ["uint8", "int8"])
-def test_a_network_adds_less_noise_than_quantisation_did(case: tuple[nn.Module, Graph], weights: Weights, runtime: Runtime) -> None:
+def test_a_network_adds_less_noise_than_quantisation_did(
+    case: tuple[nn.Module, Graph], weights: OnnxWeights, runtime: Runtime
+) -> None:
     if weights == "int8" and not EXACT[runtime]:
         pytest.skip(f"needs a processor on which {runtime} sums products of bytes in 32 bits (VNNI)")
     module, graph = case
@@ -100,7 +102,7 @@ def test_the_activations_are_those_of_a_run(case: tuple[nn.Module, Graph]) -> No
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("weights", ["uint8", "int8"])
-def test_every_layer_is_fused_to_integers(tmp_path: Path, weights: Weights, symmetric: bool) -> None:
+def test_every_layer_is_fused_to_integers(tmp_path: Path, weights: OnnxWeights, symmetric: bool) -> None:
     """symmetric: no clamp is free then."""
     graph = calibrated(captured(seeded(Inverted)), CALIBRATION, QuantizeConfig(symmetric=symmetric))[0]
     session(print_graph(graph, SIXTEEN, weights), tmp_path / "fused.onnx")
@@ -113,7 +115,7 @@ def test_every_layer_is_fused_to_integers(tmp_path: Path, weights: Weights, symm
 
 
 @pytest.mark.parametrize("weights", ["uint8", "int8"])
-def test_the_graphs_integers_stand_in_the_file(case: tuple[nn.Module, Graph], weights: Weights) -> None:
+def test_the_graphs_integers_stand_in_the_file(case: tuple[nn.Module, Graph], weights: OnnxWeights) -> None:
     _, graph = case
     model = onnx.load_model_from_string(print_graph(graph, SIXTEEN, weights))
     stored = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
@@ -137,7 +139,9 @@ def test_the_graphs_integers_stand_in_the_file(case: tuple[nn.Module, Graph], we
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_no_initialiser_is_read_twice_and_exact_products_may_be_asked_for(case: tuple[nn.Module, Graph], weights: Weights) -> None:
+def test_no_initialiser_is_read_twice_and_exact_products_may_be_asked_for(
+    case: tuple[nn.Module, Graph], weights: OnnxWeights
+) -> None:
     """session.x64quantprecision rewrites int8 weights while it loads, and refuses those that two nodes read."""
     content = print_graph(case[1], SIXTEEN, weights)
     body = onnx.load_model_from_string(content).graph
@@ -190,7 +194,7 @@ FILES = ("resnet8_cifar10_int8.tflite", "vww_96_int8.tflite", "mobilenet_v2_1_0_
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", FILES)
 def test_imported_networks_keep_their_integers_and_their_end(
-    shared_data: Callable[[str], Path], name: str, weights: Weights
+    shared_data: Callable[[str], Path], name: str, weights: OnnxWeights
 ) -> None:
     """Each node at most a step off; at the end within a few steps of LiteRT's reference kernels, and of the same opinion."""
     bundle = import_model(shared_data(name))

@@ -9,7 +9,7 @@ from io import StringIO
 from itertools import cycle
 from string import ascii_letters
 
-from nestling.errors import NestlingError
+from nestling.errors import WrongOption
 from nestling.formats.c.plan.plan import Buffer, Plan
 from nestling.printable import shown
 
@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
     """Bytes: "65536", "256K", "1M", "1.5 MB". K is 1,024. Raises NestlingError for anything else."""
     found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([KM]?)(?:I?B)?", text.strip().upper())
     if not found:
-        raise NestlingError(f"{text!r} is no size.", "write bytes as 65536, 256K or 1M")
+        raise WrongOption(f"{text!r} is no size.", "write bytes as 65536, 256K or 1M")
     return int(float(found[1]) * UNITS[found[2]])
 
 
