@@ -82,7 +82,7 @@ def require_place(path: Path, what: str, suffix: str, beginning: bytes) -> None:
                 found = file.read(len(beginning))
             if found and found.lower() != beginning.lower():
                 raise NestlingError(f"{path} is there, and is not {what}: it is not overwritten.", hint)
-        _require_room(path.parent)
+        _require_writable(path.parent)
     except OSError as error:
         raise NestlingError(f"{path} cannot be written: {error.strerror}.", hint) from error
 
@@ -92,15 +92,29 @@ def require_folders_place(folder: Path) -> None:
     try:
         if os.path.lexists(folder) and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        _require_room(folder)
+        _require_writable(folder)
     except OSError as error:
         raise NestlingError(f"{folder} cannot be written: {error.strerror}.", "name another one with -o") from error
 
 
-def _require_room(folder: Path) -> None:
+def require_room(place: Path, needed: int) -> None:
+    """That the disk on which `place` will lie has so many bytes free. Raises NestlingError."""
+    free = shutil.disk_usage(_there(place)).free
+    if free < needed:
+        raise NestlingError(
+            f"{place} cannot be written: its disk has {free / 1e6:.1f} MB free, about {needed / 1e6:.1f} MB are needed.",
+            "make room, or name another place with -o",
+        )
+
+
+def _there(folder: Path) -> Path:
+    """The folder itself, or of those above it the first that is there."""
+    return next((one for one in (folder, *folder.parents) if one.exists()), Path())
+
+
+def _require_writable(folder: Path) -> None:
     """That something can be written into a folder, or into the one that it will be made in. Raises OSError."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = _there(folder)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(folder, os.W_OK | os.X_OK):

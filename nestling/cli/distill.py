@@ -67,7 +67,7 @@ def command(
         raise WrongOption("--teacher is missing: a bundle, NAME.nest, or a timm name.")
     if teacher.endswith(".nest"):
         require_there(Path(teacher), options.MAKE_BUNDLE)
-    student = training.begun(bundle)
+    student = training.begun(bundle, output)
     begun = usual_for_distilling(student)
     settings = replace(
         begun,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 
 from nestling import extras
 from nestling.errors import NestlingError
@@ -118,9 +120,9 @@ def _file(error: OSError) -> str:
         return os.fsdecode(name)
     try:
         Path.cwd()
-        return "a file"
     except OSError:
         return "the current folder"
+    return f"a file in {gettempdir()} or beside what is written" if error.errno == errno.ENOSPC else "a file"
 
 
 def _place(error: BaseException) -> str:

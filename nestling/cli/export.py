@@ -79,6 +79,7 @@ def command(
         raise WrongOption(f"no format of {to} is printed in {precision}.")
     room = {"ram": ram, "flash": flash}
     limits = {name: parse_size(text) for name, text in room.items() if text}
+    options.room_beside(output, bundle)
     made = exported(
         bundle, output, wanted, data, ExportConfig(features, int8_head, onnx_weights, force, **limits, name=name), show.bars
     )

@@ -76,7 +76,7 @@ def command(
         seed=seed,
         workers=workers,
     )
-    begun = training.begun(bundle)
+    begun = training.begun(bundle, output)
     from nestling.models.lacking import lacking
     from nestling.training.finetune import finetune
 

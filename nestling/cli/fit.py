@@ -11,7 +11,7 @@ from nestling.cli.levels import Levels, as_white
 
 def command(
     data: Annotated[
-        Path, typer.Argument(help="Folder with a folder of photographs for each class (or train/ val/ test/ with such).")
+        Path, options.photographs("Folder with a folder of photographs for each class (or train/ val/ test/ with such).")
     ],
     output: options.NewBundle = Path("my.nest"),
     backbone: Annotated[
@@ -35,7 +35,7 @@ def command(
     ] = None,
     levels: Levels = "auto",
     strict: Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Teach a network your own classes: its backbone stays as it is, a new head is learned on what it sees.
 

@@ -107,7 +107,7 @@ app = typer.Typer(
     cls=_InGroups,
     help="Teach a small vision network your own classes, shrink it, prove that the small one answers the same.\n\n"
     "\b\n"
-    "Start with:  nestling fit PHOTOS -o my.nest   (PHOTOS: a folder for each class)\n"
+    "Start with:  nestling fit PHOTOS -o my.nest    (PHOTOS: a folder a class)\n"
     "then:        nestling quantize my.nest -o my8.nest\n"
     "             nestling export my8.nest --to tflite -o out/\n"
     "             nestling predict out/my8-int8.tflite PHOTO.jpg",

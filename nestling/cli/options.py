@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from nestling.errors import WrongOption
-from nestling.files import require_folders_place, require_place, require_there
+from nestling.files import require_folders_place, require_place, require_room, require_there
 
 T = TypeVar("T", bound=str)
 
@@ -112,6 +112,11 @@ def _may_be(what: str, suffix: str, beginning: bytes) -> Callable[[Path | None],
         return path
 
     return require
+
+
+def room_beside(output: Path, bundle: Path) -> None:
+    """That there is room for what is made of a bundle, which is about as large. Raises NestlingError."""
+    require_room(output, bundle.stat().st_size)
 
 
 to_bundle, to_page = _may_be("a bundle", ".nest", b"PK"), _may_be("a page", ".html", b"<!doctype html")

@@ -106,7 +106,7 @@ def command(
 def _structured(path: Path, data: Path | None, output: Path, config: Any, teaching: Any, resume: bool, json: bool) -> None:
     from nestling import bundle as bundles
 
-    begun = training.begun(path)
+    begun = training.begun(path, output)
     from nestling.compress.prune import prune
     from nestling.training.finetune import finetune
 
@@ -160,7 +160,7 @@ def _tell_structured(pruned: Pruned, tuned: Taught | None) -> None:
 
 
 def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: Any, resume: bool, json: bool) -> None:
-    old = training.begun(path)
+    old = training.begun(path, output)
     from nestling.compress.measure import RUNTIME, compare_costs, packed
     from nestling.compress.prune import sparsify
     from nestling.data.choose import training_data

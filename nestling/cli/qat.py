@@ -25,7 +25,7 @@ def wished(method: "Rounding", config: "QuantizeConfig", told: Mapping[str, Any]
 
 def trained(bundle: Path, data: Path | None, output: Path, config: "QatConfig", resume: bool, json: bool) -> "Qat | None":
     """None in a process of a team that does not lead it."""
-    loaded = training.begun(bundle)
+    loaded = training.begun(bundle, output)
     from nestling.training.qat import qat
 
     return training.taught(lambda session: qat(loaded, data, config, session), output, resume, json)

@@ -72,6 +72,7 @@ def command(
         ends_at_8=first_last_8,
         modes=tuple(options.words("--modes", modes, get_args(Mode))) if modes else (),
     )
+    options.room_beside(output, bundle)
     start = perf_counter()
     plan: tuple[LayerBits, ...] = ()
     if most is not None:

@@ -31,7 +31,7 @@ def command(
     extras.require("search", "search")
     limits = options.share("--macs", macs), options.share("--params", params) if params else None
     asked = SearchConfig(*limits, candidates, images, round_to, seed)
-    begun = training.begun(bundle)
+    begun = training.begun(bundle, output)
     from nestling.compress.search import search
 
     searched = search(begun, data, asked, show.bars)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nestling.scores.evaluate import Evaluation, PerClass
 
 WIDE = 132  # columns of a file, or of a pipe
+PAUSE = 5.0  # seconds at least between two lines on how far something is
 MOST_LEFT_OUT = 20  # files named one by one
 
 
@@ -71,15 +73,29 @@ def _real() -> bool:
 
 @contextmanager
 def bars(what: str, total: int) -> Iterator[Advance]:
-    """A progress bar on stderr; one plain line where stderr is not a terminal. See nestling.progress."""
+    """A progress bar on stderr; where stderr is not a terminal, plain lines, PAUSE seconds apart. See nestling.progress."""
     if not err().is_terminal:
-        say(f"{what} ({total})" if total > 1 else what)
-        yield lambda _steps: None
+        yield _lines(what, total)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err(), transient=True) as progress:
         task = progress.add_task(shown(what, err().encoding), total=total)
         yield lambda steps: progress.advance(task, steps)
+
+
+def _lines(what: str, total: int) -> Advance:
+    """For a file or a pipe: what begins, and how far it is, now and then."""
+    say(f"{what} ({total})" if total > 1 else what)
+    done, said = 0, monotonic()
+
+    def advance(steps: int) -> None:
+        nonlocal done, said
+        done += steps
+        if done < total and monotonic() - said >= PAUSE:
+            said = monotonic()
+            say(f"{what}: {done} of {total}")
+
+    return advance
 
 
 def say(*lines: str) -> None:

@@ -89,13 +89,14 @@ def taught(work: Callable[[Session], Some], output: Path, resume: bool, json: bo
     return made
 
 
-def begun(path: Path) -> Bundle:
-    """The bundle to train on, looked at before torch is imported. Raises NestlingError where nothing can be trained."""
+def begun(path: Path, output: Path) -> Bundle:
+    """The bundle to train on, looked at before torch is imported. Raises NestlingError where nothing can be trained or written."""
     from nestling import bundle as bundles
     from nestling import extras
     from nestling.training.config import require_trainable
 
     extras.require("train", "training a whole network")
+    options.room_beside(output, path)
     loaded = bundles.load(path)
     require_trainable(loaded)
     return loaded

@@ -1,7 +1,8 @@
 """Embeddings of many images, remembered by content: an image that was embedded once is not embedded again.
 
 One small file an embedding in the user's cache folder, named by what it depends on (engine, weights, preprocessing, view, image):
-written in a temporary folder and renamed, so an interrupted run keeps what it had; a damaged file is one that is not there.
+written in a temporary folder and renamed, so an interrupted run keeps what it had; a damaged file is one that is not there. A
+cache that cannot be written costs time, and nothing else.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,14 +103,13 @@ def embed(
 
     computed = 0
     if missing:
-        make_folder(root)
-        with progress("embedding", len(missing) * len(views)) as advance, temporary(root) as place:
+        with progress("embedding", len(missing) * len(views)) as advance, _keeping(root) as keep:
             for vector in engine.embed(decoded()):
                 i, view = pending.popleft()
                 if not np.isfinite(vector).all():
                     raise NestlingError(f"what the network answers to {items[i].path} is not finite: its weights are broken.")
                 known[i, view] = vector
-                _write(_entry(folder, items[i], view), vector, place)
+                keep(_entry(folder, items[i], view), vector)
                 computed += 1
                 advance(1)
     kept = [i for i in range(len(items)) if i not in left_out]
@@ -144,6 +146,34 @@ def _read(path: Path, width: int) -> Vector | None:
         return None
     vector = np.frombuffer(content, "<f4", offset=4).astype(np.float32)
     return vector if np.isfinite(vector).all() else None
+
+
+@contextmanager
+def _keeping(root: Path) -> Iterator[Callable[[Path, Vector], None]]:
+    """Gives what writes an entry. Where the cache can't be written, or no more, that is said once, and the work goes on."""
+    with ExitStack() as stack:
+        place: Path | None = None
+
+        def keep(path: Path, vector: Vector) -> None:
+            nonlocal place
+            if place is not None:
+                try:
+                    _write(path, vector, place)
+                except OSError as error:
+                    place = None
+                    _warn_of(root, error)
+
+        try:
+            make_folder(root)
+            place = stack.enter_context(temporary(root))
+        except OSError as error:
+            _warn_of(root, error)
+        yield keep
+
+
+def _warn_of(root: Path, error: OSError) -> None:
+    lost = "what is embedded is not remembered, and takes its time again"
+    warnings.warn(f"{root} cannot be written ({error.strerror}): {lost}; NESTLING_CACHE names another folder", stacklevel=4)
 
 
 def _write(path: Path, vector: Vector, place: Path) -> None:

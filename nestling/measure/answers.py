@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,11 +18,12 @@ from nestling.data.choose import Chosen, for_evaluation, scan_for, split_again
 from nestling.data.folders import Dataset, Item, LeftOut, labels_of
 from nestling.data.stream import stream
 from nestling.data.survey import said_of_asked, survey
+from nestling.data.walk import files_below, why_no_image
 from nestling.embedding.cache import default_cache
-from nestling.errors import NestlingError, UnusableData
+from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.formats.about import About
 from nestling.formats.runner import Runner
-from nestling.preprocess.image import load as load_image
+from nestling.preprocess.image import try_load
 from nestling.progress import Progress, silent
 from nestling.scores.agree import Agreement, agreement
 from nestling.scores.evaluate import Evaluation, judge, softmax
@@ -38,6 +39,14 @@ class Evaluated:
     said: str
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """found: what each image that could be read shows, in order. left_out: the others, and why."""
+
+    found: tuple[Prediction, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 @dataclass(frozen=True)
@@ -81,20 +90,37 @@ def agree(a: Path, b: Path, data: Path, progress: Progress = silent, trust: bool
 
 def predict(
     model: Path, images: Sequence[Path], top: int = 3, trust: bool = False, told: Callable[[str], None] = lambda line: None
-) -> tuple[Prediction, ...]:
-    """What each image shows. trust: as in evaluate. told: is given lines on how they were read, where a person should know.
+) -> Predicted:
+    """What each image shows; of a folder, each image below it. Files that cannot be read are passed over, and named.
 
-    Raises UnusableData naming the first file that can't be read.
+    top: how many labels of each, the most probable first. trust: as in evaluate. told: is given lines on how they were read,
+    where a person should know.
     """
+    if top < 1:
+        raise WrongOption(f"--top is 1 or more; found {top}.")
     runner = load(model, trust=trust)
-    found = []
-    for path in images:
-        probabilities = softmax(runner(load_image(runner.preprocess, path)[None]))[0]
+    found, left_out = [], []
+    for path in (file for given in images for file in _files(given)):
+        image = try_load(runner.preprocess, path)
+        if isinstance(image, str):
+            left_out.append(LeftOut(path, image))
+            continue
+        probabilities = softmax(runner(image[None]))[0]
         best = [(runner.labels[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:top]]
         found.append(Prediction(str(path), *best[0], top=tuple(best)))
-    for line in said_of_asked(survey([Item(path, 0, "") for path in images]), runner.preprocess.reading):
+    for line in said_of_asked(survey([Item(Path(one.image), 0, "") for one in found]), runner.preprocess.reading):
         told(line)
-    return tuple(found)
+    return Predicted(tuple(found), tuple(left_out))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The file itself, or the images below a folder: a README among them is none of our business."""
+    if not path.is_dir():
+        yield path
+        return
+    for file in files_below(path, path):
+        if isinstance(file, Path) and why_no_image(file) is None:
+            yield file
 
 
 def answers(

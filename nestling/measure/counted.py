@@ -54,6 +54,8 @@ def counted(
     Raises NotTrusted; NestlingError where a compiler or emulator is missing, naming what to install.
     """
     require_trusted(folders, trust)
+    if not folders:
+        return ()
     found = []
     with progress("running on virtual machines", len(folders)) as advance:
         for folder in folders:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 from platformdirs import user_cache_path
@@ -45,7 +46,7 @@ ERRORS = [
     (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "error: there is not enough memory ("),
     (ImportError("no libx"), "error: a package cannot be loaded (ImportError: no libx)."),
     (ModuleNotFoundError("No module named 'torch._C'", name="torch._C"), "error: this needs torch, which is not installed."),
-    (OSError(errno.ENOSPC, "No space left on device"), "error: a file: No space left on device"),
+    (OSError(errno.ENOSPC, "No space left on device"), f"error: a file in {gettempdir()} or beside what is written: No space left"),
     (OSError(errno.EROFS, "Read-only file system", "a\x1bb"), "error: a\\x1bb: Read-only file system"),
     (PermissionError(errno.EACCES, "Permission denied", b"\xff.nest"), "error: \\udcff.nest: Permission denied"),
     (BrokenPipeError(errno.EPIPE, "Broken pipe"), "error: a file: Broken pipe"),  # not stdout's
@@ -102,12 +103,12 @@ def test_ctrl_c(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_warnings_are_shown_escaped(nestling: Nestling, monkeypatch: pytest.MonkeyPatch) -> None:
-    def warning(*_: object, **__: object) -> list[object]:
+    def warning(*_: object, **__: object) -> None:
         warnings.warn("of \x1b[31m[red]x\n", stacklevel=1)
-        return []
+        raise NestlingError("enough")
 
     monkeypatch.setattr("nestling.measure.answers.predict", warning)
-    assert "warning: of \\x1b[31m[red]x\\n\n" in nestling("predict", "a.nest", "x.jpg").stderr
+    assert "warning: of \\x1b[31m[red]x\\n\n" in nestling("predict", "a.nest", "x.jpg", status=1).stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import random
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,7 +222,8 @@ def test_without_modelopt_or_what_it_counts_with_an_error_says_what_to_type(pack
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 60.0])
 def test_shares_are_above_nothing_and_below_all(share: float) -> None:
-    for config in ({"macs": share}, {"params": share}):
+    configs: tuple[dict[str, Any], ...] = ({"macs": share}, {"params": share})
+    for config in configs:
         with pytest.raises(NestlingError, match=f"--{next(iter(config))} .* above 0% and below 100%"):
             replace(SearchConfig(), **config)
 

@@ -133,7 +133,7 @@ def test_p_is_scipys_binomial_of_the_photographs_that_changed(
     assert split is not None
     test = [item.path for item in scan(photos).items if item.fingerprint in split.test]
     right = [
-        [one.label == path.parent.name for one, path in zip(predict(file, test), test, strict=True)]
+        [one.label == path.parent.name for one, path in zip(predict(file, test).found, test, strict=True)]
         for file in (quantised, paths[1])
     ]
     lost, changed = sum(a > b for a, b in zip(*right, strict=True)), sum(a != b for a, b in zip(*right, strict=True))
