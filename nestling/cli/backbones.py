@@ -42,10 +42,8 @@ def command(
                 rows.append((describe(name), None if name in RECOMMENDED else lacking(created(name, "none"))))
                 advance(1)
     if json:
-        plain = [(asdict(row), lost) for row, lost in rows]
-        show.as_json(
-            [row | {"formats": lost.remains if lost else "all", "lacking": lost.what if lost else None} for row, lost in plain]
-        )
+        formats = [{"formats": lost.remains if lost else "all", "lacking": lost.what if lost else None} for _, lost in rows]
+        show.as_json([asdict(row) | {"size": [row.size] * 2} | told for (row, _), told in zip(rows, formats, strict=True)])
         return
     show.warnings([str(lost) for _, lost in rows if lost])
     show.table(

@@ -38,7 +38,7 @@ def command(
     from nestling.artifacts import manifest
     from nestling.formats.c.trusted import ABOUT, require_trusted
     from nestling.measure.bench import bench, listed, to_plain
-    from nestling.measure.counted import counted, machine_of
+    from nestling.measure.counted import counted, in_units, machine_of
     from nestling.measure.layers import layer_tables
     from nestling.pages.layer_pictures import draw
     from nestling.temporary import restored
@@ -62,7 +62,7 @@ def command(
     if json:
         timed = {(table.file, table.runtime): [asdict(layer) for layer in table.layers] for table in tables}
         with_layers = [row | {"layers": timed.get((row["file"], row["runtime"]))} for row in rows]
-        virtual = [asdict(one) if layers else {key: value for key, value in asdict(one).items() if key != "layers"} for one in ran]
+        virtual = [in_units(asdict(one) if layers else {k: v for k, v in asdict(one).items() if k != "layers"}) for one in ran]
         show.as_json({"artifacts": [*(with_layers if layers else rows), *virtual]})
         return
     _print_counted(ran, layers)

@@ -11,11 +11,7 @@ from nestling.words import OnnxWeights
 
 if TYPE_CHECKING:
     from nestling.artifacts.export import Exported
-
-# of an artifact, in --json
-KEYS = (
-    "file", "format", "precision", "bytes", "agreement", "noise_ratio", "max_logit_difference", "ms", "failed", "coarse",
-)  # fmt: skip
+    from nestling.artifacts.manifest import Artifact
 
 
 def command(
@@ -84,13 +80,19 @@ def command(
         bundle, output, wanted, data, ExportConfig(features, int8_head, onnx_weights, force, **limits, name=name), show.bars
     )
     if json:
-        show.as_json({"artifacts": [{key: getattr(artifact, key) for key in KEYS} for artifact in made.artifacts]})
+        show.as_json({"artifacts": [_plain(artifact) for artifact in made.artifacts]})
         require_passed(made)
         return
     _show(made)
     require_passed(made)
     last = show.path_hint(output / made.artifacts[-1].file)
     show.tell(f"written to {output}", f"next:  nestling bench {show.path_hint(output)}   or   nestling predict {last} PHOTO.jpg")
+
+
+def _plain(artifact: "Artifact") -> dict[str, object]:
+    """As --json prints it."""
+    told = ("file", "format", "precision", "bytes", "agreement", "noise_ratio", "max_logit_difference", "failed", "coarse")
+    return {key: getattr(artifact, key) for key in told} | {"ms_median": artifact.ms}
 
 
 def _show(made: "Exported") -> None:

@@ -56,7 +56,8 @@ def command(
     if json:
         from dataclasses import asdict
 
-        show.as_json({"package": str(output)} | asdict(made))
+        told = asdict(made)
+        show.as_json({"package": str(output), "ram_bytes": told.pop("ram"), "ram_all_bytes": sum(made.ram.values())} | told)
         return
     rows = [[name, show.size(file.bytes)] for name, file in made.files.items()]
     show.table(["file", "size"], [*rows, ["all", show.size(sum(file.bytes for file in made.files.values()))]])

@@ -36,9 +36,10 @@ def command(
     if output is not None:
         write_atomically(output, picture(found.plan).encode())
     if json:
-        plain = {"machine": machine, "fits": outcome.fits, "arena_bytes": found.plan.arena, "lower_bound": found.plan.lower_bound}
-        plain |= {"constants": found.constants, "code_at_most": CODE, "in_the_way": outcome.in_the_way, "hint": hint}
-        show.as_json(plain)
+        memory = {"arena_bytes": found.plan.arena, "lower_bound_bytes": found.plan.lower_bound}
+        memory |= {"constants_bytes": found.constants, "code_bytes_at_most": CODE}
+        told = {"in_the_way": outcome.in_the_way, "hint": hint}
+        show.as_json({"machine": machine, "fits": outcome.fits} | memory | told)
     else:
         show.tell(*draw(found.plan).split("\n"))
         show.tell("", target.title, *outcome.words.split("\n"))

@@ -187,7 +187,7 @@ def _sparse(path: Path, data: Path | None, output: Path, config: Any, teaching: 
     sparsity = new.lineage[-1].metrics["sparsity"]
     if json:
         costs = {
-            name: _costs(measured) | {"zeros": size.zeros, "macs_left": size.macs_left, "compressed": dict(size.encoded)}
+            name: _costs(measured) | {"zeros": size.zeros, "macs_left": size.macs_left, "compressed_bytes": dict(size.encoded)}
             for name, measured, size in zip(("before", "after"), (compared.before, compared.after), sizes, strict=True)
         }
         more = {"sparsity": sparsity, "compressed": _smallest(sizes), "no_gain": [_no_time()], "runtime": RUNTIME}
@@ -247,7 +247,7 @@ def _row(name: str, before: Any, after: Any, text: Any) -> list[str]:
 
 
 def _costs(m: Measured) -> dict[str, object]:
-    return {"macs": m.macs, "parameters": m.parameters, "bytes": m.bytes, "ms": m.ms} | _answers(m.val_top1, m.test)
+    return {"macs": m.macs, "parameters": m.parameters, "bytes": m.bytes, "ms_median": m.ms} | _answers(m.val_top1, m.test)
 
 
 def _answers(val_top1: float, test: Evaluation) -> dict[str, object]:

@@ -94,11 +94,11 @@ def command(
     step = made.bundle.lineage[-1]
     alone = doubts.int8_answer(made.bundle)
     show.warnings([doubts.of_int8_answer(alone)] if alone is not None else [])
-    plain: dict[str, object] = {"bundle": str(output), "seconds": perf_counter() - start} | dict(step.metrics)
+    plain: dict[str, object] = {"bundle": str(output), "seconds": {"all": perf_counter() - start}} | dict(step.metrics)
     plain |= {"one_answer": alone} | {key: step.settings[key] for key in ("equalized", "bias_corrected")}
     plain |= (qat_training.plain(found) if found else {}) | (_explained(made, data, output, json) if explain else {})
     if plan:
-        plain |= {"bits": [asdict(row) for row in plan], "budget": most, "weight_bytes": sum(row.bytes for row in plan)}
+        plain |= {"bits": [asdict(row) for row in plan], "budget_bytes": most, "weight_bytes": sum(row.bytes for row in plan)}
         if not json:
             _show_bits(plan)
     if not json:

@@ -41,7 +41,7 @@ def command(
     if json:
         plain = {"bundle": str(output), "images": searched.images, "top1": after.test.top1, "interval": after.test.interval}
         costs = {
-            name: {"macs": m.macs, "parameters": m.parameters, "bytes": m.bytes, "ms": m.ms, "val_top1": m.val_top1}
+            name: {"macs": m.macs, "parameters": m.parameters, "bytes": m.bytes, "ms_median": m.ms, "val_top1": m.val_top1}
             | {"top1": m.test.top1, "interval": m.test.interval}
             for name, m in (("before", before), ("after", after))
         }

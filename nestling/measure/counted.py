@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nestling import bundle as bundles
 from nestling.artifacts.yardstick import expected
@@ -36,6 +37,13 @@ class Counted:
     stack: int | None
     calibration: virtual.Calibration | None
     note: str
+
+
+def in_units(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """With the names that --json has: arena_bytes, flash_bytes, stack_bytes; of a layer ms."""
+    named = {"arena": "arena_bytes", "flash": "flash_bytes", "stack": "stack_bytes", "milliseconds": "ms"}
+    found = {named.get(name, name): value for name, value in plain.items()}
+    return found | {"layers": [in_units(layer) for layer in found["layers"]]} if "layers" in found else found
 
 
 def machine_of(path: Path) -> str | None:

@@ -32,7 +32,7 @@ def test_the_weights_keep_the_budget_with_the_bits_that_are_said(quantized: tupl
         weight = made.graph.tensors[layers[row["layer"]].inputs[1]].data.astype(int)
         assert weight.size == row["weights"] and np.abs(weight).max() <= {2: 1, 4: 7, 8: 127}[row["bits"]]
         packed += weight.size * row["bits"] / 8
-    assert packed < said["weight_bytes"] <= said["budget"] == BUDGET
+    assert packed < said["weight_bytes"] <= said["budget_bytes"] == BUDGET
     assert said["weight_bytes"] > 0.95 * BUDGET and len({row["bits"] for row in said["bits"]}) > 1
 
 

@@ -16,7 +16,7 @@ from nestling.data import prepare as module
 from nestling.data.folders import scan
 from nestling.data.lists import folder_name, read_list, read_names
 from nestling.data.prepare import Count, PrepareConfig, prepare
-from nestling.errors import UnusableData
+from nestling.errors import UnusableData, WrongOption
 from nestling.temporary import NEW
 from nestling.words import SavedAs
 from tests.helpers.made_pictures import png, rgb_profile
@@ -339,7 +339,8 @@ def test_the_command_says_the_counts(source: Path) -> None:
     table = CliRunner().invoke(app, [str(word) for word in (*words, "-o", beside / "b")], env={"COLUMNS": "132"})
     row = next(line for line in table.stdout.splitlines() if "apartment" in line)
     assert row.replace("│", " ").split() == ["apartment_building-outdoor", "6", "2", "0", "1", "2", "1", "0"]
-    assert CliRunner().invoke(app, [str(word) for word in (*words, "-o", beside / "c", "--format", "gif")]).exit_code == 2
+    wrong = CliRunner().invoke(app, [str(word) for word in (*words, "-o", beside / "c", "--format", "gif")])
+    assert isinstance(wrong.exception, WrongOption)
 
 
 @pytest.mark.parametrize("digits", [19, 5_000])

@@ -35,7 +35,7 @@ from nestling.device.head_file import HeadFile, from_bytes, newest, to_bytes
 from nestling.device.package import PackConfig, pack
 from nestling.device.places import Ssh
 from nestling.device.push import PushConfig, push
-from nestling.errors import GateFailed, NestlingError, UnusableData
+from nestling.errors import GateFailed, NestlingError, UnusableData, WrongOption
 from nestling.files import replace_folder
 from nestling.formats import FORMATS
 from nestling.formats.c import machines, virtual
@@ -435,8 +435,10 @@ def test_the_command_shows_a_table_or_json(firmware: Path, tmp_path: Path, monke
     monkeypatch.setattr(package, "pack", packed)
     app = typer.Typer()
     app.command()(command.command)
+    bundle = tmp_path / "my8.nest"
+    bundle.touch()
     words = [
-        "my8.nest",
+        str(bundle),
         "--for",
         "mcu",
         "--machine",
@@ -453,6 +455,7 @@ def test_the_command_shows_a_table_or_json(firmware: Path, tmp_path: Path, monke
     assert shown.exit_code == 0 and "main_learn.c" in shown.stdout and "the network (arena)" in shown.stdout, shown.output
     assert asked == [PackConfig("mcu", "cortex-m4", "c", 5, "bf16", "sgd", True, 7)]
     plain = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-    assert plain["ram"]["arena"] > 64 * 64 * 3 and plain["machine"] == "cortex-m4" and "main_learn.c" in plain["files"]
-    for wrong in (["--momentum", "fp64"], ["--for", "windows"], ["--runner", "tf"], ["--max-classes", "0"]):
-        assert CliRunner().invoke(app, ["my8.nest", *wrong]).exit_code == 2
+    assert plain["ram_bytes"]["arena"] > 64 * 64 * 3 and plain["machine"] == "cortex-m4" and "main_learn.c" in plain["files"]
+    for wrong in (["--momentum", "fp64"], ["--for", "windows"], ["--runner", "tf"]):
+        assert isinstance(CliRunner().invoke(app, [str(bundle), *wrong]).exception, WrongOption)
+    assert CliRunner().invoke(app, [str(bundle), "--max-classes", "0"]).exit_code == 2

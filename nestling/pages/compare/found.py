@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nestling.bundle import Step
+from nestling.measure.counted import in_units
 from nestling.measure.weighed import Weights
 
 
@@ -110,7 +111,10 @@ class Comparison:
 
 def to_plain(comparison: Comparison) -> list[dict[str, Any]]:
     """The bundles as --json prints them: of the lineage the steps' names, the rest as the fields above."""
-    return [asdict(one) | {"lineage": _names(one.lineage)} for one in comparison.bundles]
+    return [
+        asdict(one) | {"lineage": _names(one.lineage), "board": in_units(asdict(one.board)) if one.board else None}
+        for one in comparison.bundles
+    ]
 
 
 def _names(lineage: Sequence[Step]) -> list[str]:
