@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.commands import FILES, SMALL, Done, Nestling, here, in_process
+from tests.helpers.json_schema import require_described
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
@@ -29,6 +30,8 @@ def nestling(cache: Path) -> Nestling:
         done = in_process(words, settings) if process else here(words, settings)
         assert "Traceback" not in done.stderr, done.stderr
         assert done.status == status, done.stderr + done.stdout
+        if "--json" in words and done.stdout.strip():
+            require_described(words, done.stdout)
         return done
 
     return run
