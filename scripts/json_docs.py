@@ -13,7 +13,7 @@ One JSON value on stdout and nothing else there: progress, warnings and errors g
 command; what has a unit ends in it (`arena_bytes`, `ms_median`; `bytes` alone is a file's size), shares are from 0 to 1, `seconds`
 are of each phase by name, `null` stands for what could not be told or is no number. A top-1 has its 95% `interval` beside it.
 
-[json.schema.json](json.schema.json) is the same as a JSON Schema (draft 2020-12), by which every output of the tests is judged; this
+[json.schema.json](json.schema.json) is the same as a JSON Schema (draft 2020-12), by which all output of the tests is judged; this
 page is written from it by `scripts/json_docs.py`.
 
 **Exit status.** 0: done. 1: the work failed, also where a file is missing or damaged, a gate is not passed, `trace` found a
