@@ -18,6 +18,7 @@ KINDS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     ("table",): ("native_call__to_copy", "CAST"),
     ("mean", "average_pool"): ("Mean", "Average Pooling", "MEAN", "AVERAGE_POOL_2D"),
     ("max_pool",): ("Max Pooling", "MAX_POOL_2D"),
+    ("resize_nearest",): ("RESIZE_NEAREST_NEIGHBOR",),
     ("softmax",): ("Softmax", "SOFTMAX"),
     ("hard_swish",): ("HardSwish", "HARD_SWISH"),
     ("logistic",): ("Sigmoid", "LOGISTIC"),

@@ -21,7 +21,12 @@ from nestling.graph.spec import check
 Floats = NDArray[np.float64]
 
 NOTHING: Final = 1e-6  # of a layer's largest weight: a row that has none above it is empty
-PASSED: Final = ("average_pool", "max_pool", "mean")  # of a constant channel they give that constant, unless over channels
+PASSED: Final = (
+    "average_pool",
+    "max_pool",
+    "mean",
+    "resize_nearest",
+)  # of a constant channel they give that constant, unless over channels
 
 
 def without_constant_channels(graph: Graph) -> Graph:

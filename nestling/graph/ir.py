@@ -137,6 +137,18 @@ class Pad:
 
 
 @dataclass(frozen=True)
+class ResizeNearest:
+    """inputs: x [1, H, W, C]. Each place of the new plane, `size`, takes the value of one place of x: see windows.nearest_places.
+
+    align_corners: the outermost places of both planes meet. half_pixel_centers: a place is where its pixel's centre is.
+    """
+
+    size: Pair
+    align_corners: bool = False
+    half_pixel_centers: bool = False
+
+
+@dataclass(frozen=True)
 class Concat:
     """inputs: two or more tensors that differ along `axis` only."""
 
@@ -188,8 +200,8 @@ class BatchNorm:
 
 
 Attrs = (
-    Conv2d | DepthwiseConv2d | FullyConnected | Add | Mul | AveragePool | MaxPool | Mean | Pad | Concat | Reshape | Softmax
-    | HardSwish | Logistic | Quantize | Dequantize | Table | BatchNorm
+    Conv2d | DepthwiseConv2d | FullyConnected | Add | Mul | AveragePool | MaxPool | Mean | Pad | ResizeNearest | Concat | Reshape
+    | Softmax | HardSwish | Logistic | Quantize | Dequantize | Table | BatchNorm
 )  # fmt: skip
 
 OPS: Mapping[str, type[Attrs]] = {
@@ -202,6 +214,7 @@ OPS: Mapping[str, type[Attrs]] = {
     "max_pool": MaxPool,
     "mean": Mean,
     "pad": Pad,
+    "resize_nearest": ResizeNearest,
     "concat": Concat,
     "reshape": Reshape,
     "softmax": Softmax,

@@ -27,6 +27,7 @@ from nestling.graph.ir import (
     Node,
     Pad,
     Reshape,
+    ResizeNearest,
     Sides,
 )
 from nestling.graph.spec import check
@@ -75,7 +76,7 @@ def passed_through(node: Node, graph: Graph) -> str | None:
     first, out = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
     nothing: bool
     match node.attrs:
-        case Reshape():
+        case Reshape() | ResizeNearest():
             nothing = first.shape == out.shape
         case Pad(padding):
             nothing = not any(padding)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import UnusableData
-from nestling.graph import reference_float, reference_integer
+from nestling.graph import ir, reference_float, reference_integer
 from nestling.graph.ir import Array, Graph, Node, Tensor
 from nestling.graph.reference_integer import Kernel
+from nestling.graph.windows import nearest
 
 Feeds = Array | Mapping[str, Array]
 
@@ -65,7 +66,7 @@ def _checked_feeds(graph: Graph, feeds: Feeds) -> dict[str, Array]:
 
 
 def _kernel(op: str, inputs: tuple[Tensor, ...], output: Tensor) -> Kernel:
-    """Integer kernels where an integer tensor takes part; reshape and table are the same in both worlds."""
+    """Integer kernels where an integer tensor takes part; what only moves values is the same in both worlds."""
     if op in _EITHER:
         return _EITHER[op]
     integers = "int8" in (inputs[0].dtype, output.dtype)
@@ -83,4 +84,8 @@ def _table(attrs: Any, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], ou
     return answer
 
 
-_EITHER: Mapping[str, Kernel] = {"reshape": _reshape, "table": _table}
+def _resize_nearest(attrs: ir.ResizeNearest, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
+    return nearest(arrays[0], attrs.size, attrs.align_corners, attrs.half_pixel_centers)
+
+
+_EITHER: Mapping[str, Kernel] = {"reshape": _reshape, "table": _table, "resize_nearest": _resize_nearest}

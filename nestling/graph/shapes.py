@@ -73,6 +73,11 @@ def pad(attrs: ir.Pad, x: Shape) -> Shape:
     return (x[0], x[1] + top + bottom, x[2] + left + right, x[3])
 
 
+def resized(attrs: ir.ResizeNearest, x: Shape) -> Shape:
+    """As large as it says."""
+    return (x[0], *attrs.size, x[3])
+
+
 def concat(attrs: ir.Concat, *shapes: Shape) -> Shape:
     """The sum along axis."""
     first, axis = shapes[0], attrs.axis

@@ -145,6 +145,7 @@ RULES: Mapping[str, Rule] = {
     "max_pool":         Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.pool,            _same_scale),
     "mean":             Rule(("f -> f", "q -> q"),             ((2, MAX_RANK),),            shapes.mean,            _one_rescaling),
     "pad":              Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.pad,             _same_scale),
+    "resize_nearest":   Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.resized,         _same_scale),
     "concat":           Rule(("f f ... -> f", "q q ... -> q"), ((2, MAX_RANK),),            shapes.concat,          None),
     "reshape":          Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _same_scale),
     "softmax":          Rule(("f -> f", "q -> q"),             ((2, MAX_RANK),),            shapes.unchanged,       _softmax),
@@ -343,7 +344,7 @@ def _attrs_problem(attrs: Attrs) -> Problem:
             fits = _natural(value, 0, MAX_RANK)
         elif name == "axis":
             fits = _natural((value,), 0, MAX_RANK)
-        elif name in ("keep_dims", "unsigned"):
+        elif name in ("keep_dims", "unsigned", "align_corners", "half_pixel_centers"):
             fits = isinstance(value, bool)
         else:  # beta, epsilon
             fits = isinstance(value, float) and math.isfinite(value) and 0 <= value < 1e6

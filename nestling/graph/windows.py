@@ -1,4 +1,7 @@
-"""Sliding windows over NHWC arrays, as views: what convolutions and pools read. Shared by the float and the integer reference."""
+"""Which places of an NHWC array are read: sliding windows, as views, by convolutions and pools; the nearest ones by a resize.
+
+Shared by the float and the integer reference.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.graph.fixed_point import round_half_away
 from nestling.graph.ir import Array, Pair, Sides
 
 MOST_COPIED = 2**26  # numbers
@@ -53,3 +57,22 @@ def inside(shape: tuple[int, ...], size: Pair, stride: Pair, padding: Sides) -> 
     ones = padded(np.ones((1, *shape[1:3], 1), np.int64), padding, 0)
     count: NDArray[np.int64] = windows(ones, size, stride).sum(axis=(3, 4))[0]
     return count
+
+
+def nearest_places(length: int, size: int, align_corners: bool, half_pixel_centers: bool) -> NDArray[np.int64]:
+    """Which of `length` places each of `size` new ones along one side takes its value from, int64 [size].
+
+    In float32, as TFLite has it (reference/resize_nearest_neighbor.h): a place next to a boundary may be one off what is exact.
+    """
+    corners = align_corners and size > 1
+    scale = np.float32(length - 1) / np.float32(size - 1) if corners else np.float32(length) / np.float32(size)
+    offset = np.float32(0.5) if half_pixel_centers else np.float32(0)
+    real = (np.arange(size).astype(np.float32) + offset) * scale
+    place = round_half_away(real) if align_corners else np.floor(real)
+    return np.minimum(place.astype(np.int64), length - 1)
+
+
+def nearest(x: Array, size: Pair, align_corners: bool, half_pixel_centers: bool) -> Array:
+    """x [N, H, W, C] at another size."""
+    rows, columns = (nearest_places(x.shape[1 + i], size[i], align_corners, half_pixel_centers) for i in (0, 1))
+    return x[:, rows[:, None], columns]

@@ -35,10 +35,12 @@ from nestling.graph.ir import (
     Pad,
     Pair,
     Reshape,
+    ResizeNearest,
     Sides,
     Softmax,
     Table,
 )
+from nestling.graph.windows import nearest_places
 
 T = torch.Tensor
 Hook = Callable[[str, T], T]  # (tensor's name, value in the Graph's layout) -> the value to go on with
@@ -214,6 +216,13 @@ def _pad(attrs: Pad, x: T) -> T:
     return _nhwc(_padded(_nchw(x), attrs.padding, 0.0))
 
 
+def _resize_nearest(attrs: ResizeNearest, x: T) -> T:
+    for axis, size in zip((1, 2), attrs.size, strict=True):
+        places = nearest_places(x.shape[axis], size, attrs.align_corners, attrs.half_pixel_centers)
+        x = x.index_select(axis, torch.from_numpy(places).to(x.device))
+    return x
+
+
 def _concat(attrs: Concat, *parts: T) -> T:
     return torch.cat(parts, attrs.axis)
 
@@ -245,6 +254,7 @@ RUN: Final[Mapping[str, Callable[..., T]]] = {
     "max_pool": _max_pool,
     "mean": _mean,
     "pad": _pad,
+    "resize_nearest": _resize_nearest,
     "concat": _concat,
     "softmax": _softmax,
     "hard_swish": _hard_swish,

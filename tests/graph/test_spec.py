@@ -124,8 +124,18 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "a kernel that does not fit": (node(2, attrs=ir.AveragePool((5, 5), (1, 1))), "does not fit"),
     "a pool in the padding": (node(2, attrs=ir.AveragePool((4, 4), (4, 4), (4, 0, 0, 0))), "wholly in the padding"),
     "another output shape": (tensor("c", shape=(1, 5, 4, 2)), r"must be \[1, 4, 4, 2\]"),
+    "a resize to another size": (
+        node(2, op="resize_nearest", attrs=ir.ResizeNearest((2, 2))),
+        r"must be \[1, 2, 2, 2\]",
+    ),
+    "a resize to nothing": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((0, 1))), "size"),
+    "a resize by a number": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((1, 1), 2)), "align_corners"),  # type: ignore[arg-type]
     "a reshape that loses elements": (tensor("r", shape=(1, 3)), "other elements"),
     "a pool of another scale": (tensor("p", quant=quant(0.2, -128)), "input's scale"),
+    "a resize of another scale": (
+        lambda g: node(2, op="resize_nearest", attrs=ir.ResizeNearest((1, 1)))(tensor("p", quant=quant(0.2, -128))(g)),
+        "input's scale",
+    ),
     "a table of another scale": (tensor("norm", quant=quant(0.06, 3)), "output's scale"),
     "a scale too small for relu6": (tensor("c", quant=quant(1e-10, -128)), "relu6|too small"),
     "an old pool in a new network": (node(2, attrs=ir.AveragePool((4, 4), (4, 4), unsigned=True)), "old uint8"),

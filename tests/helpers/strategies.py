@@ -144,6 +144,14 @@ def pad(s: Sketch, x: Tensor) -> Tensor:
     return s.node("pad", (x,), shape, x.quant, ir.Pad((top, bottom, left, right)))
 
 
+def resize_nearest(s: Sketch, x: Tensor) -> Tensor:
+    size = s.draw(st.sampled_from(((2 * x.shape[1], 3 * x.shape[2]), (s.draw(st.integers(1, 12)), s.draw(st.integers(1, 12))))))
+    corners, centers = s.draw(st.sampled_from(((False, False), (False, False), (False, True), (True, False))))
+    # to the size that it has nothing is done, and a file is read back without it
+    size = (size[0] + 1, size[1]) if size == x.shape[1:3] else size
+    return s.node("resize_nearest", (x,), (1, *size, x.shape[3]), x.quant, ir.ResizeNearest(size, corners, centers))
+
+
 def concat(s: Sketch, x: Tensor) -> Tensor:
     axis = s.draw(st.integers(1, len(x.shape) - 1))
     shape = tuple(s.draw(st.integers(1, 4)) if i == axis else n for i, n in enumerate(x.shape))
@@ -192,6 +200,7 @@ STEPS: Mapping[str, Callable[[Sketch, Tensor], Tensor]] = {
     "max_pool": max_pool,
     "mean": mean,
     "pad": pad,
+    "resize_nearest": resize_nearest,
     "concat": concat,
     "reshape": reshape,
     "softmax": softmax,
@@ -199,7 +208,7 @@ STEPS: Mapping[str, Callable[[Sketch, Tensor], Tensor]] = {
     "logistic": logistic,
     "quantize": quantize,
 }
-FOUR_DIMENSIONS = ("conv2d", "depthwise_conv2d", "average_pool", "max_pool", "pad")
+FOUR_DIMENSIONS = ("conv2d", "depthwise_conv2d", "average_pool", "max_pool", "pad", "resize_nearest")
 
 
 # ---- parts of the steps ---------------------------------------------------------------------------------------------------

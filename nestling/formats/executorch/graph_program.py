@@ -22,6 +22,7 @@ from nestling.formats.affine_table import affine
 from nestling.graph import ir
 from nestling.graph.float_twin import real
 from nestling.graph.ir import Graph, Node, Quant
+from nestling.graph.windows import nearest_places
 
 NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)  # permutations: from NHWC, from NCHW
 CHANNELS_FIRST = {"conv2d": NCHW, "depthwise_conv2d": (3, 0, 1, 2)}  # weights: OHWI and 1HWO become OIHW
@@ -229,6 +230,13 @@ def _pad(attrs: ir.Pad, x: Tensor) -> Tensor:
     return F.pad(x, (left, right, top, bottom))
 
 
+def _resize_nearest(attrs: ir.ResizeNearest, x: Tensor) -> Tensor:
+    for axis, size in zip((2, 3), attrs.size, strict=True):
+        places = nearest_places(int(x.shape[axis]), size, attrs.align_corners, attrs.half_pixel_centers)
+        x = x.index_select(axis, torch.from_numpy(places))
+    return x
+
+
 def _axes(x: Tensor, axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(AXIS[axis % 4] for axis in axes) if x.ndim == 4 else axes
 
@@ -243,6 +251,7 @@ RUN: Mapping[str, Callable[..., Tensor]] = {
     "max_pool": _max_pool,
     "mean": lambda attrs, x: x.mean(_axes(x, attrs.axes), keepdim=True),
     "pad": _pad,
+    "resize_nearest": _resize_nearest,
     "concat": lambda attrs, *parts: torch.cat(parts, _axes(parts[0], (attrs.axis,))[0]),
     "softmax": lambda attrs, x: F.softmax(x if attrs.beta == 1 else x * attrs.beta, _axes(x, (x.ndim - 1,))[0]),
     "hard_swish": lambda attrs, x: F.hardswish(x),

@@ -34,6 +34,7 @@ from nestling.formats.onnx.pieces import (
 )
 from nestling.graph import ir
 from nestling.graph.ir import Array, Node, Tensor
+from nestling.graph.windows import nearest_places
 
 Printer = Callable[[Page, Node], Pieces]
 A = TypeVar("A", bound=ir.Attrs)
@@ -172,6 +173,26 @@ def _pad(page: Page, node: Node) -> Pieces:
     for name, values in constants.items():
         yield initialiser(name, values)
     yield operator("Pad", (page.real(node.inputs[0]), *constants), page.result(node), node.name)
+    yield from _same_integers(page, node)
+
+
+def _resize_nearest(page: Page, node: Node) -> Pieces:
+    """Resize where the map grows a whole number of times, which every runtime does alike; else each place is named."""
+    a, x = _attrs(node, ir.ResizeNearest), page.graph.tensors[node.inputs[0]]
+    places = [nearest_places(x.shape[1 + i], a.size[i], a.align_corners, a.half_pixel_centers) for i in (0, 1)]
+    times = [-(-size // length) for size, length in zip(a.size, x.shape[1:3], strict=True)]
+    source, result = page.real(x.name), page.result(node)
+    if all(np.array_equal(own, np.arange(x.shape[1 + i] * times[i]) // times[i]) for i, own in enumerate(places)):
+        scales = page.part(node.name, "scales")
+        yield initialiser(scales, np.array([1, 1, *times], np.float32))
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        yield operator("Resize", (source, "", scales), result, node.name, **how)
+    else:
+        rows, columns, tall = (page.part(node.name, part) for part in ("rows", "columns", "tall"))
+        yield initialiser(rows, places[0])
+        yield operator("Gather", (source, rows), tall, page.part(node.name, "gather"), axis=2)
+        yield initialiser(columns, places[1])
+        yield operator("Gather", (tall, columns), result, node.name, axis=3)
     yield from _same_integers(page, node)
 
 
@@ -319,6 +340,7 @@ PRINTERS: Mapping[str, Printer] = {
     "max_pool": _pool("MaxPool"),
     "mean": _mean,
     "pad": _pad,
+    "resize_nearest": _resize_nearest,
     "concat": _concat,
     "reshape": _reshape,
     "softmax": _softmax,

@@ -5,7 +5,7 @@ Every Graph tensor keeps its name. A tensor that exists in the file only is call
     <output>:padded            a PAD (PADV2 for max_pool) whose explicit padding belongs to the operator that reads it
     <output>:cast :mul :add    the steps of a `table` as arithmetic; its constants are <table>:mul and <table>:add, [1, 1, W, C]
     <output>:index :at         the steps of a `table` as a gather; its constant is <table>:offsets, the flat table keeps its name
-    <output>:axes :paddings :lowest :shape    small constants that hold an attribute
+    <output>:axes :paddings :lowest :shape :size    small constants that hold an attribute
     <output>:bias              zeros, where a convolution has no bias
 
 so a reader gets the same Graph back.
@@ -181,6 +181,13 @@ def _pad(node: Node, graph: Graph) -> Printed:
     return [Operator(CODE.PAD, (*node.inputs, amounts.name), node.outputs, schema.PadOptionsT(), 2)], [amounts]
 
 
+def _resize_nearest(node: Node, graph: Graph) -> Printed:
+    a = _attrs(node, ir.ResizeNearest)
+    size = FileTensor(f"{node.name}:size", (2,), "int32", np.array(a.size, np.int32))
+    options = schema.ResizeNearestNeighborOptionsT(alignCorners=a.align_corners, halfPixelCenters=a.half_pixel_centers)
+    return [Operator(CODE.RESIZE_NEAREST_NEIGHBOR, (*node.inputs, size.name), node.outputs, options, 3)], [size]
+
+
 def _reshape(node: Node, graph: Graph) -> Printed:
     shape = graph.tensors[node.name].shape
     constant = FileTensor(f"{node.name}:shape", (len(shape),), "int32", np.array(shape, np.int32))
@@ -250,6 +257,7 @@ PRINTERS: Mapping[str, Callable[[Node, Graph], Printed]] = {
     "max_pool": _max_pool,
     "mean": _mean,
     "pad": _pad,
+    "resize_nearest": _resize_nearest,
     "concat": _plain(CODE.CONCATENATION, 2, lambda n: schema.ConcatenationOptionsT(axis=_attrs(n, ir.Concat).axis)),
     "reshape": _reshape,
     "softmax": _plain(CODE.SOFTMAX, 2, lambda n: schema.SoftmaxOptionsT(beta=_attrs(n, ir.Softmax).beta)),

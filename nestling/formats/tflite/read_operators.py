@@ -309,13 +309,30 @@ def _reshape(b: FileBuilder) -> None:
     b.node("reshape", ir.Reshape(), (x.name,), tuple(wanted))
 
 
-def _resize(b: FileBuilder) -> None:
-    """To the size that it has, which changes nothing."""
+def _resize_bilinear(b: FileBuilder) -> None:
+    if not _resized_to_its_size(b):
+        plane = list(b.model.tensors[b.op.inputs[0]].shape[1:3])
+        b.refuse(f"it makes {list(b.integers(1))} of {plane}; the Graph resizes by the nearest neighbour alone")
+
+
+def _resize_nearest(b: FileBuilder) -> None:
+    if _resized_to_its_size(b):
+        return
+    size = b.integers(1)
+    if len(size) != 2 or min(size) < 1:
+        raise UnusableFile(f"{b.where}: operator {b.op.name} makes {list(size)}")
+    corners, centers = bool(b.op.options["AlignCorners"]), bool(b.op.options["HalfPixelCenters"])
+    b.node("resize_nearest", ir.ResizeNearest((size[0], size[1]), corners, centers), (b.read_tensor(0),))
+
+
+def _resized_to_its_size(b: FileBuilder) -> bool:
+    """Whether that is all it does: then it is gone, also from in front of an image's table."""
     value = b.value(0)
     x = b.tensors[value.image if isinstance(value, Lookup) else b.read_tensor(0)]
     if b.integers(1) != x.shape[1:3]:
-        b.refuse(f"it makes {list(b.integers(1))} of {list(x.shape[1:3])}; the Graph changes no sizes")
+        return False
     b.unchanged()
+    return True
 
 
 def _squeeze(b: FileBuilder) -> None:
@@ -364,6 +381,6 @@ READERS: Mapping[str, Callable[[FileBuilder], None]] = {
     "GATHER": gather,
     "QUANTIZE": quantize,
     "DEQUANTIZE": dequantize,
-    "RESIZE_BILINEAR": _resize,
-    "RESIZE_NEAREST_NEIGHBOR": _resize,
+    "RESIZE_BILINEAR": _resize_bilinear,
+    "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
 }

@@ -96,6 +96,8 @@ def forms() -> Graph:
     then(ir.Mul(), (1, 8))
     then(ir.Add(), (4, 8))
     then(ir.MaxPool((3, 3), (1, 1), (0, 2, 1, 1)))
+    then(ir.ResizeNearest((8, 9)))
+    then(ir.ResizeNearest((4, 4), half_pixel_centers=True))
     then(ir.Mean((1,)))  # [1, 4, 8]
     then(ir.Reshape(), shape=(1, 2, 2, 8))
     then(ir.Conv2d(clamp="relu"), (6, 1, 1, 8), (6,))

@@ -24,6 +24,7 @@ from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import ir, reference
 from nestling.graph.fixed_point import quantize_multiplier
 from nestling.graph.ir import Graph, Node, Tensor
+from nestling.graph.windows import nearest_places
 
 EVERY = np.arange(-128, 128).astype(np.int8)
 
@@ -119,6 +120,19 @@ def pad(node: Node, graph: Graph, variant: Variant) -> Layer:
     fields: dict[str, Value] = {"in": plane(x), "out": plane(y), "pad": (top, left), "in_zero": pack.zero_point(y)}
     arguments = (Read(x.name), Struct("nst_pad_layer", fields), Written())
     return layer(node, graph, "pad", variant, arguments)
+
+
+def resize_nearest(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """Where each row and each column is taken from stands in two tables."""
+    a = node.attrs
+    assert isinstance(a, ir.ResizeNearest)
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.name]
+    fields: dict[str, Value] = {"in": plane(x), "out": plane(y)}
+    for i, name in enumerate(("rows", "columns")):
+        places = nearest_places(x.shape[1 + i], a.size[i], a.align_corners, a.half_pixel_centers).astype(np.int32)
+        fields[name] = Constant(name, "int32_t", places, places.shape)
+    arguments = (Read(x.name), Struct("nst_resize_nearest_layer", fields), Written())
+    return layer(node, graph, "resize", variant, arguments)
 
 
 def concat(node: Node, graph: Graph, variant: Variant) -> Layer:

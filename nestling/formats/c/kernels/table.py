@@ -60,6 +60,7 @@ KERNELS: dict[str, tuple[Variant, ...]] = {
     "max_pool": (Variant("nst_max_pool", windows.pool),),
     "mean": (Variant("nst_mean", sums.mean, calls=FIXED),),
     "pad": (Variant("nst_pad", bytewise.pad),),
+    "resize_nearest": (Variant("nst_resize_nearest", bytewise.resize_nearest),),
     "concat": (Variant("nst_concat", bytewise.concat),),
     "reshape": (Variant("", bytewise.reshape),),
     "softmax": (Variant("nst_softmax", sums.softmax, calls=FIXED),),

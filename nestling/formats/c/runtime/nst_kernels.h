@@ -193,6 +193,14 @@ typedef struct {
 
 void nst_pad(const int8_t *in, const nst_pad_layer *layer, int8_t *out);
 
+/* Row r of out holds of row rows[r] of in the places columns[0], columns[1], ... */
+typedef struct {
+    nst_shape in, out;
+    const int32_t *rows, *columns;
+} nst_resize_nearest_layer;
+
+void nst_resize_nearest(const int8_t *in, const nst_resize_nearest_layer *layer, int8_t *out);
+
 /* Side by side: `rows` times sizes[0] bytes of the first part, sizes[1] of the second ...
  * tables: 256 bytes for a part of another scale than the output's, 0 for the others. */
 typedef struct {

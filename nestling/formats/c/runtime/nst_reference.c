@@ -266,6 +266,14 @@ void nst_pad_reference(const int8_t *in, const nst_pad_layer *layer, int8_t *out
                 *out++ = (int8_t)place(in, 0, &layer->in, layer->in_zero, y - layer->pad.height, x - layer->pad.width, c);
 }
 
+void nst_resize_nearest_reference(const int8_t *in, const nst_resize_nearest_layer *layer, int8_t *out)
+{
+    for (int32_t y = 0; y < layer->out.height; y++)
+        for (int32_t x = 0; x < layer->out.width; x++)
+            for (int32_t c = 0; c < layer->out.channels; c++)
+                *out++ = in[(layer->rows[y] * layer->in.width + layer->columns[x]) * layer->in.channels + c];
+}
+
 void nst_concat_reference(const int8_t *const *in, const nst_concat_layer *layer, int8_t *out)
 {
     for (int32_t row = 0; row < layer->rows; row++)

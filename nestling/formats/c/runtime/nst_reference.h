@@ -22,6 +22,7 @@ void nst_average_pool_reference(const int8_t *in, const nst_pool_layer *layer, i
 void nst_max_pool_reference(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part);
 void nst_mean_reference(const int8_t *in, const nst_mean_layer *layer, int8_t *out);
 void nst_pad_reference(const int8_t *in, const nst_pad_layer *layer, int8_t *out);
+void nst_resize_nearest_reference(const int8_t *in, const nst_resize_nearest_layer *layer, int8_t *out);
 void nst_concat_reference(const int8_t *const *in, const nst_concat_layer *layer, int8_t *out);
 void nst_softmax_reference(const int8_t *in, const nst_softmax_layer *layer, int8_t *out);
 void nst_dequantize_reference(const int8_t *in, int32_t count, int32_t zero, float scale, float *out);
