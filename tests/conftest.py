@@ -31,3 +31,16 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def shared_case() -> Callable[[str], Path]:
+    """The same for the small inputs that once went wrong."""
+
+    def find(name: str) -> Path:
+        path = (SHARED.parent / "cases" / name).resolve()
+        if not path.exists():
+            pytest.skip(f"needs {name}, which is not part of the repository (looked in {path.parent})")
+        return path
+
+    return find

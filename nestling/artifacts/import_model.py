@@ -22,6 +22,7 @@ from nestling import formats
 from nestling.artifacts.import_input import found
 from nestling.bundle import Bundle, Step
 from nestling.errors import NestlingError, UnusableFile
+from nestling.formats.format import AS_IT_IS, ReadConfig
 from nestling.graph.edit import tidy
 from nestling.graph.ends import ending, ending_in, without_last_layer
 from nestling.graph.fixed_point import round_half_away
@@ -60,12 +61,14 @@ def import_model(
     labels: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    config: ReadConfig = AS_IT_IS,
 ) -> Bundle:
     """Read a .tflite file, int8, old uint8 or float, as a bundle; the last line of its lineage says what was assumed.
 
     labels: one a class; None for those in the file, else "class 0", "class 1", ...
     mean, std: one number, or one a channel, for values in 0..1: input = (v / 255 - mean) / std. Both or none; None for what the
     file says, else bytes as they are for a quantised input, what the graph shows for a float one.
+    config: which of the file's networks, and the size of images where it takes any.
     Raises UnusableFile for a damaged file and one that does not take one image or give one score a class, UnsupportedOp for an
     operator that the Graph does not hold, NestlingError for labels or numbers that do not fit, and where mean and std are needed.
     """
@@ -74,7 +77,7 @@ def import_model(
     except OSError as error:
         raise UnusableFile(f"{path} cannot be read: {error.strerror or error}.") from error
     reader = formats.reader(path)
-    file = reader(content, str(path), None)
+    file = reader(content, str(path), None, config)
     graph, notes = _first_output(file.graph)
     image = _image(graph, path)
     _classifying(graph, path)
@@ -84,7 +87,7 @@ def import_model(
     given = None if mean is None or std is None else (tuple(mean), tuple(std))
 
     def read(pixels: Array) -> Graph:
-        return _first_output(reader(content, str(path), pixels).graph)[0]
+        return _first_output(reader(content, str(path), pixels, config).graph)[0]
 
     said = _said(graph, image, given, ours, file.values, read, path)
     preprocess = ours if ours is not None and given is None else _preprocess(image, said, path)
@@ -96,6 +99,7 @@ def import_model(
         "file": path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "normalisation": said.source,
+        **({} if config.signature is None else {"signature": config.signature}),
         "assumed": [*notes, *end_notes, *label_notes],
     }
     return replace(bundle, labels=names, lineage=(Step("import", settings),))

@@ -1,5 +1,6 @@
 """nestling import."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,13 @@ def command(
         str | None, typer.Option(help="Normalisation: a number, or one a channel, for values in 0..1.", show_default="the file's")
     ] = None,
     std: Annotated[str | None, typer.Option(help="The same: input = (v / 255 - mean) / std.", show_default="the file's")] = None,
+    signature: Annotated[
+        str | None, typer.Option(help="Which of the file's networks, by its signature.", show_default="the only one")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Of images, where the file takes any: HEIGHTxWIDTH, or one number.", show_default="the file's"),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Take somebody else's .tflite network: an integer one to run, trace and print, a float one as a backbone to learn on.
@@ -25,9 +33,11 @@ def command(
     """
     from nestling.artifacts.import_model import import_model, read_labels
     from nestling.bundle import save
+    from nestling.formats.format import ReadConfig
 
     names = read_labels(labels) if labels else None
-    bundle = import_model(file, names, _numbers("--mean", mean), _numbers("--std", std))
+    config = ReadConfig(signature, _size(size))
+    bundle = import_model(file, names, _numbers("--mean", mean), _numbers("--std", std), config)
     save(bundle, output)
     assumed, takes = list(bundle.lineage[-1].settings["assumed"]), bundle.lineage[-1].settings["normalisation"]
     for note in assumed:
@@ -53,6 +63,18 @@ def command(
         f"written to  {output}",
         f"next:  {following}",
     )
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from nestling.preprocess.image import SIDES
+
+    if text is None:
+        return None
+    least, most = SIDES
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,9}", side) and least <= int(side) <= most for side in sides):
+        raise WrongOption(f"--size is HEIGHTxWIDTH or one number, from {least} to {most}; found {text!r}")
+    return int(sides[0]), int(sides[-1])
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

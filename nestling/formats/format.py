@@ -17,7 +17,7 @@ from nestling.formats.layer_time import LayerTime
 from nestling.formats.runner import Runner
 from nestling.graph.ends import with_head, with_int8_head, with_own_end
 from nestling.graph.integers import Range
-from nestling.graph.ir import Graph
+from nestling.graph.ir import Graph, Pair
 from nestling.words import OnnxWeights
 
 INTEGERS = "int8"  # the precision that is printed from the bundle's int8 Graph
@@ -148,9 +148,22 @@ class Read:
     values: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
-Reader = Callable[[bytes, str, NDArray[np.generic] | None], Read]
-"""(content, the file's name in messages, pixels) -> what is read. pixels: what each byte of an image becomes at the one input,
-[C, 256], float32 or int8 as the input takes; with it the Graph takes the image itself. Raises UnusableFile, UnsupportedOp."""
+@dataclass(frozen=True)
+class ReadConfig:
+    """What is asked of a file of anybody's.
+
+    signature: which of several networks, by its name in the file. size: (height, width) of images, where it takes any size.
+    """
+
+    signature: str | None = None
+    size: Pair | None = None
+
+
+AS_IT_IS = ReadConfig()
+Reader = Callable[[bytes, str, NDArray[np.generic] | None, ReadConfig], Read]
+"""(content, the file's name in messages, pixels, config) -> what is read. pixels: what each byte of an image becomes at the one
+input, [C, 256], float32 or int8 as the input takes; with it the Graph takes the image itself.
+Raises UnusableFile, UnsupportedOp."""
 
 
 def _as_it_is(graph: Graph) -> Graph:

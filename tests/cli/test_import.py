@@ -11,7 +11,7 @@ from nestling.formats import load
 from nestling.preprocess.image import load as load_image
 from tests.helpers.commands import Nestling
 from tests.helpers.normalising import Piece, network
-from tests.helpers.tflite_files import CODE
+from tests.helpers.tflite_files import CODE, changed
 
 Shared = Callable[[str], Path]
 INTEGER = ("vww_96_int8.tflite", "resnet8_cifar10_int8.tflite", "mobilenet_v2_1_0_224_quant.tflite")
@@ -65,6 +65,24 @@ def test_a_float_network_becomes_a_backbone(nestling: Nestling, shared_data: Sha
 def test_what_a_file_does_not_say_is_asked_for(nestling: Nestling, shared_data: Shared, tmp_path: Path) -> None:
     asked = nestling("import", shared_data("vww_96_float.tflite"), "-o", tmp_path / "m.nest", status=1)
     assert "--mean 0.5 --std 0.5" in asked.stderr and not (tmp_path / "m.nest").exists()
+
+
+def test_one_of_several_networks_and_a_size_are_said(nestling: Nestling, tmp_path: Path) -> None:
+    out = tmp_path / "m.nest"
+    data = network([Piece(CODE.MUL, (1 / 127.5,)), Piece(CODE.SUB, (1.0,))])
+    (tmp_path / "two.tflite").write_bytes(changed(data, lambda model: model.subgraphs.append(model.subgraphs[0])))
+    asked = nestling("import", tmp_path / "two.tflite", "-o", out, status=1).stderr
+    assert "'0', '1'" in asked and "--signature 0" in asked and not out.exists()
+    nestling("import", tmp_path / "two.tflite", "-o", out, "--signature", "1")
+    assert bundles.load(out).lineage[-1].settings["signature"] == "1"
+    sides = lambda model: setattr(model.subgraphs[0].tensors[0], "shapeSignature", [-1, -1, -1, 3])  # noqa: E731
+    (tmp_path / "any.tflite").write_bytes(changed(data, sides))
+    assert "--size" in nestling("import", tmp_path / "any.tflite", "-o", out, status=1).stderr
+    for said, size in (("24x32", [24, 32]), ("40", [40, 40])):
+        found = json.loads(nestling("import", tmp_path / "any.tflite", "-o", out, "--size", said, "--json").stdout)
+        assert found["size"] == size
+    for wrong in ("a", "1", "9x", "9x9x9", "100000"):
+        assert "--size is" in nestling("import", tmp_path / "any.tflite", "-o", out, "--size", wrong, status=2).stderr
 
 
 def test_a_network_that_normalises_its_image_goes_all_the_way(nestling: Nestling, photos: Path, tmp_path: Path) -> None:

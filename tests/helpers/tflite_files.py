@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flatbuffers
 import numpy as np
@@ -33,6 +33,19 @@ def ints(name: str, *values: int) -> FileTensor:
 
 def file(tensors: Sequence[FileTensor], operators: Sequence[Operator], out: str = "y") -> bytes:
     return write(Listing({t.name: t for t in tensors}, tuple(operators), ("x",), (out,)), {})
+
+
+def packed(model: schema.ModelT) -> bytes:
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def changed(data: bytes, change: Callable[[schema.ModelT], object]) -> bytes:
+    """The file after `change` was done to what it holds."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    change(model)
+    return packed(model)
 
 
 def op(code: int, inputs: str, out: str, options: object = None, version: int = 2) -> Operator:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
 from nestling.graph.ir import Array
+from nestling.graph.packed import packed_size, unpack
 
 MAX_FILE = 2**28  # bytes
 MAX_CONSTANTS = 2**28  # bytes of all constants, those of shared buffers counted each time; 4-byte numbers after widening
@@ -28,6 +29,8 @@ MAX_LINKS = 500_000  # inputs and outputs of all operators
 MAX_NAME = 4_096
 MAX_RANK = 8
 MAX_ELEMENTS = 2**28
+MAX_NETWORKS = 64
+BLOCKS = "convert it again with a scale a channel (CHANNELWISE), or a scale a tensor"
 
 DTYPES: Mapping[int, np.dtype[Any]] = {
     schema.TensorType.FLOAT32: np.dtype(np.float32),
@@ -38,6 +41,7 @@ DTYPES: Mapping[int, np.dtype[Any]] = {
     schema.TensorType.INT8: np.dtype(np.int8),
     schema.TensorType.BOOL: np.dtype(np.bool_),
 }
+PACKED: Mapping[int, int] = {schema.TensorType.INT4: 4, schema.TensorType.INT2: 2}  # constants of so many bits, several in a byte
 OP_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 TYPE_NAMES = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 
@@ -76,7 +80,10 @@ class FileQuant:
 
 @dataclass(frozen=True, eq=False)
 class FileTensor:
-    """A tensor as it stands in the file. dtype None: a type that is not read here, named by type_name."""
+    """A tensor as it stands in the file. dtype None: a type that is not read here, named by type_name.
+
+    Constants of 4 and 2 bits are int8 here, each value in a byte of its own.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -99,7 +106,7 @@ class FileOp:
 
 @dataclass(frozen=True)
 class FileModel:
-    """The one subgraph of a file."""
+    """One network of a file: its only subgraph, or one of several."""
 
     tensors: tuple[FileTensor, ...]
     ops: tuple[FileOp, ...]
@@ -108,45 +115,80 @@ class FileModel:
     description: str
 
 
-def parse(data: bytes, where: str) -> FileModel:
-    """The file's content. `where` names it in messages. Raises UnusableFile where it is not a sound .tflite of one subgraph."""
+def parse(data: bytes, where: str, signature: str | None = None) -> FileModel:
+    """The file's content. `where` names it in messages.
+
+    signature: which of several networks, as `networks` calls them. None: the only one, or that of the only signature.
+    Raises UnusableFile where it is not a sound .tflite, or holds other networks, which it names.
+    """
     if len(data) > MAX_FILE:
         raise UnusableFile(f"{where}: {len(data)} bytes are more than the {MAX_FILE} that are read")
     if len(data) < 16 or data[4:8] != b"TFL3":
         raise UnusableFile(f"{where} is not a .tflite file (the mark TFL3 is missing)")
     try:
-        return _model(schema.Model.GetRootAs(data, 0), min(MAX_CONSTANTS, SHARED * len(data) + SMALL))
+        return _model(schema.Model.GetRootAs(data, 0), data, signature)
     except _Refused as refusal:
-        raise UnusableFile(f"{where}: {refusal}") from None
+        raise UnusableFile(f"{where}: {refusal}", refusal.hint) from None
     except (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError) as error:
         raise UnusableFile(f"{where} is damaged: {error}") from error
 
 
 class _Refused(Exception):
-    """What is wrong with the file; becomes UnusableFile in parse."""
+    """What is wrong with the file, and what to do; becomes UnusableFile in parse."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
-def _refuse(message: str) -> NoReturn:
-    raise _Refused(message)
+def _refuse(message: str, hint: str = "") -> NoReturn:
+    raise _Refused(message, hint)
 
 
-def _model(model: Any, room: int) -> FileModel:
+def _model(model: Any, data: bytes, signature: str | None) -> FileModel:
     if model.Version() != 3:
         _refuse(f"schema version {model.Version()}, not 3")
-    if model.SubgraphsLength() != 1:
-        _refuse(f"{model.SubgraphsLength()} subgraphs; one is read")
-    graph = model.Subgraphs(0)
+    graph = model.Subgraphs(_chosen(model, signature))
     codes = [_code(model.OperatorCodes(i)) for i in range(_counted(model.OperatorCodesLength(), "operator codes"))]
     buffers = _counted(model.BuffersLength(), "buffers")
-    tensors = tuple(_tensors(model, graph, buffers, room))
+    tensors = tuple(_tensors(model, graph, buffers, data))
     ops = tuple(_ops(graph, codes, len(tensors)))
     inputs, outputs = (_indices(vector, len(tensors), "the graph", 0) for vector in (graph.InputsAsNumpy(), graph.OutputsAsNumpy()))
     return FileModel(tensors, ops, inputs, outputs, _text(model, 10))
 
 
-def _tensors(model: Any, graph: Any, buffers: int, room: int) -> Iterator[FileTensor]:
-    """room: bytes that they may take in memory; many tensors can point to the same bytes of the file."""
-    total = 0
+def _chosen(model: Any, signature: str | None) -> int:
+    """The number of the subgraph that is read. Those that other subgraphs call have no signature."""
+    names = _networks(model)
+    if signature is not None and signature in names:
+        return names[signature]
+    signatures = {names[name] for name in list(names)[: model.SignatureDefsLength()]}
+    if signature is None and (len(set(names.values())) == 1 or len(signatures) == 1):
+        return min(signatures or names.values())
+    listed = ", ".join(repr(name) for name in names)
+    what = f"has no network {signature!r}" if signature is not None else "holds several networks"
+    _refuse(f"{what}; its networks are {listed}", f"say which:  nestling import FILE --signature {next(iter(names), 'NAME')}")
+
+
+def _networks(model: Any) -> dict[str, int]:
+    """Subgraphs by what they are called: by signatures, which come first, else by their names, or numbers where names are equal."""
+    count = _counted(model.SubgraphsLength(), "subgraphs", MAX_NETWORKS)
+    if not count:
+        _refuse("no subgraph")
+    signatures = [model.SignatureDefs(i) for i in range(_counted(model.SignatureDefsLength(), "signatures", MAX_NETWORKS))]
+    names = {_text(signature, 8): int(signature.SubgraphIndex()) for signature in signatures}
+    if len(names) < len(signatures) or any(index >= count for index in names.values()):
+        _refuse("two signatures of one name, or one of a subgraph that does not exist")
+    own = [_text(model.Subgraphs(i), 12) for i in range(count)]
+    for index in sorted(set(range(count)) - set(names.values())):
+        alone = own.count(own[index]) == 1 and own[index] and own[index] not in names
+        names[own[index] if alone else str(index)] = index
+    return names
+
+
+def _tensors(model: Any, graph: Any, buffers: int, data: bytes) -> Iterator[FileTensor]:
+    """Many can point to the same bytes of the file, so what they take in memory is counted."""
+    total, room = 0, min(MAX_CONSTANTS, SHARED * len(data) + SMALL)
     for index in range(_counted(graph.TensorsLength(), "tensors")):
         tensor = graph.Tensors(index)
         name = _text(tensor, 10)
@@ -159,53 +201,69 @@ def _tensors(model: Any, graph: Any, buffers: int, room: int) -> Iterator[FileTe
             _refuse(f"{label} is sparse, which is not read")
         if tensor.IsVariable():
             _refuse(f"{label} keeps a state between runs, which is not read")
-        dtype = DTYPES.get(tensor.Type())
-        data = _constant(model, tensor.Buffer(), buffers, shape, dtype, label)
+        dtype, bits = DTYPES.get(tensor.Type()), PACKED.get(tensor.Type(), 0)
+        values = _constant(_bytes_of(model, tensor.Buffer(), buffers, data, label), shape, dtype, bits, label)
+        dtype = np.dtype(np.int8) if bits and values is not None else dtype
         quant = tensor.Quantization()
-        total += len(name) + (0 if data is None else data.size * max(4, data.itemsize))
+        total += len(name) + (0 if values is None else values.size * max(4, values.itemsize))
         total += 0 if quant is None else 12 * quant.ScaleLength() + 8 * quant.ZeroPointLength()
         if total > room:
             _refuse(f"its constants are larger than {room} bytes, of a file of that size")
         open_sides = tuple(axis for axis, side in enumerate(signature) if side < 0)
         type_name = TYPE_NAMES.get(tensor.Type(), str(tensor.Type()))
-        yield FileTensor(name, shape, open_sides, dtype, type_name, data, _quant(quant, shape, label))
+        yield FileTensor(name, shape, open_sides, dtype, type_name, values, _quant(quant, shape, values is not None, label))
 
 
-def _constant(model: Any, buffer: int, buffers: int, shape: tuple[int, ...], dtype: Any, label: str) -> Array | None:
-    """The constant's values as a view of the file; None for an activation."""
+def stored(buffer: Any, data: bytes) -> NDArray[np.uint8] | None:
+    """A buffer's bytes as a view of the file, behind the flatbuffer where it says so; None where it has none.
+
+    Raises ValueError where they would lie outside the file.
+    """
+    if buffer.Offset() > 1:  # from the file's beginning; large files are written so
+        start, size = int(buffer.Offset()), int(buffer.Size())
+        if start + size > len(data):
+            raise ValueError(f"a buffer of {size} bytes at {start} does not lie within the file's {len(data)}")
+        return np.frombuffer(data, np.uint8, size, start)
+    values: Any = buffer.DataAsNumpy()
+    return None if isinstance(values, int) else np.asarray(values)
+
+
+def _bytes_of(model: Any, buffer: int, buffers: int, data: bytes, label: str) -> NDArray[np.uint8] | None:
+    """Of a constant; None for an activation."""
     if buffer >= buffers:
         _refuse(f"{label} names buffer {buffer} of {buffers}")
-    if buffer == 0:
-        return None
-    content = model.Buffers(buffer)
-    if content.Offset() > 1 or content.Size() > 1:
-        _refuse(f"{label} lies outside the flatbuffer, which is not read")
-    values: Any = content.DataAsNumpy()
-    if isinstance(values, int) or values.size == 0:
-        return None
-    if dtype is None:
-        return np.asarray(values)  # bytes that nobody reads
-    if values.size != math.prod(shape) * dtype.itemsize:
-        _refuse(f"{label} needs {math.prod(shape) * dtype.itemsize} bytes, its buffer has {values.size}")
-    return np.frombuffer(values, dtype.newbyteorder("<")).reshape(shape)
+    values = stored(model.Buffers(buffer), data) if buffer else None
+    return None if values is None or values.size == 0 else values
 
 
-def _quant(quant: Any, shape: tuple[int, ...], label: str) -> FileQuant | None:
+def _constant(held: NDArray[np.uint8] | None, shape: tuple[int, ...], dtype: Any, bits: int, label: str) -> Array | None:
+    """The constant's values, a view of the file where each has its own bytes."""
+    if held is None or (dtype is None and not bits):
+        return held  # bytes that nobody reads
+    needed = packed_size(math.prod(shape), bits) if bits else math.prod(shape) * dtype.itemsize
+    if held.size != needed:
+        _refuse(f"{label} needs {needed} bytes, its buffer has {held.size}")
+    if bits:
+        return unpack(held, bits)[: math.prod(shape)].reshape(shape)
+    return np.frombuffer(held, dtype.newbyteorder("<")).reshape(shape)
+
+
+def _quant(quant: Any, shape: tuple[int, ...], constant: bool, label: str) -> FileQuant | None:
     if quant is None or quant.ScaleLength() == 0:
         return None
     if quant.DetailsType():
-        _refuse(f"{label} has a quantisation that is not affine")
+        _refuse(f"{label} has one scale a block, not one a channel", BLOCKS)
     largest = max(shape, default=1)
     scale = _vector(quant.ScaleAsNumpy(), largest, label).astype(np.float32)
     zero = _vector(quant.ZeroPointAsNumpy(), largest, label).astype(np.int64)
-    axis = quant.QuantizedDimension()
+    axis = 0 if len(shape) == 1 else quant.QuantizedDimension()  # a bias may name the axis of its weights
     if len(scale) > 1 and not (0 <= axis < len(shape) and shape[axis] == len(scale)):
         _refuse(f"{label} has {len(scale)} scales along axis {axis} of {list(shape)}")
     if len(zero) not in (0, 1, len(scale)):
         _refuse(f"{label} has {len(scale)} scales and {len(zero)} zero points")
     if not np.all(np.isfinite(scale) & (scale >= 0)) or np.any(np.abs(zero) > 2**31 - 1):
         _refuse(f"{label} has a scale or zero point out of range")
-    if len(scale) == 1 and scale[0] == 0:
+    if len(scale) == 1 and scale[0] == 0 and not constant:
         return None  # an old way to say: not quantised
     return FileQuant(scale, np.broadcast_to(zero if len(zero) else np.zeros(1, np.int64), scale.shape), axis)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from nestling.formats.about import about
-from nestling.formats.format import INTEGERS, File, Format, Image, Job, Printed, Printer, Read, Runtime
+from nestling.formats.format import INTEGERS, File, Format, Image, Job, Printed, Printer, Read, ReadConfig, Runtime
 from nestling.formats.layer_time import LayerTime
 from nestling.formats.runner import Runner
 from nestling.graph.ir import Array, Graph
@@ -50,11 +50,11 @@ def _wrong(printed: Printed, graph: Graph, images: Image, runner: Runner) -> lis
     return inside.wrong(printed.content, graph, images)
 
 
-def _read(content: bytes, name: str, pixels: Array | None) -> Read:
+def _read(content: bytes, name: str, pixels: Array | None, config: ReadConfig) -> Read:
     from nestling.formats.tflite.normalization import normalization
     from nestling.formats.tflite.read import read_tflite
 
-    graph, about = read_tflite(content, name, pixels)
+    graph, about = read_tflite(content, name, pixels, config)
     return Read(graph, about["labels"], about["preprocess"], normalization(content))
 
 

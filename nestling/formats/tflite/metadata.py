@@ -29,6 +29,7 @@ from nestling.bundle import MOST_LABELS
 from nestling.errors import UnusableFile
 from nestling.formats import affine_table
 from nestling.formats.affine_table import Float32s
+from nestling.formats.tflite.file import stored
 from nestling.graph.ir import Graph
 from nestling.outside import Record, parsed
 from nestling.printable import json_text
@@ -101,9 +102,10 @@ def read_entries(model: bytes) -> dict[str, memoryview]:
         found: dict[str, memoryview] = {}
         for i in range(count):
             entry = root.Metadata(i)
-            content, name = root.Buffers(entry.Buffer()), _name(entry)
-            if name is not None and content is not None and not content.DataIsNone():
-                found[name] = memoryview(content.DataAsNumpy())
+            buffer, name = root.Buffers(entry.Buffer()), _name(entry)
+            content = None if buffer is None else stored(buffer, model)
+            if name is not None and content is not None:
+                found[name] = content.data
         return found
     except (struct.error, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"its metadata cannot be read ({error})") from error

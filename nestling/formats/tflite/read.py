@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import UnusableFile
+from nestling.formats.format import AS_IT_IS, ReadConfig
 from nestling.formats.tflite import metadata
-from nestling.formats.tflite.file import FileModel, parse
+from nestling.formats.tflite.file import parse
 from nestling.formats.tflite.read_builder import FileBuilder, Lookup
 from nestling.formats.tflite.read_constants import FOLDS
 from nestling.formats.tflite.read_operators import READERS
@@ -22,12 +23,15 @@ from nestling.graph.ir import Array, Graph
 from nestling.outside import content
 
 
-def read_tflite(source: bytes | Path, where: str = "", pixels: Array | None = None) -> tuple[Graph, dict[str, Any]]:
+def read_tflite(
+    source: bytes | Path, where: str = "", pixels: Array | None = None, config: ReadConfig = AS_IT_IS
+) -> tuple[Graph, dict[str, Any]]:
     """A .tflite file as a checked Graph, and what it says about itself.
 
     source: the file's bytes or its path; where: its name in messages (the path by default).
     pixels: what each byte of an image becomes at the file's one input, [C, 256]: float32 where it takes floats, int8 where it takes
     integers. With it the Graph takes the image itself, and a table holds these and what the file does to them first.
+    config: which of several networks, and the size of an image of any size.
     Returns the Graph and {"labels": tuple of str, "preprocess": dict | None, "description": str}.
     The inputs keep the file's dtype: float32, uint8 (an image without a quant) or int8; a quantised uint8 becomes int8, 128 less.
     Raises UnusableFile for what is damaged, UnsupportedOp, naming the operator, for what the Graph does not hold.
@@ -36,9 +40,9 @@ def read_tflite(source: bytes | Path, where: str = "", pixels: Array | None = No
         where = where or str(source)
         source = content(source)
     where = where or "the .tflite file"
-    model = parse(source, where)
+    model = parse(source, where, config.signature)
     try:
-        graph = _graph(model, where, source, pixels)
+        graph = _graph(FileBuilder(model, where, source, config.size), pixels)
         spec.require_proportion(graph, where)
     except (ValueError, IndexError, TypeError, OverflowError) as error:  # shapes that do not fit and the like
         raise UnusableFile(f"{where}: {error}") from error
@@ -50,16 +54,16 @@ def read_tflite(source: bytes | Path, where: str = "", pixels: Array | None = No
     }
 
 
-def _graph(model: FileModel, where: str, data: bytes, pixels: Array | None) -> Graph:
+def _graph(b: FileBuilder, pixels: Array | None) -> Graph:
     """The operators one after the other; not yet checked."""
-    b = FileBuilder(model, where, data)
-    inputs = tuple(b.input(index, pixels) for index in model.inputs)
-    for b.op in model.ops:
+    inputs = tuple(b.input(index, pixels) for index in b.model.inputs)
+    for op in b.model.ops:
+        b.op = op
         if not b.op.outputs or b.op.outputs[0] in b.values:
-            raise UnusableFile(f"{where}: operator {b.op.name} writes nothing, or what is written already")
+            raise UnusableFile(f"{b.where}: operator {b.op.name} writes nothing, or what is written already")
         if not _folded(b):
             READERS.get(b.op.name, _unknown)(b)
-    outputs = tuple(b.activation(index) for index in model.outputs)
+    outputs = tuple(b.activation(index) for index in b.model.outputs)
     used = {*inputs, *outputs, *(name for node in b.nodes for name in (*node.inputs, *node.outputs))}
     return Graph({name: tensor for name, tensor in b.tensors.items() if name in used}, tuple(b.nodes), inputs, outputs)
 

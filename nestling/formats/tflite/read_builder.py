@@ -13,9 +13,14 @@ from nestling.errors import UnsupportedOp, UnusableFile
 from nestling.formats.tflite import metadata
 from nestling.formats.tflite.file import SHARED, SMALL, FileModel, FileOp, FileTensor
 from nestling.graph import ir, spec
-from nestling.graph.ir import Array, Attrs, Clamp, Dtype, Node, Quant, Sides, Tensor
+from nestling.graph.ir import Array, Attrs, Clamp, Dtype, Node, Pair, Quant, Sides, Tensor
 
 HINT = "the file still runs under LiteRT itself"
+INSTEAD = {  # of types that are not held: what to do
+    "INT16": "its activations have 16 bits, nestling's have 8: convert it again with int8 activations (static_wi8_ai8, or\n"
+    "  TFLITE_BUILTINS_INT8), or import its float file and quantise that:  nestling quantize"
+}
+SAY_SIZE = "say it:  nestling import FILE --size 224, or --size HEIGHTxWIDTH"
 CLAMPS: dict[int, Clamp] = {0: "none", 1: "relu", 3: "relu6"}
 CLAMP_NAMES = {2: "RELU_N1_TO_1", 4: "TANH", 5: "SIGN_BIT"}
 DTYPES: dict[str, Dtype] = {"float32": "float32", "int8": "int8", "uint8": "uint8", "int32": "int32"}
@@ -53,8 +58,8 @@ class FileBuilder:
     values: what stands behind a tensor index of the file once it is known; constants enter the Graph when a node reads them.
     """
 
-    def __init__(self, model: FileModel, where: str, data: bytes) -> None:
-        self.model, self.where, self.data = model, where, data
+    def __init__(self, model: FileModel, where: str, data: bytes, size: Pair | None = None) -> None:
+        self.model, self.where, self.data, self.size = model, where, data, size
         self.tensors: dict[str, Tensor] = {}
         self.nodes: list[Node] = []
         self.values: dict[int, Value] = {i: t.data for i, t in enumerate(model.tensors) if t.data is not None and t.dtype}
@@ -77,24 +82,42 @@ class FileBuilder:
     def input(self, index: int, pixels: Array | None = None) -> str:
         """A tensor that comes in, or, with what each byte becomes there ([C, 256]), an image's bytes in its place.
 
-        Raises UnusableFile where it is not one image (or vector) of a fixed size.
+        Raises UnusableFile where it is not one image (or vector), and where its size is open and was not said.
         """
-        tensor, name = self.model.tensors[index], self.names[index]
-        if any(axis > 0 for axis in tensor.open_sides) or tensor.shape[:1] != (1,):
-            raise UnusableFile(f"{self.where}: input {name!r} has shape {list(tensor.shape)}; one image of a fixed size is read")
+        name, shape = self.names[index], self._input_shape(index)
         if pixels is None:
-            self.tensors[name] = Tensor(name, tensor.shape, self._dtype(index), None, self.quants[index])
+            self.tensors[name] = Tensor(name, shape, self._dtype(index), None, self.quants[index])
             self.values[index] = name
             return name
         image = self.fresh("image")
-        self.tensors[image] = Tensor(image, tensor.shape, "uint8")
+        self.tensors[image] = Tensor(image, shape, "uint8")
         self.values[index] = Lookup(image, pixels, f"{name}:table")
         return image
 
-    def refuse(self, reason: str) -> NoReturn:
+    def _input_shape(self, index: int) -> tuple[int, ...]:
+        """The shape of one image; height and width as they were said, where the file leaves them open."""
+        tensor, name = self.model.tensors[index], self.names[index]
+        shape, wide = tensor.shape, tuple(axis for axis in tensor.open_sides if axis > 0)
+        if shape[:1] != (1,) and tensor.open_sides[:1] != (0,):
+            raise UnusableFile(f"{self.where}: input {name!r} has shape {list(shape)}; one image at a time is read")
+        if not wide:
+            if self.size is not None and self.size != shape[1:3]:
+                raise UnusableFile(f"{self.where}: input {name!r} has the shape {list(shape)} and no other.", "leave out --size")
+            return (1, *shape[1:])
+        if len(shape) != 4 or not set(wide) <= {1, 2}:
+            open_shape = [-1 if axis in tensor.open_sides else side for axis, side in enumerate(shape)]
+            raise UnusableFile(f"{self.where}: input {name!r} has the shape {open_shape}; height and width of an image may be open")
+        if self.size is None:
+            raise UnusableFile(f"{self.where}: input {name!r} is an image of any size.", SAY_SIZE)
+        sides = tuple(said if axis in wide else shape[axis] for axis, said in enumerate(self.size, 1))
+        if sides != self.size:
+            raise UnusableFile(f"{self.where}: input {name!r} is of any size only along axis {wide[0]} of {list(shape)}.", SAY_SIZE)
+        return (1, *sides, shape[3])
+
+    def refuse(self, reason: str, hint: str = HINT) -> NoReturn:
         """Raise UnsupportedOp for the operator being read."""
         at = repr(self.names[self.op.outputs[0]]) if self.op.outputs else "a place without output"
-        raise UnsupportedOp(f"{self.where}: operator {self.op.name} at {at}: {reason}", HINT)
+        raise UnsupportedOp(f"{self.where}: operator {self.op.name} at {at}: {reason}", hint)
 
     # ---- what an operator reads -------------------------------------------------------------------------------------------------
 
@@ -102,7 +125,8 @@ class FileBuilder:
         """What stands at an input. Raises UnusableFile where nothing has been written there."""
         index = self.op.inputs[place] if place < len(self.op.inputs) else -1
         if index >= 0 and self.model.tensors[index].dtype is None:
-            self.refuse(f"its input {self.names[index]!r} is {self.model.tensors[index].type_name}, which the Graph does not hold")
+            kind = self.model.tensors[index].type_name
+            self.refuse(f"its input {self.names[index]!r} is {kind}, which the Graph does not hold", INSTEAD.get(kind, HINT))
         if index not in self.values:
             what = f"{self.names[index]!r} before it is written" if index >= 0 else f"no input {place}"
             raise UnusableFile(f"{self.where}: operator {self.op.name} reads {what}")
@@ -165,7 +189,8 @@ class FileBuilder:
         if name == "uint8" and self.quants[index] is not None:
             return "int8"
         if name not in DTYPES:
-            raise UnsupportedOp(f"{self.where}: tensor {self.names[index]!r} is {name}, which the Graph does not hold", HINT)
+            said = f"{self.where}: tensor {self.names[index]!r} is {name}, which the Graph does not hold"
+            raise UnsupportedOp(said, INSTEAD.get(name, HINT))
         return DTYPES[name]
 
     def unsigned(self, place: int = 0) -> bool:
@@ -203,6 +228,16 @@ class FileBuilder:
             raise UnusableFile(f"{self.where}: {name!r} is written twice")
         self.tensors[name] = Tensor(name, shape, dtype, None, quant)
         self.nodes.append(Node(op, inputs, (name,), attrs))
+        return name
+
+    def own(self, place: int, data: Array, quant: Quant | None) -> str:
+        """The constant at an input with other contents, for this operator alone."""
+        index = self.op.inputs[place]
+        if self.readers[index] > 1 or index in self.entered:
+            return self.constant(self.names[index], data, quant)
+        self.count(data.size)
+        self.entered[index] = name = self.names[index]
+        self.tensors[name] = Tensor(name, tuple(data.shape), DTYPES[data.dtype.name], data, quant)
         return name
 
     def constant(self, wanted: str, data: Array, quant: Quant | None = None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
 from nestling.formats.tflite.read_builder import FileBuilder, Lookup, Padded
@@ -17,6 +18,7 @@ from nestling.graph.fixed_point import multiply, quantize_multiplier
 from nestling.graph.ir import Array, Clamp, Quant, Sides, Tensor
 
 SAME = 0
+TINY = np.finfo(np.float32).tiny
 LOWEST = {"float32": float(np.finfo(np.float32).min), "int8": -128}
 
 
@@ -108,7 +110,24 @@ def _weight(b: FileBuilder) -> str:
     if source.dtype == "float32" and value.dtype in (np.int8, np.uint8):
         b.values[index] = dequantized(value, b.model.tensors[index].quant)
         b.quants[index] = None
+    elif _dead(b).any():
+        return b.own(1, *_with_zeros(b.tensors[b.read_tensor(1)], _dead(b)))
     return b.read_tensor(1)
+
+
+def _dead(b: FileBuilder) -> NDArray[np.bool_]:
+    """The channels whose weights have a scale of 0, or of nothing that float32 holds in full: [1] or [channels]."""
+    quant = b.quants[b.op.inputs[1]]
+    return np.zeros(1, bool) if quant is None else quant.scale < TINY
+
+
+def _with_zeros(weight: Tensor, dead: NDArray[np.bool_]) -> tuple[Array, Quant]:
+    """Weights that are 0 in dead channels, with a scale that says nothing: LiteRT multiplies their sums and biases by 0."""
+    assert weight.data is not None and weight.quant is not None
+    along = [-1 if axis == weight.quant.axis else 1 for axis in range(weight.data.ndim)]
+    zeros = weight.quant.zero_point.astype(weight.data.dtype).reshape(along)
+    scale = np.where(dead, weight.quant.scale[~dead].min(initial=1), weight.quant.scale).astype(np.float32)
+    return np.where(dead.reshape(along), zeros, weight.data), replace(weight.quant, scale=scale)
 
 
 def _bias(b: FileBuilder, x: str, weight: str) -> tuple[str, ...]:
@@ -121,9 +140,13 @@ def _bias(b: FileBuilder, x: str, weight: str) -> tuple[str, ...]:
     if b.names[index] == f"{b.names[b.op.outputs[0]]}:bias" and not value.any():
         return ()  # our printer's
     source, of_weight = b.tensors[x].quant, b.tensors[weight].quant
-    if source and of_weight and b.quants[index] is None and value.dtype == np.int32 and index not in b.entered:
+    if source and of_weight and value.dtype == np.int32:
         scale = (source.scale * of_weight.scale).astype(np.float32)
-        b.quants[index] = Quant(scale, np.zeros(len(scale), np.int32), None if len(scale) == 1 else 0)
+        needed = Quant(scale, np.zeros(len(scale), np.int32), None if len(scale) == 1 else 0)
+        if _dead(b).any():
+            return (b.own(2, np.where(_dead(b), np.int32(0), value), needed),)
+        if b.quants[index] is None and index not in b.entered:
+            b.quants[index] = needed
     return (b.read_tensor(2),)
 
 

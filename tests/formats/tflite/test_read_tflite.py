@@ -20,7 +20,7 @@ from nestling.formats.tflite.flatbuffer import FileTensor, Operator
 from nestling.formats.tflite.read import read_tflite
 from nestling.graph import reference
 from nestling.graph.ir import Array, Graph, Quant, same
-from tests.helpers.tflite_files import CODE, activation, constant, file, ints, judged, op, quant
+from tests.helpers.tflite_files import CODE, activation, constant, file, ints, judged, op, packed, quant
 
 RELU, RELU6 = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6
 RNG = np.random.default_rng(0)
@@ -319,14 +319,6 @@ def test_an_open_batch_is_one(shared_data: Callable[[str], Path]) -> None:
 
 
 # ---- files that are refused ------------------------------------------------------------------------------------------------
-
-
-def packed(model: object) -> bytes:
-    import flatbuffers
-
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")  # type: ignore[attr-defined]
-    return bytes(builder.Output())
 
 
 def test_an_unknown_operator_is_named() -> None:
