@@ -182,6 +182,8 @@ def _arrays(layer: Layer, op: str) -> list[np.ndarray]:
 def _require_followed(node: Node, graph: Graph) -> None:
     """A channel must stay a place along the last axis."""
     before, after = graph.tensors[node.inputs[0]].shape, graph.tensors[node.name].shape
+    if node.op == "pad_channels":
+        raise UnsupportedOp(f"pad_channels {node.name!r} adds channels: they cannot be followed through it, nor removed.")
     if node.op == "reshape" and (before[-1] != after[-1] or {*before[:-1], *after[:-1]} != {1}):
         raise UnsupportedOp(
             f"reshape {node.name!r} makes {list(after)} of {list(before)}: channels cannot be followed through it, nor removed."

@@ -20,6 +20,7 @@ KINDS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     ("max_pool",): ("Max Pooling", "MAX_POOL_2D"),
     ("resize_nearest",): ("RESIZE_NEAREST_NEIGHBOR",),
     ("softmax",): ("Softmax", "SOFTMAX"),
+    ("leaky_relu",): ("Leaky ReLU", "LEAKY_RELU"),
     ("hard_swish",): ("HardSwish", "HARD_SWISH"),
     ("logistic",): ("Sigmoid", "LOGISTIC"),
 }  # fmt: skip

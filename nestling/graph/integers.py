@@ -23,7 +23,14 @@ from nestling.words import Mode
 RangeMethod = Literal["auto", "minmax", "percentile", "mse"]
 Choice = Literal["auto", "on", "off"]
 
-SHARING = ("average_pool", "max_pool", "pad", "reshape", "resize_nearest")  # the output has the input's scale and zero point
+SHARING = (
+    "average_pool",
+    "max_pool",
+    "pad",
+    "pad_channels",
+    "reshape",
+    "resize_nearest",
+)  # the output has the input's scale and zero point
 LARGEST_BIAS = 2**30  # a quarter of int32's span stays for the products
 
 

@@ -137,6 +137,14 @@ class Pad:
 
 
 @dataclass(frozen=True)
+class PadChannels:
+    """inputs: x [1, H, W, C]. So many channels of zeros (an int8 tensor: of its zero point) before and after those of x."""
+
+    before: int = 0
+    after: int = 0
+
+
+@dataclass(frozen=True)
 class ResizeNearest:
     """inputs: x [1, H, W, C]. Each place of the new plane, `size`, takes the value of one place of x: see windows.nearest_places.
 
@@ -173,6 +181,13 @@ class HardSwish:
 
 
 @dataclass(frozen=True)
+class LeakyRelu:
+    """inputs: x. x where that is positive, else alpha * x."""
+
+    alpha: float = 0.01
+
+
+@dataclass(frozen=True)
 class Logistic:
     """inputs: x. 1 / (1 + exp(-x))."""
 
@@ -200,8 +215,8 @@ class BatchNorm:
 
 
 Attrs = (
-    Conv2d | DepthwiseConv2d | FullyConnected | Add | Mul | AveragePool | MaxPool | Mean | Pad | ResizeNearest | Concat | Reshape
-    | Softmax | HardSwish | Logistic | Quantize | Dequantize | Table | BatchNorm
+    Conv2d | DepthwiseConv2d | FullyConnected | Add | Mul | AveragePool | MaxPool | Mean | Pad | PadChannels | ResizeNearest
+    | Concat | Reshape | Softmax | HardSwish | LeakyRelu | Logistic | Quantize | Dequantize | Table | BatchNorm
 )  # fmt: skip
 
 OPS: Mapping[str, type[Attrs]] = {
@@ -214,11 +229,13 @@ OPS: Mapping[str, type[Attrs]] = {
     "max_pool": MaxPool,
     "mean": Mean,
     "pad": Pad,
+    "pad_channels": PadChannels,
     "resize_nearest": ResizeNearest,
     "concat": Concat,
     "reshape": Reshape,
     "softmax": Softmax,
     "hard_swish": HardSwish,
+    "leaky_relu": LeakyRelu,
     "logistic": Logistic,
     "quantize": Quantize,
     "dequantize": Dequantize,

@@ -26,6 +26,7 @@ from nestling.graph.ir import (
     Mul,
     Node,
     Pad,
+    PadChannels,
     Reshape,
     ResizeNearest,
     Sides,
@@ -80,6 +81,8 @@ def passed_through(node: Node, graph: Graph) -> str | None:
             nothing = first.shape == out.shape
         case Pad(padding):
             nothing = not any(padding)
+        case PadChannels(before, after):
+            nothing = before == after == 0
         case MaxPool(clamp="none") | AveragePool(clamp="none"):
             nothing = (node.attrs.size, node.attrs.stride, node.attrs.padding) == ((1, 1), (1, 1), (0, 0, 0, 0))
         case Add(clamp="none"):

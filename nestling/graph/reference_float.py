@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nestling.graph import ir
 from nestling.graph.ir import Array, Clamp, Tensor
 from nestling.graph.reference_integer import Kernel
-from nestling.graph.windows import in_bands, inside, padded, windows
+from nestling.graph.windows import deepened, in_bands, inside, padded, windows
 
 Float = NDArray[np.float32]
 
@@ -85,6 +85,11 @@ def pad(attrs: ir.Pad, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], ou
     return padded(arrays[0], attrs.padding, 0)
 
 
+def pad_channels(attrs: ir.PadChannels, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
+    """Channels of zeros."""
+    return deepened(arrays[0], attrs.before, attrs.after, 0)
+
+
 def concat(attrs: ir.Concat, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
     """Side by side along axis."""
     return np.concatenate(arrays, axis=attrs.axis)
@@ -101,6 +106,12 @@ def hard_swish(attrs: ir.HardSwish, arrays: tuple[Float, ...], inputs: tuple[Ten
     """x * relu6(x + 3) / 6."""
     x = arrays[0]
     return x * CLAMPS["relu6"](x + np.float32(3)) / np.float32(6)
+
+
+def leaky_relu(attrs: ir.LeakyRelu, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
+    """x, or alpha * x where that is negative."""
+    x = arrays[0]
+    return np.where(x > 0, x, x * np.float32(attrs.alpha))
 
 
 def logistic(attrs: ir.Logistic, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
@@ -126,9 +137,11 @@ KERNELS: Mapping[str, Kernel] = {
     "max_pool": max_pool,
     "mean": mean,
     "pad": pad,
+    "pad_channels": pad_channels,
     "concat": concat,
     "softmax": softmax,
     "hard_swish": hard_swish,
+    "leaky_relu": leaky_relu,
     "logistic": logistic,
     "batch_norm": batch_norm,
 }

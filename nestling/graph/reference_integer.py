@@ -27,7 +27,7 @@ from nestling.graph.fixed_point import (
     wrap,
 )
 from nestling.graph.ir import Array, Clamp, Quant, Tensor
-from nestling.graph.windows import in_bands, inside, padded, windows
+from nestling.graph.windows import deepened, in_bands, inside, padded, windows
 
 Kernel = Callable[[Any, tuple[Any, ...], tuple[Tensor, ...], Tensor], Array]
 
@@ -153,6 +153,11 @@ def pad(attrs: ir.Pad, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], ou
     return padded(arrays[0], attrs.padding, int(_quant(output).zero_point[0]))
 
 
+def pad_channels(attrs: ir.PadChannels, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
+    """The output's zero point in channels before and after."""
+    return deepened(arrays[0], attrs.before, attrs.after, int(_quant(output).zero_point[0]))
+
+
 def concat(attrs: ir.Concat, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
     """Side by side. An input of another scale (old uint8 networks only) is requantised in float32, on its unsigned values."""
     target = _quant(output)
@@ -230,6 +235,15 @@ def _wrap16(x: Int) -> Int:
     return x.astype(np.int16).astype(np.int64)
 
 
+def leaky_relu(attrs: ir.LeakyRelu, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
+    """Rescaled, what is negative by a multiplier of its own; both factors are taken in float32."""
+    source, target = _quant(inputs[0]).scale, _quant(output).scale
+    x = _centred_int(arrays[0], inputs[0])
+    factors = source / target, source * np.float32(attrs.alpha) / target
+    above, below = (multiply(x, *quantize_multiplier(factor.astype(np.float64))) for factor in factors)
+    return _clamped(np.where(x >= 0, above, below), "none", output)
+
+
 def logistic(attrs: ir.Logistic, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
     """A table of 256 values, computed in float32."""
     return logistic_table(_quant(inputs[0]), _quant(output))[arrays[0].astype(np.int64) + 128]
@@ -269,9 +283,11 @@ KERNELS: Mapping[str, Kernel] = {
     "max_pool": max_pool,
     "mean": mean,
     "pad": pad,
+    "pad_channels": pad_channels,
     "concat": concat,
     "softmax": softmax,
     "hard_swish": hard_swish,
+    "leaky_relu": leaky_relu,
     "logistic": logistic,
     "quantize": quantize,
     "dequantize": dequantize,

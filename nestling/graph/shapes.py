@@ -73,6 +73,11 @@ def pad(attrs: ir.Pad, x: Shape) -> Shape:
     return (x[0], x[1] + top + bottom, x[2] + left + right, x[3])
 
 
+def pad_channels(attrs: ir.PadChannels, x: Shape) -> Shape:
+    """Deeper by the padding."""
+    return (*x[:3], attrs.before + x[3] + attrs.after)
+
+
 def resized(attrs: ir.ResizeNearest, x: Shape) -> Shape:
     """As large as it says."""
     return (x[0], *attrs.size, x[3])

@@ -76,6 +76,10 @@ def _one_rescaling(attrs: Attrs, inputs: tuple[Tensor, ...], output: Tensor) -> 
     return _rescaling(_of(inputs[0])[0] / _of(output)[0])
 
 
+def _leaky(attrs: ir.LeakyRelu, inputs: tuple[Tensor, ...], output: Tensor) -> Problem:
+    return _rescaling(_of(inputs[0])[0] * max(attrs.alpha, 1.0) / _of(output)[0])
+
+
 def _softmax(attrs: ir.Softmax, inputs: tuple[Tensor, ...], output: Tensor) -> Problem:
     scale, zero = _of(output)
     if abs(scale * 256 - 1) > 0.001 or zero != -128:
@@ -145,11 +149,13 @@ RULES: Mapping[str, Rule] = {
     "max_pool":         Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.pool,            _same_scale),
     "mean":             Rule(("f -> f", "q -> q"),             ((2, MAX_RANK),),            shapes.mean,            _one_rescaling),
     "pad":              Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.pad,             _same_scale),
+    "pad_channels":     Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.pad_channels,    _same_scale),
     "resize_nearest":   Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.resized,         _same_scale),
     "concat":           Rule(("f f ... -> f", "q q ... -> q"), ((2, MAX_RANK),),            shapes.concat,          None),
     "reshape":          Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _same_scale),
     "softmax":          Rule(("f -> f", "q -> q"),             ((2, MAX_RANK),),            shapes.unchanged,       _softmax),
     "hard_swish":       Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _hard_swish),
+    "leaky_relu":       Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _leaky),
     "logistic":         Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _logistic),
     "quantize":         Rule(("f -> q", "q -> q"),             (_ANY,),                     shapes.unchanged,       _one_rescaling),
     "dequantize":       Rule(("q -> f",),                      (_ANY,),                     shapes.unchanged,       None),
@@ -344,9 +350,11 @@ def _attrs_problem(attrs: Attrs) -> Problem:
             fits = _natural(value, 0, MAX_RANK)
         elif name == "axis":
             fits = _natural((value,), 0, MAX_RANK)
+        elif name in ("before", "after"):
+            fits = _natural((value,), 0, MAX_WINDOW)
         elif name in ("keep_dims", "unsigned", "align_corners", "half_pixel_centers"):
             fits = isinstance(value, bool)
-        else:  # beta, epsilon
+        else:  # beta, epsilon, alpha
             fits = isinstance(value, float) and math.isfinite(value) and 0 <= value < 1e6
         if not fits:
             return f"{name} = {value!r}"

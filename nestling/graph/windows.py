@@ -29,6 +29,11 @@ def padded(x: Array, padding: Sides, value: float) -> Array:
     return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
 
 
+def deepened(x: Array, before: int, after: int, value: float) -> Array:
+    """x [N, H, W, C] with so many channels of `value` before and after its own."""
+    return np.pad(x, ((0, 0), (0, 0), (0, 0), (before, after)), constant_values=value)
+
+
 def windows(x: Array, size: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Array:
     """A view [N, OH, OW, KH, KW, C] of x [N, H, W, C]; nothing is copied."""
     count, height, width, channels = x.shape

@@ -27,12 +27,14 @@ from nestling.graph.ir import (
     FullyConnected,
     Graph,
     HardSwish,
+    LeakyRelu,
     Logistic,
     MaxPool,
     Mean,
     Mul,
     Node,
     Pad,
+    PadChannels,
     Pair,
     Reshape,
     ResizeNearest,
@@ -216,6 +218,10 @@ def _pad(attrs: Pad, x: T) -> T:
     return _nhwc(_padded(_nchw(x), attrs.padding, 0.0))
 
 
+def _pad_channels(attrs: PadChannels, x: T) -> T:
+    return F.pad(x, (attrs.before, attrs.after))
+
+
 def _resize_nearest(attrs: ResizeNearest, x: T) -> T:
     for axis, size in zip((1, 2), attrs.size, strict=True):
         places = nearest_places(x.shape[axis], size, attrs.align_corners, attrs.half_pixel_centers)
@@ -233,6 +239,10 @@ def _softmax(attrs: Softmax, x: T) -> T:
 
 def _hard_swish(attrs: HardSwish, x: T) -> T:
     return F.hardswish(x)
+
+
+def _leaky_relu(attrs: LeakyRelu, x: T) -> T:
+    return F.leaky_relu(x, attrs.alpha)
 
 
 def _logistic(attrs: Logistic, x: T) -> T:
@@ -254,10 +264,12 @@ RUN: Final[Mapping[str, Callable[..., T]]] = {
     "max_pool": _max_pool,
     "mean": _mean,
     "pad": _pad,
+    "pad_channels": _pad_channels,
     "resize_nearest": _resize_nearest,
     "concat": _concat,
     "softmax": _softmax,
     "hard_swish": _hard_swish,
+    "leaky_relu": _leaky_relu,
     "logistic": _logistic,
     "table": _table,
 }

@@ -25,7 +25,7 @@ Factors = NDArray[np.float64]
 
 ROUNDS = 50
 STILL = 1e-3  # the largest relative change of a factor at which the rounds end
-THROUGH = ("average_pool", "max_pool", "pad", "mean", "resize_nearest")  # f(s x) = s f(x) a channel, for s > 0
+THROUGH = ("average_pool", "max_pool", "pad", "mean", "resize_nearest", "leaky_relu")  # f(s x) = s f(x) a channel, for s > 0
 DEAD = 1e-6  # of the largest channel's weights
 MOST = 1024.0  # how much larger or smaller a channel may become in all
 BOUND = 6.0

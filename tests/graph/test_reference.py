@@ -209,6 +209,8 @@ OLD: dict[str, tuple[Attrs, tuple[int, ...], Quant, tuple[Tensor, ...]]] = {
     "max_pool": (ir.MaxPool((3, 3), (2, 2), (0, 1, 1, 1)), (1, 3, 4, 4), quant(0.1, -4), ()),
     "mean": (ir.Mean((1, 2)), (1, 4), quant(0.03, 40), ()),
     "pad": (ir.Pad((1, 2, 3, 0)), (1, 10, 10, 4), quant(0.1, -4), ()),
+    "pad_channels": (ir.PadChannels(1, 2), (1, 7, 7, 7), quant(0.1, -4), ()),
+    "leaky_relu": (ir.LeakyRelu(0.2), (1, 7, 7, 4), quant(0.07, -20), ()),
     "resize_nearest": (ir.ResizeNearest((12, 5), half_pixel_centers=True), (1, 12, 5, 4), quant(0.1, -4), ()),
     "softmax": (ir.Softmax(), (1, 7, 7, 4), quant(1 / 256, -128), ()),
     "logistic": (ir.Logistic(), (1, 7, 7, 4), quant(1 / 256, -128), ()),

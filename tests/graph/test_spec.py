@@ -128,6 +128,13 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
         node(2, op="resize_nearest", attrs=ir.ResizeNearest((2, 2))),
         r"must be \[1, 2, 2, 2\]",
     ),
+    "a negative number of channels": (node(2, op="pad_channels", attrs=ir.PadChannels(-1)), "before"),
+    "channels that are not there": (node(2, op="pad_channels", attrs=ir.PadChannels(1, 2)), r"must be \[1, 4, 4, 5\]"),
+    "a slope of NaN": (node(2, op="leaky_relu", attrs=ir.LeakyRelu(float("nan"))), "alpha"),
+    "a slope that is too steep": (
+        lambda g: node(2, op="leaky_relu", attrs=ir.LeakyRelu(1e5))(tensor("p", quant=quant(1e-6), shape=(1, 4, 4, 2))(g)),
+        "too small",
+    ),
     "a resize to nothing": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((0, 1))), "size"),
     "a resize by a number": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((1, 1), 2)), "align_corners"),  # type: ignore[arg-type]
     "a reshape that loses elements": (tensor("r", shape=(1, 3)), "other elements"),

@@ -144,6 +144,11 @@ def pad(s: Sketch, x: Tensor) -> Tensor:
     return s.node("pad", (x,), shape, x.quant, ir.Pad((top, bottom, left, right)))
 
 
+def pad_channels(s: Sketch, x: Tensor) -> Tensor:
+    before, after = s.draw(st.sampled_from(((0, 2), (1, 0), (3, 3))))
+    return s.node("pad_channels", (x,), (*x.shape[:3], before + x.shape[3] + after), x.quant, ir.PadChannels(before, after))
+
+
 def resize_nearest(s: Sketch, x: Tensor) -> Tensor:
     size = s.draw(st.sampled_from(((2 * x.shape[1], 3 * x.shape[2]), (s.draw(st.integers(1, 12)), s.draw(st.integers(1, 12))))))
     corners, centers = s.draw(st.sampled_from(((False, False), (False, False), (False, True), (True, False))))
@@ -178,6 +183,12 @@ def hard_swish(s: Sketch, x: Tensor) -> Tensor:
     return s.node("hard_swish", (x,), x.shape, quant, ir.HardSwish())
 
 
+def leaky_relu(s: Sketch, x: Tensor) -> Tensor:
+    alpha = s.draw(st.one_of(st.sampled_from((0.01, 0.1, 0.2, 0.3, 0.0, 1.0)), st.floats(0, 4, width=32)))
+    quant = s.quant(_scale(x)) if s.integer else None
+    return s.node("leaky_relu", (x,), x.shape, quant, ir.LeakyRelu(float(np.float32(alpha))))
+
+
 def logistic(s: Sketch, x: Tensor) -> Tensor:
     # LiteRT takes this scale only
     return s.node("logistic", (x,), x.shape, per_tensor(1 / 256, -128), ir.Logistic())
@@ -200,15 +211,17 @@ STEPS: Mapping[str, Callable[[Sketch, Tensor], Tensor]] = {
     "max_pool": max_pool,
     "mean": mean,
     "pad": pad,
+    "pad_channels": pad_channels,
     "resize_nearest": resize_nearest,
     "concat": concat,
     "reshape": reshape,
     "softmax": softmax,
     "hard_swish": hard_swish,
+    "leaky_relu": leaky_relu,
     "logistic": logistic,
     "quantize": quantize,
 }
-FOUR_DIMENSIONS = ("conv2d", "depthwise_conv2d", "average_pool", "max_pool", "pad", "resize_nearest")
+FOUR_DIMENSIONS = ("conv2d", "depthwise_conv2d", "average_pool", "max_pool", "pad", "pad_channels", "resize_nearest")
 
 
 # ---- parts of the steps ---------------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ ONE_LAYER: dict[str, nn.Module] = {
     "relu6": nn.ReLU6(),
     "relu6 in place": nn.ReLU6(inplace=True),
     "hardswish": nn.Hardswish(),
+    "leaky_relu": nn.LeakyReLU(0.2),
     "hardsigmoid": nn.Hardsigmoid(),
     "silu": nn.SiLU(),
     "sigmoid": nn.Sigmoid(),

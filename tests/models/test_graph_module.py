@@ -10,7 +10,19 @@ from torch import Tensor, nn
 from nestling.errors import UnsupportedOp
 from nestling.graph import reference
 from nestling.graph.edit import canonical
-from nestling.graph.ir import Attrs, AveragePool, Graph, MaxPool, Node, Quantize, ResizeNearest, Softmax, same
+from nestling.graph.ir import (
+    Attrs,
+    AveragePool,
+    Graph,
+    LeakyRelu,
+    MaxPool,
+    Node,
+    PadChannels,
+    Quantize,
+    ResizeNearest,
+    Softmax,
+    same,
+)
 from nestling.graph.ir import Tensor as GraphTensor
 from nestling.graph.passes import prepare
 from nestling.graph.spec import check, output_shape
@@ -122,6 +134,8 @@ def test_hooks_see_every_value_in_the_graphs_layout_and_may_change_it() -> None:
         ("average_pool", AveragePool((3, 3), (1, 1), (2, 2, 2, 2))),
         ("max_pool", MaxPool((3, 3), (2, 2), (0, 1, 0, 1))),
         ("max_pool", MaxPool((3, 3), (2, 2), (2, 2, 2, 2), "relu6")),
+        ("pad_channels", PadChannels(1, 3)),
+        ("leaky_relu", LeakyRelu(0.2)),
         ("resize_nearest", ResizeNearest((14, 5), align_corners=True)),
         ("softmax", Softmax(0.5)),
     ],

@@ -148,6 +148,12 @@ def _unary(kind: str) -> Printer:
     return print_it
 
 
+def _leaky_relu(page: Page, node: Node) -> Pieces:
+    alpha = _attrs(node, ir.LeakyRelu).alpha
+    yield operator("LeakyRelu", (page.real(node.inputs[0]),), page.result(node), node.name, alpha=alpha)
+    yield from finished(page, node)
+
+
 def _pool(kind: str, **attributes: int) -> Printer:
     def print_it(page: Page, node: Node) -> Pieces:
         a = node.attrs
@@ -160,13 +166,23 @@ def _pool(kind: str, **attributes: int) -> Printer:
 
 
 def _pad(page: Page, node: Node) -> Pieces:
-    """All axes are named: without, ONNX Runtime 1.31 moves a Pad into a pool that follows, where its zeros are no longer counted.
+    top, left, bottom, right = _pads(_attrs(node, ir.Pad).padding)
+    yield from _padded(page, node, (0, 0, top, left, 0, 0, bottom, right))
 
+
+def _pad_channels(page: Page, node: Node) -> Pieces:
+    a = _attrs(node, ir.PadChannels)
+    yield from _padded(page, node, (0, a.before, 0, 0, 0, a.after, 0, 0))
+
+
+def _padded(page: Page, node: Node, pads: tuple[int, ...]) -> Pieces:
+    """pads: before each of the file's axes, then after each.
+
+    All axes are named: without, ONNX Runtime 1.31 moves a Pad into a pool that follows, where its zeros are no longer counted.
     With some of them it fails, as it moves transposes past the Pad and takes the axes for all.
     """
-    top, left, bottom, right = _pads(_attrs(node, ir.Pad).padding)
     constants: dict[str, Array] = {
-        page.part(node.name, "pads"): np.array([0, 0, top, left, 0, 0, bottom, right], np.int64),
+        page.part(node.name, "pads"): np.array(pads, np.int64),
         page.part(node.name, "zero"): np.zeros((), np.float32),
         page.part(node.name, "axes"): np.arange(4, dtype=np.int64),
     }
@@ -340,11 +356,13 @@ PRINTERS: Mapping[str, Printer] = {
     "max_pool": _pool("MaxPool"),
     "mean": _mean,
     "pad": _pad,
+    "pad_channels": _pad_channels,
     "resize_nearest": _resize_nearest,
     "concat": _concat,
     "reshape": _reshape,
     "softmax": _softmax,
     "hard_swish": _unary("HardSwish"),
+    "leaky_relu": _leaky_relu,
     "logistic": _unary("Sigmoid"),
     "quantize": _quantize,
     "dequantize": _dequantize,

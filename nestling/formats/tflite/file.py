@@ -64,6 +64,7 @@ OPTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "SOFTMAX": ("SoftmaxOptions", ("Beta",)),
     "STRIDED_SLICE": ("StridedSliceOptions", ("BeginMask", "EndMask", "EllipsisMask", "NewAxisMask", "ShrinkAxisMask")),
     "RESIZE_NEAREST_NEIGHBOR": ("ResizeNearestNeighborOptions", ("AlignCorners", "HalfPixelCenters")),
+    "LEAKY_RELU": ("LeakyReluOptions", ("Alpha",)),
     "PACK": ("PackOptions", ("Axis",)),
     "GATHER": ("GatherOptions", ("Axis", "BatchDims")),
 }

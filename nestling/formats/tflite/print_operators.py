@@ -181,6 +181,12 @@ def _pad(node: Node, graph: Graph) -> Printed:
     return [Operator(CODE.PAD, (*node.inputs, amounts.name), node.outputs, schema.PadOptionsT(), 2)], [amounts]
 
 
+def _pad_channels(node: Node, graph: Graph) -> Printed:
+    a = _attrs(node, ir.PadChannels)
+    amounts = FileTensor(f"{node.name}:paddings", (4, 2), "int32", np.array([[0, 0]] * 3 + [[a.before, a.after]], np.int32))
+    return [Operator(CODE.PAD, (*node.inputs, amounts.name), node.outputs, schema.PadOptionsT(), 2)], [amounts]
+
+
 def _resize_nearest(node: Node, graph: Graph) -> Printed:
     a = _attrs(node, ir.ResizeNearest)
     size = FileTensor(f"{node.name}:size", (2,), "int32", np.array(a.size, np.int32))
@@ -257,11 +263,13 @@ PRINTERS: Mapping[str, Callable[[Node, Graph], Printed]] = {
     "max_pool": _max_pool,
     "mean": _mean,
     "pad": _pad,
+    "pad_channels": _pad_channels,
     "resize_nearest": _resize_nearest,
     "concat": _plain(CODE.CONCATENATION, 2, lambda n: schema.ConcatenationOptionsT(axis=_attrs(n, ir.Concat).axis)),
     "reshape": _reshape,
     "softmax": _plain(CODE.SOFTMAX, 2, lambda n: schema.SoftmaxOptionsT(beta=_attrs(n, ir.Softmax).beta)),
     "hard_swish": _plain(CODE.HARD_SWISH, 1, lambda n: schema.HardSwishOptionsT()),
+    "leaky_relu": _plain(CODE.LEAKY_RELU, 2, lambda n: schema.LeakyReluOptionsT(alpha=_attrs(n, ir.LeakyRelu).alpha)),
     "logistic": _plain(CODE.LOGISTIC, 2, lambda n: None),
     "quantize": _plain(CODE.QUANTIZE, 2, lambda n: schema.QuantizeOptionsT()),
     "dequantize": _plain(CODE.DEQUANTIZE, 2, lambda n: schema.DequantizeOptionsT()),

@@ -266,6 +266,10 @@ def _hard_swish(b: FileBuilder) -> None:
     b.node("hard_swish", ir.HardSwish(), (b.read_tensor(0),))
 
 
+def _leaky_relu(b: FileBuilder) -> None:
+    b.node("leaky_relu", ir.LeakyRelu(float(b.op.options["Alpha"])), (b.read_tensor(0),))
+
+
 def _logistic(b: FileBuilder) -> None:
     b.node("logistic", ir.Logistic(), (b.read_tensor(0),))
 
@@ -283,14 +287,21 @@ def _mean(b: FileBuilder) -> None:
 def _pad(b: FileBuilder) -> None:
     """Of PAD zeros, of PADV2 a constant. What is called `<reader>:padded` goes into its reader."""
     x, amounts = b.tensors[b.read_tensor(0)], b.integers(1)
-    if len(x.shape) != 4 or len(amounts) != 8 or any(amounts[:2] + amounts[6:]) or min(amounts) < 0 or max(amounts) >= 2**15:
-        b.refuse(f"padding by {list(amounts)}; only height and width of an image are padded")
-    sides = amounts[2], amounts[3], amounts[4], amounts[5]
+    if len(x.shape) != 4 or len(amounts) != 8 or any(amounts[:2]) or min(amounts) < 0 or max(amounts) >= 2**15:
+        b.refuse(f"padding by {list(amounts)}; height, width and channels of an image are padded")
+    sides, channels = (amounts[2], amounts[3], amounts[4], amounts[5]), ir.PadChannels(*amounts[6:])
     out = b.op.outputs[0]
     value = b.value(2) if b.has(2) else None
     fill = _fill(b, value) if value is not None else "zero"
     ours = b.names[out].endswith(":padded")
-    if fill == "lowest" or ours:
+    if any(amounts[6:]):
+        if fill == "lowest":
+            b.refuse("padding channels with the lowest value")
+        if any(sides):
+            around = b.fresh(f"{b.names[out]}:around")
+            x = b.tensors[b.emit("pad", ir.Pad(sides), (x.name,), around, x.dtype, x.quant)]
+        b.node("pad_channels", channels, (x.name,))
+    elif fill == "lowest" or ours:
         # where zero is the lowest value, the operator says which of the two is meant
         b.values[out] = Padded(x.name, sides, fill == "lowest" or b.op.name == "PADV2")
     else:
@@ -391,6 +402,7 @@ READERS: Mapping[str, Callable[[FileBuilder], None]] = {
     "RELU6": _relu6,
     "SOFTMAX": _softmax,
     "HARD_SWISH": _hard_swish,
+    "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _logistic,
     "MEAN": _mean,
     "PAD": _pad,

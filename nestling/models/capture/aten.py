@@ -26,6 +26,7 @@ from nestling.graph.ir import (
     DepthwiseConv2d,
     FullyConnected,
     HardSwish,
+    LeakyRelu,
     Logistic,
     MaxPool,
     Mean,
@@ -139,6 +140,14 @@ def hardsigmoid(b: Builder, self: Operand) -> Value:
     x = b.activation(self)
     moved = b.emit(Add(), [x.tensor, b.scalar(3.0)], b.graph_shape(x))
     return b.like(Mul(), [b.clamp(moved, "relu6"), b.scalar(1 / 6)], x)
+
+
+def leaky_relu(b: Builder, self: Operand, negative_slope: float = 0.01) -> Value:
+    """x, or negative_slope * x where that is negative."""
+    x = b.activation(self)
+    if negative_slope < 0:
+        b.refuse(f"a negative slope of {negative_slope}; expected one from 0 up")
+    return b.like(LeakyRelu(float(np.float32(negative_slope))), [x.tensor], x)
 
 
 def sigmoid(b: Builder, self: Operand) -> Value:
@@ -382,6 +391,7 @@ ATEN: Final[Mapping[str, Handler]] = {
     "clamp_min": clamp,
     "hardswish": hardswish,
     "hardsigmoid": hardsigmoid,
+    "leaky_relu": leaky_relu,
     "sigmoid": sigmoid,
     "silu": silu,
     "softmax": softmax,

@@ -96,8 +96,6 @@ def forms() -> Graph:
     then(ir.Mul(), (1, 8))
     then(ir.Add(), (4, 8))
     then(ir.MaxPool((3, 3), (1, 1), (0, 2, 1, 1)))
-    then(ir.ResizeNearest((8, 9)))
-    then(ir.ResizeNearest((4, 4), half_pixel_centers=True))
     then(ir.Mean((1,)))  # [1, 4, 8]
     then(ir.Reshape(), shape=(1, 2, 2, 8))
     then(ir.Conv2d(clamp="relu"), (6, 1, 1, 8), (6,))
@@ -125,6 +123,30 @@ def test_odd_forms_are_computed_as_the_graph_has_them() -> None:
     np.testing.assert_allclose(floats, wanted, atol=1e-5)
     assert np.std(wanted, 0).mean() > 9 / 256  # or a constant would do
     assert np.abs(steps - reference).max() < 3.5 / 256 and np.sqrt(np.mean((steps - reference) ** 2)) < 1 / 256
+
+
+@pytest.mark.parametrize("size", [(16, 24), (5, 11)])
+def test_resizes_channels_of_zeros_and_leaky_relu(size: ir.Pair) -> None:
+    """In integers the line in place of the table may be a step off, and the leaky relu another; all else only moves them."""
+    wide = (*size, 6)
+    tensors = {"image": Tensor("image", (1, 8, 8, 3), "uint8"), "table": Tensor("table", TABLE.shape, "float32", TABLE)}
+    shapes = {"x": (8, 8, 3), "l": (8, 8, 3), "c": (8, 8, 6), "r": wide}
+    tensors |= {name: Tensor(name, (1, *shape), "float32") for name, shape in shapes.items()}
+    tensors["e"] = Tensor("e", (1, int(np.prod(wide))), "float32")
+    nodes = (
+        Node("table", ("image", "table"), ("x",), ir.Table()),
+        Node("leaky_relu", ("x",), ("l",), ir.LeakyRelu(0.3)),
+        Node("pad_channels", ("l",), ("c",), ir.PadChannels(1, 2)),
+        Node("resize_nearest", ("c",), ("r",), ir.ResizeNearest(size)),
+        Node("reshape", ("r",), ("e",), ir.Reshape()),
+    )
+    graph, images = check(Graph(tensors, nodes, ("image",), ("e",))), pictures(8, 8)
+    integers, _ = calibrated(graph, images)
+    step = float(integers.tensors["e"].quant.scale[0])
+    for some, most in ((graph, 1e-5), (integers, 2.01 * step)):
+        found = executorch_run.load_bytes(program_of(some).content, "x").features(np.stack(images))
+        off = np.abs(found - litert(some, images))
+        assert off.max() < most and (off > 1e-5).mean() < 0.1
 
 
 def test_a_constant_of_four_dimensions_is_one_a_channel() -> None:

@@ -263,6 +263,18 @@ def test_an_explicit_pad_stays_a_pad() -> None:
     assert [node.op for node in graph.nodes] == ["pad", "conv2d"]
 
 
+@pytest.mark.parametrize("q", [None, quant(0.05, -3)])
+@pytest.mark.parametrize(
+    ("amounts", "ops"), [((0, 0, 0, 0, 0, 0, 1, 2), ["pad_channels"]), ((0, 0, 1, 0, 0, 2, 3, 0), ["pad", "pad_channels"])]
+)
+def test_padded_channels(q: Quant | None, amounts: tuple[int, ...], ops: list[str]) -> None:
+    shape = [side + sum(amounts[2 * axis : 2 * axis + 2]) for axis, side in enumerate((1, 6, 5, 3))]
+    paddings = constant("p", np.array(amounts, np.int32).reshape(4, 2))
+    tensors = [activation("x", (1, 6, 5, 3), q), paddings, activation("y", shape, q)]
+    graph = assert_as_litert(file(tensors, [op(CODE.PAD, "x p", "y", schema.PadOptionsT())]))
+    assert [node.op for node in graph.nodes] == ops
+
+
 def test_a_normalisation_by_subtraction_and_division_is_a_table() -> None:
     tensors = [
         activation("x", (1, 4, 4, 3), dtype="uint8"),

@@ -122,6 +122,21 @@ def pad(node: Node, graph: Graph, variant: Variant) -> Layer:
     return layer(node, graph, "pad", variant, arguments)
 
 
+def pad_channels(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """The places of the map as rows, and its channels as columns of one byte."""
+    assert isinstance(node.attrs, ir.PadChannels)
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.name]
+    places = x.shape[1] * x.shape[2]
+    fields: dict[str, Value] = {
+        "in": (places, x.shape[3], 1),
+        "out": (places, y.shape[3], 1),
+        "pad": (0, node.attrs.before),
+        "in_zero": pack.zero_point(y),
+    }
+    arguments = (Read(x.name), Struct("nst_pad_layer", fields), Written())
+    return layer(node, graph, "pad channels", variant, arguments)
+
+
 def resize_nearest(node: Node, graph: Graph, variant: Variant) -> Layer:
     """Where each row and each column is taken from stands in two tables."""
     a = node.attrs
