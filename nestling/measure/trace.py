@@ -197,6 +197,8 @@ def _feed(layers: Sequence[Activation], wanted: FileTensor, file: str) -> Array:
         values = _as_signed(layer.values, layer.tensor.quant is not None)
         values = (values.view(np.uint8) ^ np.uint8(128)) if _is_old(wanted) and values.dtype == np.int8 else values
         raw = layer.op == "input" and wanted.quant is not None  # bytes are no quantised numbers
+        if values.ndim == 4 and values.shape != wanted.shape:
+            values = values.transpose(0, 3, 1, 2)  # for a file that takes [1, C, H, W]
         if values.dtype == wanted.dtype and values.shape == wanted.shape and not raw:
             return values
     raise NestlingError(f"{file} takes {wanted.type_name} {list(wanted.shape)}, which this network has nothing for.")

@@ -1,7 +1,7 @@
 """A .tflite file of anybody's as a Graph: float, int8, or the old uint8 (shifted by 128, exactly).
 
-Tensors keep their names. Padding becomes explicit, a RELU of its own becomes its producer's clamp or a multiplication by one, and
-the arithmetic that files print for `table` becomes a table again.
+Tensors keep their names, but for those whose axes the file has in torch's order (read_layouts.py). Padding becomes explicit, a RELU
+of its own becomes its producer's clamp or a multiplication by one, and the arithmetic that files print for `table` becomes a table.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from nestling.errors import UnusableFile
 from nestling.formats.format import AS_IT_IS, ReadConfig
 from nestling.formats.tflite import metadata
 from nestling.formats.tflite.file import parse
-from nestling.formats.tflite.read_builder import FileBuilder, Lookup
+from nestling.formats.tflite.read_builder import FileBuilder, Shuffled, Turned
 from nestling.formats.tflite.read_constants import FOLDS
+from nestling.formats.tflite.read_layouts import is_channels_first, turned
 from nestling.formats.tflite.read_operators import READERS
 from nestling.graph import spec
 from nestling.graph.ir import Array, Graph
@@ -56,13 +57,18 @@ def read_tflite(
 
 def _graph(b: FileBuilder, pixels: Array | None) -> Graph:
     """The operators one after the other; not yet checked."""
-    inputs = tuple(b.input(index, pixels) for index in b.model.inputs)
+    inputs = tuple(b.input(index, pixels, is_channels_first(b.model, index)) for index in b.model.inputs)
     for op in b.model.ops:
         b.op = op
         if not b.op.outputs or b.op.outputs[0] in b.values:
             raise UnusableFile(f"{b.where}: operator {b.op.name} writes nothing, or what is written already")
-        if not _folded(b):
-            READERS.get(b.op.name, _unknown)(b)
+        if _folded(b):
+            continue
+        reader = READERS.get(b.op.name, _unknown)
+        if any(isinstance(b.values.get(index), Turned | Shuffled) for index in b.op.inputs):
+            turned(b, reader)
+        else:
+            reader(b)
     outputs = tuple(b.activation(index) for index in b.model.outputs)
     used = {*inputs, *outputs, *(name for node in b.nodes for name in (*node.inputs, *node.outputs))}
     return Graph({name: tensor for name, tensor in b.tensors.items() if name in used}, tuple(b.nodes), inputs, outputs)
@@ -72,8 +78,8 @@ def _folded(b: FileBuilder) -> bool:
     """Compute an operator of constants, whose values alone go on. Whether it was one."""
     known = [b.values.get(index) for index in b.op.inputs]
     out = b.op.outputs[0]
-    if b.op.name == "SHAPE" and known and isinstance(known[0], str | Lookup):
-        b.values[out] = np.array(b.tensors[known[0] if isinstance(known[0], str) else known[0].image].shape, np.int64)
+    if b.op.name == "SHAPE" and known and (shape := b.shape_of(known[0])) is not None:
+        b.values[out] = np.array(shape, np.int64)
         return True
     constants = tuple(value for value in known if isinstance(value, np.ndarray))
     if b.op.name not in FOLDS or not known or len(constants) < len(known):

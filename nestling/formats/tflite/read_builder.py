@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nestling.errors import UnsupportedOp, UnusableFile
 from nestling.formats.tflite import metadata
@@ -49,7 +51,24 @@ class Padded:
     lowest: bool
 
 
-Value = str | Array | Lookup | Padded  # a Graph tensor's name; a constant of the file; the two above
+@dataclass(frozen=True, eq=False)
+class Turned:
+    """A value whose axes the file holds in another order: the file's axis i is axis order[i] of `value`. See read_layouts.py."""
+
+    value: str | Lookup | Padded
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffled:
+    """A row [1, n] whose numbers the file holds in another order: its i-th is that at places[i] of the Graph's tensor `value`."""
+
+    value: str
+    places: NDArray[np.int64]
+
+
+Value = str | Array | Lookup | Padded | Turned | Shuffled  # a Graph tensor's name; a constant of the file; those above
+NHWC, NCHW = (0, 1, 2, 3), (0, 3, 1, 2)  # which axes of an image in the Graph a file's axes are
 
 
 class FileBuilder:
@@ -79,25 +98,31 @@ class FileBuilder:
         if self.computed > SHARED * len(self.data) + SMALL:
             raise UnusableFile(f"{self.where}: its operators make of its constants more than {SHARED} times the file")
 
-    def input(self, index: int, pixels: Array | None = None) -> str:
+    def input(self, index: int, pixels: Array | None = None, channels_first: bool = False) -> str:
         """A tensor that comes in, or, with what each byte becomes there ([C, 256]), an image's bytes in its place.
 
+        channels_first: the file has an image as [1, C, H, W]; the Graph's is [1, H, W, C] all the same.
         Raises UnusableFile where it is not one image (or vector), and where its size is open and was not said.
         """
-        name, shape = self.names[index], self._input_shape(index)
+        if channels_first:
+            self.names[index] = self.fresh(f"{self.names[index]}:nhwc")
+        name, shape = self.names[index], self._input_shape(index, NCHW if channels_first else NHWC)
+        value: str | Lookup = name
         if pixels is None:
             self.tensors[name] = Tensor(name, shape, self._dtype(index), None, self.quants[index])
-            self.values[index] = name
-            return name
-        image = self.fresh("image")
-        self.tensors[image] = Tensor(image, shape, "uint8")
-        self.values[index] = Lookup(image, pixels, f"{name}:table")
-        return image
+        else:
+            name = self.fresh("image")
+            self.tensors[name] = Tensor(name, shape, "uint8")
+            value = Lookup(name, pixels, f"{self.names[index]}:table")
+        self.values[index] = Turned(value, NCHW) if channels_first else value
+        return name
 
-    def _input_shape(self, index: int) -> tuple[int, ...]:
-        """The shape of one image; height and width as they were said, where the file leaves them open."""
+    def _input_shape(self, index: int, order: tuple[int, ...]) -> tuple[int, ...]:
+        """The Graph's shape of one image; height and width as they were said, where the file leaves them open."""
         tensor, name = self.model.tensors[index], self.names[index]
         shape, wide = tensor.shape, tuple(axis for axis in tensor.open_sides if axis > 0)
+        if len(shape) == 4:
+            shape, wide = tuple(shape[order.index(axis)] for axis in NHWC), tuple(order[axis] for axis in wide)
         if shape[:1] != (1,) and tensor.open_sides[:1] != (0,):
             raise UnusableFile(f"{self.where}: input {name!r} has shape {list(shape)}; one image at a time is read")
         if not wide:
@@ -105,7 +130,7 @@ class FileBuilder:
                 raise UnusableFile(f"{self.where}: input {name!r} has the shape {list(shape)} and no other.", "leave out --size")
             return (1, *shape[1:])
         if len(shape) != 4 or not set(wide) <= {1, 2}:
-            open_shape = [-1 if axis in tensor.open_sides else side for axis, side in enumerate(shape)]
+            open_shape = [-1 if axis in tensor.open_sides else side for axis, side in enumerate(tensor.shape)]
             raise UnusableFile(f"{self.where}: input {name!r} has the shape {open_shape}; height and width of an image may be open")
         if self.size is None:
             raise UnusableFile(f"{self.where}: input {name!r} is an image of any size.", SAY_SIZE)
@@ -134,9 +159,27 @@ class FileBuilder:
 
     def unchanged(self) -> None:
         """The operator's output is its input: whoever reads one reads the other."""
+        self.values[self.op.outputs[0]] = self.value(0)
+        self.moved()
+
+    def moved(self) -> None:
+        """The output holds what the input does, elsewhere in the file at most."""
         index, out = self.op.inputs[0], self.op.outputs[0]
-        self.values[out], self.quants[out] = self.value(0), self.quants[index]
+        self.quants[out] = self.quants[index]
         self.readers[out] += self.readers[index] - 1
+
+    def shape_of(self, value: Value | None) -> tuple[int, ...] | None:
+        """The shape that the file has for an activation; None for what is none, or not yet one."""
+        match value:
+            case str():
+                return self.tensors[value].shape
+            case Lookup():
+                return self.tensors[value.image].shape
+            case Turned():
+                shape = self.shape_of(value.value)
+                return None if shape is None else tuple(shape[axis] for axis in value.order)
+            case _:
+                return None
 
     def has(self, place: int) -> bool:
         """Whether an optional input is there."""
@@ -156,6 +199,8 @@ class FileBuilder:
             name = self.table(value, self.names[index], self.quants[index] if value.values.dtype == np.int8 else None)
         elif isinstance(value, Padded):
             name = self._explicit_pad(value, index)
+        elif isinstance(value, Turned | Shuffled):
+            self.refuse(f"{self.names[index]!r} has its axes in the order that a TRANSPOSE gave them; the Graph is NHWC throughout")
         elif value is None:
             raise UnusableFile(f"{self.where}: {self.names[index]!r} is read before it is written")
         else:
@@ -170,7 +215,8 @@ class FileBuilder:
             shifted = quant is not None and tensor.dtype == np.uint8
             data = (value.view(np.uint8) ^ np.uint8(128)).view(np.int8) if shifted else np.array(value)
             data = data.reshape(1) if data.ndim == 0 else data  # a scalar: it broadcasts as [1] does
-            name = self.entered[index] = self.names[index]
+            own = self.names[index]
+            name = self.entered[index] = own if own not in self.tensors else self.fresh(own)
             if data.dtype.name not in DTYPES:
                 self.refuse(f"its constant {name!r} is {data.dtype}")
             self.tensors[name] = Tensor(name, tuple(data.shape), DTYPES[data.dtype.name], data, quant)
@@ -277,6 +323,12 @@ class FileBuilder:
         if padded.lowest:
             self.refuse("padding with the lowest value is read before MAX_POOL_2D only")
         return self.emit("pad", ir.Pad(padded.padding), (x.name,), self.names[index], x.dtype, self.quants[index])
+
+
+def moves_nothing(order: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a transposition to this order leaves the numbers where they are in memory."""
+    moved = [axis for axis in order if shape[axis] > 1]
+    return moved == sorted(moved)
 
 
 def _unique_names(model: FileModel) -> list[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nestling.errors import UnusableFile
 from nestling.formats.tflite.read_builder import FileBuilder, Lookup, Padded
 from nestling.formats.tflite.read_constants import dequantized
+from nestling.formats.tflite.read_layouts import transpose
 from nestling.formats.tflite.read_normalization import cast, dequantize, gather, grown, quantize
 from nestling.graph import ir
 from nestling.graph.fixed_point import multiply, quantize_multiplier
@@ -108,9 +109,8 @@ def _weight(b: FileBuilder) -> str:
     x = b.value(0)
     source = b.tensors[x.tensor if isinstance(x, Padded) else b.read_tensor(0)]
     if source.dtype == "float32" and value.dtype in (np.int8, np.uint8):
-        b.values[index] = dequantized(value, b.model.tensors[index].quant)
-        b.quants[index] = None
-    elif _dead(b).any():
+        return b.own(1, dequantized(value, b.model.tensors[index].quant), None)
+    if _dead(b).any():
         return b.own(1, *_with_zeros(b.tensors[b.read_tensor(1)], _dead(b)))
     return b.read_tensor(1)
 
@@ -377,17 +377,6 @@ def _squeeze(b: FileBuilder) -> None:
     b.node("reshape", ir.Reshape(), (x.name,), out.shape)
 
 
-def _transpose(b: FileBuilder) -> None:
-    """Where only sides of one move, nothing moves in memory."""
-    x, order = b.tensors[b.read_tensor(0)], b.integers(1)
-    if sorted(order) != list(range(len(x.shape))):
-        raise UnusableFile(f"{b.where}: operator TRANSPOSE has the order {list(order)}")
-    moved = [axis for axis in order if x.shape[axis] > 1]
-    if moved != sorted(moved):
-        b.refuse("it moves data; the Graph is NHWC throughout")
-    b.node("reshape", ir.Reshape(), (x.name,), tuple(x.shape[axis] for axis in order))
-
-
 READERS: Mapping[str, Callable[[FileBuilder], None]] = {
     "CONV_2D": _conv2d,
     "DEPTHWISE_CONV_2D": _depthwise_conv2d,
@@ -411,7 +400,7 @@ READERS: Mapping[str, Callable[[FileBuilder], None]] = {
     "RESHAPE": _reshape,
     "SQUEEZE": _squeeze,
     "EXPAND_DIMS": _squeeze,
-    "TRANSPOSE": _transpose,
+    "TRANSPOSE": transpose,
     "CAST": cast,
     "GATHER": gather,
     "QUANTIZE": quantize,
