@@ -10,10 +10,11 @@ from nestling.graph.compare import layer
 from nestling.graph.ir import Graph
 
 LAYOUTS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # how the formats lay a layer's weights out
-    "conv2d": ((0, 1, 2, 3), (0, 3, 1, 2), (3, 1, 2, 0)),  # the last: of one input channel, which ExecuTorch takes for depthwise
+    "conv2d": ((0, 1, 2, 3), (0, 3, 1, 2)),
     "depthwise_conv2d": ((0, 1, 2, 3), (3, 0, 1, 2)),
     "fully_connected": ((0, 1), (1, 0)),
 }
+ONE_CHANNEL = (3, 1, 2, 0)  # of a conv2d on one input channel, as grey images are: ExecuTorch takes it for a depthwise one
 
 
 def weights_not_found(content: bytes, graph: Graph) -> list[str]:
@@ -22,7 +23,8 @@ def weights_not_found(content: bytes, graph: Graph) -> list[str]:
         weight = graph.tensors[node.inputs[1]] if node.op in LAYOUTS else None
         if weight is None or weight.quant is None or weight.data is None:
             continue
-        forms = [weight.data.transpose(order) for order in LAYOUTS[node.op]]
+        grey = node.op == "conv2d" and weight.shape[3] == 1
+        forms = [weight.data.transpose(order) for order in (*LAYOUTS[node.op], *((ONE_CHANNEL,) if grey else ()))]
         forms += [(form.astype(np.int16) + 128).astype(np.uint8) for form in forms]
         if not any(form.tobytes() in content for form in forms):
             return [f"the weights of {layer(node)} are not in the file"]

@@ -12,11 +12,14 @@ from nestling.errors import UnsupportedOp
 from nestling.formats.about import About
 from nestling.formats.executorch import printing as executorch
 from nestling.formats.executorch import run as executorch_run
+from nestling.formats.executorch.format import PROGRAM
 from nestling.formats.executorch.graph_program import GraphProgram
+from nestling.formats.format import Printed
 from nestling.graph import ir
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Node, Quant, Tensor
+from nestling.graph.passes import prepare
 from nestling.graph.spec import check, output_shape
 from nestling.preprocess.image import ImagePreprocess
 from tests.helpers.quantization_cases import (
@@ -30,6 +33,7 @@ from tests.helpers.quantization_cases import (
     seeded,
     torch_float,
 )
+from tests.helpers.torch_networks import captured_once
 
 CALIBRATION, UNSEEN = pictures(32), pictures(40, seed=1)
 WHAT = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3))
@@ -56,6 +60,38 @@ def test_every_convolutions_integers_stand_in_the_file(case: tuple[nn.Module, Gr
     _, graph, content = case
     weights = [graph.tensors[node.inputs[1]].data for node in graph.nodes if node.op == "conv2d"]
     assert weights and all(weight.tobytes() in content for weight in weights)
+
+
+class Grey(nn.Module):
+    """Its first layer is an ordinary convolution, which XNNPACK stores as a depthwise one: of a single channel."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(1, 8, size, 2), nn.Conv2d(8, 12, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.stem(x))).mean((2, 3))
+
+
+@pytest.mark.parametrize("size", [(3, 3), (10, 4)])
+def test_a_grey_networks_weights_are_found_and_altered_ones_are_not(size: tuple[int, int]) -> None:
+    images = [picture[..., :1] for picture in (*CALIBRATION, *UNSEEN[:4])]
+    graph, _ = calibrated(prepare(captured_once(seeded(Grey, size), (16, 16, 1), TABLE[:1])), images)
+    what = replace(WHAT, preprocess=replace(WHAT.preprocess, channels=1, mean=(0.5,), std=(0.5,)), gives="embedding")
+    printed = executorch.print_program(GraphProgram(graph).eval(), what)
+    runner = executorch_run.load_bytes(printed.content, "x.pte")
+
+    def wrong(graph: Graph) -> list[str]:
+        return PROGRAM.wrong(Printed(printed.content), graph, np.stack(images), runner)
+
+    assert wrong(graph) == []
+    for node in graph.nodes:
+        if node.op == "conv2d":
+            weight = graph.tensors[node.inputs[1]]
+            altered = np.array(weight.data)
+            altered.flat[altered.size // 2] ^= 1
+            one_other = replace(graph, tensors={**graph.tensors, weight.name: replace(weight, data=altered)})
+            assert "the weights of" in wrong(one_other)[0] and node.source in wrong(one_other)[0]
 
 
 def test_a_float_head_stays_float(case: tuple[nn.Module, Graph, bytes]) -> None:
