@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from nestling.models.known import DEFAULT, Row
 from nestling.models.packages import package_of
 from nestling.models.plain import plain
 from nestling.models.recorded import require_side
+from nestling.models.torchvision_names import TWINS, renamed, trained_on, twin_of
 from nestling.preprocess.image import ImagePreprocess, Preprocess
 
 Arrays = dict[str, NDArray[Any]]
@@ -35,8 +37,9 @@ def create(
     """A backbone: its name with where its weights are from, its arrays (names of the plain network), its preprocessing.
 
     name: any image network of timm's whose forward gives [N, D] without a classifier.
-    weights: "package", "hub", "none" (random, from `seed`), or the path of a .safetensors or .pth file with timm's names of layers.
-    size: side of the input in pixels; None for the size that timm says the weights were trained at.
+    weights: "package", "hub", "none" (random, from `seed`), or the path of a .safetensors, .pth or .ckpt file with timm's names of
+    layers, or torchvision's of the same network, wherever in it they stand.
+    size: side of the input in pixels; None for the size that timm, or torchvision, says the weights were trained at.
     Raises NestlingError for an unknown name, weights that can't be had, a size that the network can't take.
     """
     require_known(name)
@@ -45,9 +48,11 @@ def create(
     if weights == "none":
         source = f"none (seed {seed})"
     else:
-        state, source = _state(name, weights)
+        state, source, images = _state(name, module, weights)
         said = source.partition(" sha256:")[0].removeprefix("file:")
-        weights_of.fill(module, weights_of.network_in(state, module, said), said, ignore=_classifiers(name))
+        weights_of.fill(module, state, said, ignore=_classifiers(name))
+        if images is not None:
+            preprocess = replace(images, size=preprocess.size if size else images.size)
     _width(module, name, preprocess.size)
     return Timm(name, source), to_arrays(plain(module)), preprocess
 
@@ -182,7 +187,8 @@ def require_known(name: str) -> None:
     with contextlib.suppress(RuntimeError):  # timm's word for a tag that it doesn't know, or a name without preprocessing
         if timm.is_model(name) and timm.get_pretrained_cfg(name, allow_unregistered=False):
             return
-    close = difflib.get_close_matches(name, timm.list_models(), n=3)
+    theirs = [own for own, torchvisions in TWINS.items() if torchvisions == name]
+    close = theirs or difflib.get_close_matches(name, timm.list_models(), n=3)
     hint = f"did you mean {' or '.join(close)}?  " if close else ""
     raise NestlingError(f"timm has no network called {name!r}.", f"{hint}names that work well:  nestling backbones")
 
@@ -195,14 +201,24 @@ def _new(name: str, seed: int) -> nn.Module:
     return module.eval()
 
 
-def _state(name: str, weights: str) -> tuple[dict[str, Tensor], str]:
+def _state(name: str, module: nn.Module, weights: str) -> tuple[dict[str, Any], str, ImagePreprocess | None]:
+    """(tensors by timm's names, where they are from, what images they were trained on where it is not what timm says)."""
     if weights == "package":
-        return weights_of.from_package(name)
+        return *weights_of.from_package(name), None
     if weights == "hub":
-        return weights_of.from_hub(name)
-    if not Path(weights).is_file():
+        return *weights_of.from_hub(name), None
+    path = Path(weights)
+    if not path.is_file():
         raise NestlingError(f"--weights is package, hub, none or a file; there is no file {weights}.", weights_of.what_works(name))
-    return weights_of.from_file(Path(weights))
+    states, source = weights_of.from_file(path)
+    names, twin = weights_of.names_of(module), twin_of(name, module)
+    state = weights_of.network_in(states, names, path.name)
+    if twin is None or names <= state.keys():
+        return state, source, trained_on(twin, path.name) if twin else None
+    theirs = renamed(weights_of.network_in(states, twin.names.keys(), path.name), twin, module)
+    if len(names & theirs.keys()) <= len(names & state.keys()):
+        return state, source, None
+    return theirs, source, trained_on(twin, path.name) or trained_on(twin)
 
 
 def _classifiers(name: str) -> tuple[str, ...]:

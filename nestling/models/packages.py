@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 
-from nestling.models.pth import Array, Claim, read_pth, tensors_of
+from nestling.models.pth import Array, claims_in, read_pth, tensors_of
 from nestling.outside import content
 
 
@@ -42,8 +42,7 @@ def tensors_in(package: Package) -> tuple[Array, ...]:
     """Its tensors, in their order, classifier included."""
     path = Path(str(files(package.module) / package.file))
     saved = read_pth(content(path), str(path))
-    claims = {name: value for name, value in saved.value.items() if isinstance(value, Claim)}
-    return tuple(tensors_of(claims, saved.storages, str(path)).values())
+    return tuple(tensors_of(claims_in(saved.value), saved.storages, str(path)).get("", {}).values())
 
 
 def source_of(package: Package) -> str:

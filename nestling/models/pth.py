@@ -50,6 +50,7 @@ KINDS: Mapping[str, Kind] = {
 ARCHIVE = b"PK\3\4"  # what torch.save's files have begun with since torch 1.6
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # before
 MOST = 2**40  # numbers of a tensor
+DEEPEST = 8  # dictionaries in one another in which tensors are looked for
 
 
 class Skipped:
@@ -122,27 +123,56 @@ def _stream(content: bytes, where: str) -> Saved:
     return Saved(value, storages)
 
 
-def tensors_of(claims: Mapping[str, Claim], storages: Mapping[str, bytes | memoryview], where: str) -> dict[str, Array]:
-    """The tensors, by the claims' names; those of one storage are views of it. bfloat16 becomes float32.
+def claims_in(value: Any) -> dict[str, dict[str, Claim]]:
+    """The claims on real numbers in what was saved, with their names: of each dictionary that has any, by the keys that lead to it.
+
+    Those of a state dict that was saved alone lie at "", of a training program's perhaps at "state_dict".
+    """
+    found: dict[str, dict[str, Claim]] = {}
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    seen = set[int]()
+    for path, held in waiting:
+        if type(held) is not dict or id(held) in seen or len(path) > DEEPEST:
+            continue
+        seen.add(id(held))
+        claims = {str(key): part for key, part in held.items() if isinstance(part, Claim) and isinstance(part.kind, Kind)}
+        if claims:
+            found[".".join(path)] = claims
+        waiting += (((*path, str(key)), part) for key, part in held.items())
+    return found
+
+
+def tensors_of(
+    claims: Mapping[str, Mapping[str, Claim]], storages: Mapping[str, bytes | memoryview], where: str
+) -> dict[str, dict[str, Array]]:
+    """The tensors, where the claims stand; those of one storage are views of it. bfloat16 becomes float32.
 
     Raises UnusableFile, naming `where` and the claim, where one asks for more than its storage has, or there is no such storage.
     """
-    found, held = {}, dict[tuple[str, Kind], Array]()
-    for name, claim in claims.items():
-        kind, key, offset, size, stride = claim.kind, claim.key, claim.offset, claim.size, claim.stride
-        known = type(key) is str and key in storages and type(offset) is int and offset >= 0
-        if not isinstance(kind, Kind) or not known or not _sides(size) or not _steps(stride) or len(size) != len(stride):
-            raise UnusableFile(f"{where}: {name!r} is no tensor of real numbers.")
-        if (key, kind) not in held:
-            held[key, kind] = _numbers(storages[key], kind)
-        storage = held[key, kind]
-        last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
-        if math.prod(size) and (last >= len(storage) or math.prod(size) > len(storage)):
-            raise UnusableFile(f"{where}: {name!r} claims {list(size)} numbers of a storage of {len(storage)}.")
-        steps = tuple(step * storage.itemsize for step in stride)
-        empty = not math.prod(size)
-        found[name] = np.empty(size, storage.dtype) if empty else as_strided(storage[offset:], size, steps, writeable=False)
-    return found
+    held = dict[tuple[str, Kind], Array]()
+    return {
+        place: {name: _tensor_of(name, claim, storages, held, where) for name, claim in named.items()}
+        for place, named in claims.items()
+    }
+
+
+def _tensor_of(
+    name: str, claim: Claim, storages: Mapping[str, bytes | memoryview], held: dict[tuple[str, Kind], Array], where: str
+) -> Array:
+    """held: the numbers of the storages that were read, filled here."""
+    kind, key, offset, size, stride = claim.kind, claim.key, claim.offset, claim.size, claim.stride
+    known = type(key) is str and key in storages and type(offset) is int and offset >= 0
+    if not isinstance(kind, Kind) or not known or not _sides(size) or not _steps(stride) or len(size) != len(stride):
+        raise UnusableFile(f"{where}: {name!r} is no tensor of real numbers.")
+    if (key, kind) not in held:
+        held[key, kind] = _numbers(storages[key], kind)
+    storage = held[key, kind]
+    last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
+    if math.prod(size) and (last >= len(storage) or math.prod(size) > len(storage)):
+        raise UnusableFile(f"{where}: {name!r} claims {list(size)} numbers of a storage of {len(storage)}.")
+    steps = tuple(step * storage.itemsize for step in stride)
+    empty = not math.prod(size)
+    return np.empty(size, storage.dtype) if empty else as_strided(storage[offset:], size, steps, writeable=False)
 
 
 def _numbers(storage: bytes | memoryview, kind: Kind) -> Array:

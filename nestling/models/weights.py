@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from nestling.errors import NestlingError, UnusableFile
+from nestling.files import digest_of
 from nestling.models.packages import PACKAGES, package_of, source_of, tensors_in
-from nestling.models.pth import Claim, read_pth, tensors_of
+from nestling.models.pth import claims_in, read_pth, tensors_of
 from nestling.outside import NOT_FINITE, VARIANCE, content, require_small_header
 
-# Outer keys under which training programs put the state dict, and wrappers' prefixes.
-# Averaged weights come first: they are the ones that were evaluated.
-NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
-WRAPPERS = ("module.", "_orig_mod.")
+AVERAGED = re.compile(r"(?<![a-z])(ema|swa|averaged?)(?![a-z])", re.IGNORECASE)  # in what leads to a network's names
+USUAL = ("", "state_dict", "model")  # where programs put what is meant to be loaded
+STATE_DICT = 'save its numbers alone:  torch.save(model.state_dict(), "weights.pth")'
+COUNTER = "num_batches_tracked"  # of a batch norm, which nothing reads
 HUB_SECONDS = 5.0  # to hear anything at all from the hub before giving up
 
 
@@ -96,58 +98,79 @@ def reachable(url: str) -> bool:
         return False
 
 
-def from_file(path: Path) -> tuple[dict[str, Any], str]:
-    """The state dict in a .safetensors or .pth file, and "file:NAME sha256:FIRST 16 HEX DIGITS"."""
-    state = read_state(path)
-    return state, f"file:{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+def from_file(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
+    """The state dicts in a .safetensors or .pth file (states_in), and "file:NAME sha256:FIRST 16 HEX DIGITS"."""
+    return states_in(path), f"file:{path.name} sha256:{digest_of(path)[:16]}"
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """The tensors of a .safetensors file, or of one that torch.save wrote, by name; nesting and wrappers' prefixes taken off.
+def states_in(path: Path) -> dict[str, dict[str, Any]]:
+    """Every state dict (names with tensors) of a .safetensors file, or of one that torch.save wrote, by where it lies in it.
 
-    Of torch's files tensors and plain values are read (pth.py). Raises UnusableFile, naming the file.
+    A file that is a state dict has one, "". Training programs put theirs under "state_dict", "model", "model_state_dict", beside
+    optimisers, averages and whatever else; of all that tensors and plain values are read (pth.py). Raises UnusableFile, naming
+    the file.
     """
     whole = content(path)
     if path.suffix == ".safetensors":
         require_small_header(whole[:8], str(path))
         try:
-            return _unwrapped(load_safetensors(whole))
+            return {"": load_safetensors(whole)}
         except SafetensorError as error:
             raise UnusableFile(f"{path} is not a whole .safetensors file ({error}).") from error
     saved = read_pth(whole, str(path))
-    return _unwrapped(tensors_of(_named(saved.value, path), saved.storages, str(path)))
+    claims = claims_in(saved.value)
+    if not claims:
+        raise UnusableFile(f"{path} holds no state dict (names with tensors), which is what weights are read from.", STATE_DICT)
+    return tensors_of(claims, saved.storages, str(path))
 
 
-def _named(found: Any, path: Path) -> dict[str, Any]:
-    """The state dict in what a file holds: names with tensors, or with claims on them."""
-    state = next((found[nest] for nest in NESTS if isinstance(found, Mapping) and isinstance(found.get(nest), Mapping)), found)
-    kinds = (Tensor, Claim)
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, kinds)} if isinstance(state, Mapping) else {}
-    if not tensors:
-        raise UnusableFile(f"{path} holds no state dict (names with tensors), which is what weights are read from.")
-    return tensors
+def network_in(states: Mapping[str, Mapping[str, Any]], wanted: Set[str], source: str) -> dict[str, Any]:
+    """Of a file's state dicts the tensors of the network that has these names, without what stands before them there.
 
-
-def _unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
-    for prefix in WRAPPERS:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return dict(state)
-
-
-def network_in(state: Mapping[str, Any], module: nn.Module, source: str) -> dict[str, Any]:
-    """Of a training program's weights those of the module, under the prefix that all of its names have there ("model.", "net.").
-
-    The state itself where there is no such prefix. Raises UnusableFile where there are several: student and teacher, say.
+    states: as states_in gives them. In front of the names may stand what programs and wrappers put there: "model.", "module.",
+    "_orig_mod.", "net.encoder.". Averaged weights (EMA, SWA) come before others: they are the ones that were evaluated.
+    Where no network has all of the names, the one that has most, for a message. Raises UnusableFile where several different ones
+    have all: student and teacher, say.
     """
-    wanted = [name for name in module.state_dict() if not name.endswith("num_batches_tracked")]
-    starts = {key.removesuffix(wanted[0]) for key in state if key.endswith(wanted[0])}
-    fitting = sorted(start for start in starts if all(f"{start}{name}" in state for name in wanted))
-    if "" in fitting or not fitting:
-        return dict(state)
-    if len(fitting) > 1:
-        raise UnusableFile(f"{source} holds several such networks: {', '.join(fitting)}.", "save the one that is meant alone")
-    return {key.removeprefix(fitting[0]): value for key, value in state.items() if key.startswith(fitting[0])}
+    found = {(place, start): count for place, state in states.items() for start, count in _starts(state, wanted).items()}
+    most = max(found.values(), default=0)
+    if not most:
+        return dict(states[max(states, key=lambda place: len(states[place]))])
+    fitting = [where for where in found if found[where] == most]
+    averaged = [where for where in fitting if AVERAGED.search(".".join(where))]
+    alone = [where for where in fitting if where == ("", "")]
+    usual = [where for where in fitting if where[0] in USUAL]
+    networks = {where: _behind(states[where[0]], where[1]) for where in averaged or alone or usual or fitting}
+    first, *others = networks.values()
+    if most == len(wanted) and not all(_equal(first[name], other[name]) for other in others for name in wanted):
+        named = ", ".join(sorted(f"{place}.{start}".strip(".") for place, start in networks))
+        raise UnusableFile(f"{source} holds several such networks: {named}.", "save the one that is meant alone")
+    return first
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Of two arrays, or tensors; a network that a program knows by two names is in its file twice."""
+    return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(tensor(a), tensor(b)))
+
+
+def _starts(state: Mapping[str, Any], wanted: Set[str]) -> Counter[str]:
+    """What stands before wanted names in a state dict, with how many of them it stands before."""
+    longest = max((name.count(".") for name in wanted), default=0) + 1
+    starts: Counter[str] = Counter()
+    for key in state:
+        parts = key.split(".")
+        ends = (".".join(parts[-count:]) for count in range(1, min(longest, len(parts)) + 1))
+        starts.update(key.removesuffix(end) for end in ends if end in wanted)
+    return starts
+
+
+def _behind(state: Mapping[str, Any], start: str) -> dict[str, Any]:
+    return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+
+
+def names_of(module: nn.Module) -> set[str]:
+    """Of the tensors that a module's weights are."""
+    return {name for name in module.state_dict() if not name.endswith(COUNTER)}
 
 
 def fill(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple[str, ...] = ()) -> None:
@@ -159,12 +182,12 @@ def fill(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple
     """
     given = require_names(module, state, source, ignore)
     for key, value in given.items():
-        if reason := _unsound(key, _tensor(value)):
+        if reason := _unsound(key, tensor(value)):
             raise UnusableFile(f"{source}: {key!r} {reason}.", "such weights answer nothing; take the file of another epoch")
     wanted = module.state_dict()
     with torch.no_grad():
         for key, value in given.items():
-            wanted[key].copy_(_tensor(value))
+            wanted[key].copy_(tensor(value))
 
 
 def require_names(module: nn.Module, state: Mapping[str, Any], source: str, ignore: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -172,26 +195,27 @@ def require_names(module: nn.Module, state: Mapping[str, Any], source: str, igno
 
     The module may be on torch's device meta, which has shapes and no memory.
     """
-    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
-    given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked") and not key.startswith(ignore)}
-    wrong = [
-        *(f"{key} is missing" for key in wanted if key not in given),
-        *(f"{key} is unknown" for key in given if key not in wanted),
-        *(
-            f"{key} is {list(given[key].shape)}, not {list(wanted[key].shape)}"
-            for key in wanted
-            if key in given and tuple(given[key].shape) != tuple(wanted[key].shape)
-        ),
+    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(COUNTER)}
+    given = {key: value for key, value in state.items() if not key.endswith(COUNTER) and not key.startswith(ignore)}
+    missing = [f"{key} is missing" for key in wanted if key not in given]
+    other = [
+        f"{key} is {list(given[key].shape)}, not {list(wanted[key].shape)}"
+        for key in wanted
+        if key in given and tuple(given[key].shape) != tuple(wanted[key].shape)
     ]
-    if wrong:
+    unknown = [f"{key} is none of its" for key in given if key not in wanted]
+    kinds = {"are missing": missing, "have another shape": other, "are none of its": unknown}
+    if wrong := [*missing, *other, *unknown]:
+        said = ", ".join(f"{len(some)} {kind}" for kind, some in kinds.items() if some)
         raise UnusableFile(
-            f"{source} does not fit this network: {len(wrong)} of its {len(wanted)} tensors; the first: {wrong[0]}.",
-            "check that the file was made with the same backbone's name, in timm's names of layers",
+            f"{source} does not fit this network, which has {len(wanted)} tensors: {said}; the first: {wrong[0]}.",
+            "check that the file was made with the same backbone's name, in timm's names of layers or torchvision's",
         )
     return given
 
 
-def _tensor(value: Any) -> Tensor:
+def tensor(value: Any) -> Tensor:
+    """`value` itself, or of an array a tensor with a copy."""
     return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
 
 

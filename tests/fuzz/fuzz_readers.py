@@ -39,7 +39,7 @@ from nestling.formats.onnx import file as onnx_file
 from nestling.formats.tflite.normalization import normalization
 from nestling.formats.tflite.read import read_tflite
 from nestling.graph import file as graph_file
-from nestling.models.weights import fill, read_state
+from nestling.models.weights import fill, names_of, network_in, states_in
 from nestling.training.loop_state import load_state
 from tests.helpers.damage import Rng, archive, as_text, damaged, damaged_arrays, damaged_json, odd_archive, odd_old_pth
 from tests.helpers.seeds import bundle_files, json_files, list_files, small_graph, tensor_files, tflite_files, weighted
@@ -176,7 +176,7 @@ class Cases:
             case "network.onnx":
                 onnx_file.read(data, name)
             case _:
-                fill(weighted(), read_state(path), name)
+                fill(weighted(), network_in(states_in(path), names_of(weighted()), name), name)
 
 
 # ---- the two processes ---------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def read(content: bytes) -> dict[str, NDArray[Any]]:
     claims = {name: value for name, value in values if isinstance(value, Claim)}
     if not claims:
         raise UnusableFile("x: no tensors")
-    return tensors_of(claims, found.storages, "x")
+    return tensors_of({"": claims}, found.storages, "x")[""]
 
 
 def same(found: NDArray[Any], tensor: torch.Tensor) -> bool:
@@ -229,15 +229,15 @@ def test_what_comes_before_the_tensors_of_the_old_format(place: int) -> None:
 def test_a_tensor_has_no_more_than_its_storage(claim: tuple[Any, Any, Any], reason: str) -> None:
     kind = KINDS["FloatStorage"]
     with pytest.raises(UnusableFile, match=f"x: 'w' .*{reason}"):
-        tensors_of({"w": Claim(kind, "0", *claim)}, {"0": bytes(8)}, "x")
+        tensors_of({"": {"w": Claim(kind, "0", *claim)}}, {"0": bytes(8)}, "x")
     for other, key in ((kind, "1"), ("float32", "0"), (torch.float32, "0"), (kind, 0)):
         with pytest.raises(UnusableFile, match="x: 'w' is no tensor"):
-            tensors_of({"w": Claim(other, key, 0, (2,), (1,))}, {"0": bytes(8)}, "x")
+            tensors_of({"": {"w": Claim(other, key, 0, (2,), (1,))}}, {"0": bytes(8)}, "x")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_claims_of_one_storage_take_no_memory_each(kind: str) -> None:
-    claims = {str(i): Claim(KINDS[kind], "0", 0, (2**16,), (1,)) for i in range(1000)}
+    claims = {str(i): {"w": Claim(KINDS[kind], "0", 0, (2**16,), (1,))} for i in range(1000)}
     storage = bytes(2**16 * KINDS[kind].dtype.itemsize)
     tracemalloc.start()
     tensors_of(claims, {"0": storage}, "x")

@@ -12,11 +12,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.utils import ModelEmaV2
 from torch import nn
 
 from nestling.errors import UnusableFile
 from nestling.models.backbones import create
-from nestling.models.weights import fill, network_in, read_state
+from nestling.models.weights import fill, names_of, network_in, states_in
 from nestling.outside import unzipped
 from tests.helpers.damage import archive, overlapping, repeated
 from tests.helpers.seeds import weighted
@@ -43,7 +44,7 @@ def test_broken_numbers_name_their_tensor(name: str, value: float, suffix: str, 
     module = weighted()
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     with pytest.raises(UnusableFile, match=rf"w\.{suffix}: '{name}' holds"):
-        fill(module, read_state(path), str(path))
+        fill(module, states_in(path)[""], str(path))
     assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
 
 
@@ -87,7 +88,7 @@ def test_archives_that_unfold_are_refused(tmp_path: Path) -> None:
     for content in (archive(members, compressed=True), repeated(members, 2), overlapping(members, 3)):
         path.write_bytes(content)
         with pytest.raises(UnusableFile, match=r"w\.pth"):
-            read_state(path)
+            states_in(path)
 
 
 # ---- what a .pth may hold ------------------------------------------------------------------------------------------------------
@@ -117,11 +118,80 @@ def test_checkpoints_of_training_programs_are_read(prefix: str, tmp_path: Path) 
     path = tmp_path / "last.ckpt"
     torch.save(saved, path)
     module = weighted()
-    found = read_state(path)
-    taken = network_in(found, module, "last.ckpt")
+    taken = network_in(states_in(path), names_of(module), "last.ckpt")
     fill(module, taken, "last.ckpt", ignore=("criterion.", "loss") if not prefix else ())
     own = dict(state)
     assert all(torch.equal(value, own[f"{prefix}{name}"]) for name, value in module.state_dict().items())
+
+
+ONES, ZEROS = ({name: torch.full_like(value, number) for name, value in weighted().state_dict().items()} for number in (1, 0))
+
+
+def under(start: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {f"{start}{name}": value for name, value in state.items()}
+
+
+def averaged_by_torch() -> dict[str, Any]:
+    module = weighted()
+    module.load_state_dict(ONES)
+    return torch.optim.swa_utils.AveragedModel(module).state_dict()
+
+
+def averaged_by_timm() -> dict[str, Any]:
+    module = weighted()
+    module.load_state_dict(ONES)
+    return ModelEmaV2(module).state_dict()
+
+
+class Twice(nn.Module):
+    """A network that its program knows by two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = weighted()
+        self.encoder = self.model
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"model_state_dict": ONES, "optimizer_state_dict": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+        {"epoch": 3, "net": under("module.", ONES)},
+        under("_orig_mod.module.", ONES),
+        {"checkpoint": {"weights": {"backbone": ONES, "neck": {"weight": torch.zeros(2)}}}},
+        averaged_by_torch(),
+        averaged_by_timm(),
+        {"state_dict": ZEROS, "state_dict_ema": under("module.", ONES)},
+        {"state_dict": under("model.", ZEROS) | under("ema_model.module.", ONES)},
+        {"state_dict": under("net.", ONES), "current_model_state": under("net.", ZEROS)},
+        {"state_dict": under("net.", ONES) | {"head.0.weight": torch.zeros(2, 2)}, "callbacks": {"best": {"score": 1.0}}},
+    ],
+    ids=lambda saved: ",".join(saved)[:40],
+)
+def test_wherever_the_networks_numbers_lie_they_are_found(saved: dict[str, Any], tmp_path: Path) -> None:
+    """The averaged ones where there are any, and of Lightning's averages those that it puts in the others' place."""
+    torch.save(saved, tmp_path / "w.ckpt")
+    module = weighted()
+    state = network_in(states_in(tmp_path / "w.ckpt"), names_of(module), "w.ckpt")
+    fill(module, {name: state[name] for name in names_of(module)}, "w.ckpt")
+    assert all((value == 1).all() for name, value in module.state_dict().items() if name in names_of(module))
+
+
+def test_a_network_known_by_two_names_is_one(tmp_path: Path) -> None:
+    twice = Twice()
+    torch.save(twice.state_dict(), tmp_path / "w.pth")
+    module = weighted()
+    fill(module, network_in(states_in(tmp_path / "w.pth"), names_of(module), "w.pth"), "w.pth")
+    assert all(torch.equal(value, twice.model.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("saved", [weighted(), {"model": weighted(), "epoch": 3}], ids=["module", "in a dictionary"])
+def test_a_pickled_module_is_not_made_and_the_way_out_is_told(saved: Any, tmp_path: Path) -> None:
+    torch.save(saved, tmp_path / "w.pth")
+    with pytest.raises(UnusableFile, match="no state dict") as caught:
+        states_in(tmp_path / "w.pth")
+    assert "torch.save(model.state_dict()" in caught.value.hint
 
 
 def test_fit_finds_its_backbone_in_a_checkpoint(tmp_path: Path) -> None:
@@ -134,5 +204,5 @@ def test_fit_finds_its_backbone_in_a_checkpoint(tmp_path: Path) -> None:
 
 def test_two_networks_in_one_file_are_asked_about() -> None:
     state = {f"{who}.{name}": value for who in ("student", "teacher") for name, value in weighted().state_dict().items()}
-    with pytest.raises(UnusableFile, match=r"x holds several such networks: student\., teacher\."):
-        network_in(state, weighted(), "x")
+    with pytest.raises(UnusableFile, match=r"x holds several such networks: student, teacher"):
+        network_in({"": state}, names_of(weighted()), "x")
