@@ -18,6 +18,7 @@ from nestling.graph.ir import (
     Concat,
     Conv2d,
     DepthwiseConv2d,
+    Gelu,
     Graph,
     HardSwish,
     Logistic,
@@ -126,6 +127,9 @@ def _function(node: Node, graph: Graph) -> Callable[..., T] | None:
         return F.hardswish
     if isinstance(attrs, Logistic):
         return torch.sigmoid
+    if isinstance(attrs, Gelu):
+        how = "tanh" if attrs.approximate else "none"
+        return lambda x: F.gelu(x, approximate=how)
     if isinstance(attrs, Concat) and not held and attrs.axis == len(graph.tensors[node.name].shape) - 1:
         return lambda *x: torch.cat(x, 1)
     if isinstance(attrs, MaxPool | AveragePool) and (padding := _pool_padding(attrs)) is not None:

@@ -16,7 +16,7 @@ from torch import nn
 from nestling.errors import UnsupportedOp
 from nestling.graph.edit import free_name, tidy
 from nestling.graph.head import Head
-from nestling.graph.ir import BatchNorm, Concat, Conv2d, DepthwiseConv2d, Graph, Node, Tensor
+from nestling.graph.ir import BatchNorm, Concat, Conv2d, DepthwiseConv2d, Graph, Node, Slice, Tensor
 from nestling.graph.spec import check
 from nestling.models.graph_module import CLAMPED, RUN
 
@@ -184,6 +184,8 @@ def _require_followed(node: Node, graph: Graph) -> None:
     before, after = graph.tensors[node.inputs[0]].shape, graph.tensors[node.name].shape
     if node.op == "pad_channels":
         raise UnsupportedOp(f"pad_channels {node.name!r} adds channels: they cannot be followed through it, nor removed.")
+    if isinstance(node.attrs, Slice) and node.attrs.axis == len(before) - 1:
+        raise UnsupportedOp(f"slice {node.name!r} takes some of the channels: they cannot be followed through it, nor removed.")
     if node.op == "reshape" and (before[-1] != after[-1] or {*before[:-1], *after[:-1]} != {1}):
         raise UnsupportedOp(
             f"reshape {node.name!r} makes {list(after)} of {list(before)}: channels cannot be followed through it, nor removed."

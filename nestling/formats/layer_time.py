@@ -23,6 +23,8 @@ KINDS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     ("leaky_relu",): ("Leaky ReLU", "LEAKY_RELU"),
     ("hard_swish",): ("HardSwish", "HARD_SWISH"),
     ("logistic",): ("Sigmoid", "LOGISTIC"),
+    ("gelu",): ("GELU", "Gelu"),
+    ("slice",): ("Slice", "SLICE"),
 }  # fmt: skip
 
 

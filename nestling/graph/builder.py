@@ -48,21 +48,36 @@ class Constant:
     data: Array
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """What an operation of several results gives: pieces of a value, which lie side by side along the Graph's `axis`."""
+
+    of: Value
+    axis: int
+    sizes: tuple[int, ...]
+
+
 Operand = Value | Constant | float  # what an operation may be given
 
 
 class Builder:
     """Collects tensors and nodes while the operations of a program are gone through in order.
 
-    source, where, op, shape: of the operation being gone through: layer, source line, name, and shape of its result in the source.
+    source, where, op, shape: of the operation being gone through: layer, source line, name, and shape of its result in the source;
+    shapes: of all of its results.
     """
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.nodes: list[Node] = []
         self.source, self.where, self.op = "", "", ""
-        self.shape: tuple[int, ...] = ()
+        self.shapes: tuple[tuple[int, ...], ...] = ((),)
         self.before_permute = False  # whether the result goes to permutes only, so that its axes are not NCHW
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first result."""
+        return self.shapes[0]
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise UnsupportedOp for the operation being gone through."""

@@ -2,7 +2,7 @@
 
 Weights are symmetric, -127 .. 127, per output channel (Jacob et al. 2018; per channel: Krishnamoorthi 2018). Activations have a
 scale and a zero point per tensor, over their range after the clamp. A bias is int32 with scale = input scale x weight scale.
-Operations whose kernels only move integers (pools, pad, reshape, resizes, concat) share their input's scale.
+Operations whose kernels only move integers (pools, pad, reshape, resizes, slice, concat) share their input's scale.
 """
 
 from __future__ import annotations
@@ -23,14 +23,8 @@ from nestling.words import Mode
 RangeMethod = Literal["auto", "minmax", "percentile", "mse"]
 Choice = Literal["auto", "on", "off"]
 
-SHARING = (
-    "average_pool",
-    "max_pool",
-    "pad",
-    "pad_channels",
-    "reshape",
-    "resize_nearest",
-)  # the output has the input's scale and zero point
+# the output has the input's scale and zero point
+SHARING = ("average_pool", "max_pool", "pad", "pad_channels", "reshape", "resize_nearest", "slice")
 LARGEST_BIAS = 2**30  # a quarter of int32's span stays for the products
 
 

@@ -164,6 +164,15 @@ class Concat:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """inputs: x. The places from begin to before end along `axis`."""
+
+    axis: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Reshape:
     """inputs: x. The new shape is the output tensor's."""
 
@@ -193,6 +202,16 @@ class Logistic:
 
 
 @dataclass(frozen=True)
+class Gelu:
+    """inputs: x. x * P(X <= x), X normally distributed.
+
+    approximate: as x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))). Source: Hendrycks and Gimpel 2016.
+    """
+
+    approximate: bool = False
+
+
+@dataclass(frozen=True)
 class Quantize:
     """inputs: x, float32 or integer; the output's quant says how."""
 
@@ -216,7 +235,7 @@ class BatchNorm:
 
 Attrs = (
     Conv2d | DepthwiseConv2d | FullyConnected | Add | Mul | AveragePool | MaxPool | Mean | Pad | PadChannels | ResizeNearest
-    | Concat | Reshape | Softmax | HardSwish | LeakyRelu | Logistic | Quantize | Dequantize | Table | BatchNorm
+    | Concat | Slice | Reshape | Softmax | HardSwish | LeakyRelu | Logistic | Gelu | Quantize | Dequantize | Table | BatchNorm
 )  # fmt: skip
 
 OPS: Mapping[str, type[Attrs]] = {
@@ -232,11 +251,13 @@ OPS: Mapping[str, type[Attrs]] = {
     "pad_channels": PadChannels,
     "resize_nearest": ResizeNearest,
     "concat": Concat,
+    "slice": Slice,
     "reshape": Reshape,
     "softmax": Softmax,
     "hard_swish": HardSwish,
     "leaky_relu": LeakyRelu,
     "logistic": Logistic,
+    "gelu": Gelu,
     "quantize": Quantize,
     "dequantize": Dequantize,
     "table": Table,

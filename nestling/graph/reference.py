@@ -88,4 +88,8 @@ def _resize_nearest(attrs: ir.ResizeNearest, arrays: tuple[Array, ...], inputs: 
     return nearest(arrays[0], attrs.size, attrs.align_corners, attrs.half_pixel_centers)
 
 
-_EITHER: Mapping[str, Kernel] = {"reshape": _reshape, "table": _table, "resize_nearest": _resize_nearest}
+def _slice(attrs: ir.Slice, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
+    return arrays[0][(slice(None),) * attrs.axis + (slice(attrs.begin, attrs.end),)]
+
+
+_EITHER: Mapping[str, Kernel] = {"reshape": _reshape, "table": _table, "resize_nearest": _resize_nearest, "slice": _slice}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.graph import ir
+from nestling.graph.gelu import gelu as curve
 from nestling.graph.ir import Array, Clamp, Tensor
 from nestling.graph.reference_integer import Kernel
 from nestling.graph.windows import deepened, in_bands, inside, padded, windows
@@ -120,6 +121,11 @@ def logistic(attrs: ir.Logistic, arrays: tuple[Float, ...], inputs: tuple[Tensor
         return np.float32(1) / (np.float32(1) + np.exp(-arrays[0]))
 
 
+def gelu(attrs: ir.Gelu, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
+    """x * P(X <= x)."""
+    return curve(arrays[0], attrs.approximate)
+
+
 def batch_norm(attrs: ir.BatchNorm, arrays: tuple[Float, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Float:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, along the last axis."""
     x, gamma, beta, centre, variance = arrays
@@ -143,6 +149,7 @@ KERNELS: Mapping[str, Kernel] = {
     "hard_swish": hard_swish,
     "leaky_relu": leaky_relu,
     "logistic": logistic,
+    "gelu": gelu,
     "batch_norm": batch_norm,
 }
 

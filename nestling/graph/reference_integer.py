@@ -26,6 +26,7 @@ from nestling.graph.fixed_point import (
     round_half_away,
     wrap,
 )
+from nestling.graph.gelu import gelu as curve
 from nestling.graph.ir import Array, Clamp, Quant, Tensor
 from nestling.graph.windows import deepened, in_bands, inside, padded, windows
 
@@ -258,6 +259,19 @@ def logistic_table(source: Quant, target: Quant) -> NDArray[np.int8]:
     return np.clip(steps, -128, 127).astype(np.int8)
 
 
+def gelu(attrs: ir.Gelu, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
+    """A table of 256 values, computed in float32."""
+    return gelu_table(attrs, _quant(inputs[0]), _quant(output))[arrays[0].astype(np.int64) + 128]
+
+
+def gelu_table(attrs: ir.Gelu, source: Quant, target: Quant) -> NDArray[np.int8]:
+    """int8 [256]: the answers to -128 .. 127."""
+    real = source.scale[0] * (np.arange(-128, 128) - int(source.zero_point[0])).astype(np.float32)
+    answer = curve(real, attrs.approximate)
+    steps = round_half_away(answer * (np.float32(1) / target.scale[0])) + int(target.zero_point[0])
+    return np.clip(steps, -128, 127).astype(np.int8)
+
+
 def quantize(attrs: ir.Quantize, arrays: tuple[Array, ...], inputs: tuple[Tensor, ...], output: Tensor) -> Array:
     """From float32: the nearest step, halves away from zero. From int8: rescaled."""
     target = _quant(output)
@@ -289,6 +303,7 @@ KERNELS: Mapping[str, Kernel] = {
     "hard_swish": hard_swish,
     "leaky_relu": leaky_relu,
     "logistic": logistic,
+    "gelu": gelu,
     "quantize": quantize,
     "dequantize": dequantize,
 }

@@ -92,6 +92,14 @@ def concat(attrs: ir.Concat, *shapes: Shape) -> Shape:
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
 
+def part(attrs: ir.Slice, x: Shape) -> Shape:
+    """Narrower along axis."""
+    axis = attrs.axis
+    require(1 <= axis < len(x), f"axis {axis} must lie between 1 and {len(x) - 1}")
+    require(attrs.begin < attrs.end <= x[axis], f"places {attrs.begin} to {attrs.end} are not among {x[axis]}")
+    return (*x[:axis], attrs.end - attrs.begin, *x[axis + 1 :])
+
+
 def table(attrs: ir.Table, x: Shape, table: Shape) -> Shape:
     """One row of 256 a channel."""
     require(table == (x[3], 256), f"the table must be [{x[3]}, 256]")

@@ -100,6 +100,11 @@ def _hard_swish(attrs: ir.HardSwish, inputs: tuple[Tensor, ...], output: Tensor)
     return None if float(source.scale[0]) >= 2**-18 else "the input's scale is too small"
 
 
+def _gelu(attrs: ir.Gelu, inputs: tuple[Tensor, ...], output: Tensor) -> Problem:
+    """The answers' steps have to fit 32 bits, which TFLite's table goes through."""
+    return _rescaling(256 * _of(inputs[0])[0] / _of(output)[0])
+
+
 def _table_scales(attrs: ir.Table, inputs: tuple[Tensor, ...], output: Tensor) -> Problem:
     return None if _of(inputs[1]) == _of(output) else "the table must have the output's scale and zero point"
 
@@ -152,11 +157,13 @@ RULES: Mapping[str, Rule] = {
     "pad_channels":     Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.pad_channels,    _same_scale),
     "resize_nearest":   Rule(("f -> f", "q -> q"),             (_IMAGE,),                   shapes.resized,         _same_scale),
     "concat":           Rule(("f f ... -> f", "q q ... -> q"), ((2, MAX_RANK),),            shapes.concat,          None),
+    "slice":            Rule(("f -> f", "q -> q"),             ((2, MAX_RANK),),            shapes.part,            _same_scale),
     "reshape":          Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _same_scale),
     "softmax":          Rule(("f -> f", "q -> q"),             ((2, MAX_RANK),),            shapes.unchanged,       _softmax),
     "hard_swish":       Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _hard_swish),
     "leaky_relu":       Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _leaky),
     "logistic":         Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _logistic),
+    "gelu":             Rule(("f -> f", "q -> q"),             (_ANY,),                     shapes.unchanged,       _gelu),
     "quantize":         Rule(("f -> q", "q -> q"),             (_ANY,),                     shapes.unchanged,       _one_rescaling),
     "dequantize":       Rule(("q -> f",),                      (_ANY,),                     shapes.unchanged,       None),
     "table":            Rule(("i f -> f", "i q -> q"),         (_IMAGE, _MATRIX),           shapes.table,           _table_scales),
@@ -352,7 +359,9 @@ def _attrs_problem(attrs: Attrs) -> Problem:
             fits = _natural((value,), 0, MAX_RANK)
         elif name in ("before", "after"):
             fits = _natural((value,), 0, MAX_WINDOW)
-        elif name in ("keep_dims", "unsigned", "align_corners", "half_pixel_centers"):
+        elif name in ("begin", "end"):
+            fits = _natural((value,), 0, MAX_ELEMENTS)
+        elif name in ("keep_dims", "unsigned", "align_corners", "half_pixel_centers", "approximate"):
             fits = isinstance(value, bool)
         else:  # beta, epsilon, alpha
             fits = isinstance(value, float) and math.isfinite(value) and 0 <= value < 1e6

@@ -25,6 +25,7 @@ from nestling.graph.ir import (
     Conv2d,
     DepthwiseConv2d,
     FullyConnected,
+    Gelu,
     Graph,
     HardSwish,
     LeakyRelu,
@@ -39,6 +40,7 @@ from nestling.graph.ir import (
     Reshape,
     ResizeNearest,
     Sides,
+    Slice,
     Softmax,
     Table,
 )
@@ -233,6 +235,10 @@ def _concat(attrs: Concat, *parts: T) -> T:
     return torch.cat(parts, attrs.axis)
 
 
+def _slice(attrs: Slice, x: T) -> T:
+    return x.narrow(attrs.axis, attrs.begin, attrs.end - attrs.begin)
+
+
 def _softmax(attrs: Softmax, x: T) -> T:
     return F.softmax(x if attrs.beta == 1 else x * attrs.beta, -1)
 
@@ -247,6 +253,10 @@ def _leaky_relu(attrs: LeakyRelu, x: T) -> T:
 
 def _logistic(attrs: Logistic, x: T) -> T:
     return torch.sigmoid(x)
+
+
+def _gelu(attrs: Gelu, x: T) -> T:
+    return F.gelu(x, approximate="tanh" if attrs.approximate else "none")
 
 
 def _table(attrs: Table, image: T, table: T) -> T:
@@ -267,10 +277,12 @@ RUN: Final[Mapping[str, Callable[..., T]]] = {
     "pad_channels": _pad_channels,
     "resize_nearest": _resize_nearest,
     "concat": _concat,
+    "slice": _slice,
     "softmax": _softmax,
     "hard_swish": _hard_swish,
     "leaky_relu": _leaky_relu,
     "logistic": _logistic,
+    "gelu": _gelu,
     "table": _table,
 }
 

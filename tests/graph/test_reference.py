@@ -150,6 +150,17 @@ def test_softmax(scale: float, beta: float) -> None:
             assert_as_litert(graph, rng.integers(-spread, spread, shape).astype(np.int8))
 
 
+@pytest.mark.parametrize("approximate", [False, True])
+def test_gelu(approximate: bool) -> None:
+    """Every byte, at scales from where it is a straight line to where nothing below zero is left."""
+    rng = np.random.default_rng(0)
+    every = np.arange(-128, 128).astype(np.int8).reshape(1, 256)
+    for scale in (1e-4, 0.01, 0.05, 0.7, 30.0, *10 ** rng.uniform(-3, 0.5, 40)):
+        for stretch in (0.3, 1.0, 3.0):
+            x, y = quant(scale, int(rng.integers(-128, 128))), quant(scale * stretch, int(rng.integers(-128, 128)))
+            assert_as_litert(one_op("gelu", ir.Gelu(approximate), [(every.shape, x)], (every.shape, y)), every)
+
+
 def test_mean_over_odd_sizes_with_and_without_dimensions() -> None:
     rng = np.random.default_rng(0)
     for height, width, axes, keep in [(7, 7, (1, 2), False), (5, 3, (1, 2), True), (4, 9, (2,), True), (3, 3, (1, 2, 3), False)]:

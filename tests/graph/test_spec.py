@@ -137,6 +137,11 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     ),
     "a resize to nothing": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((0, 1))), "size"),
     "a resize by a number": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((1, 1), 2)), "align_corners"),  # type: ignore[arg-type]
+    "a slice past the end": (node(2, op="slice", attrs=ir.Slice(3, 1, 3)), "places 1 to 3 are not among 2"),
+    "a slice of nothing": (node(2, op="slice", attrs=ir.Slice(3, 1, 1)), "places 1 to 1"),
+    "a slice of images": (node(2, op="slice", attrs=ir.Slice(0, 0, 1)), "axis 0"),
+    "a slice from before": (node(2, op="slice", attrs=ir.Slice(1, -1, 1)), "begin"),
+    "a gelu by a number": (node(2, op="gelu", attrs=ir.Gelu(1)), "approximate"),  # type: ignore[arg-type]
     "a reshape that loses elements": (tensor("r", shape=(1, 3)), "other elements"),
     "a pool of another scale": (tensor("p", quant=quant(0.2, -128)), "input's scale"),
     "a resize of another scale": (

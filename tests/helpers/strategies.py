@@ -166,6 +166,18 @@ def concat(s: Sketch, x: Tensor) -> Tensor:
     return s.node("concat", tuple(s.draw(st.permutations((x, other)))), total, x.quant, ir.Concat(axis))
 
 
+def cut(s: Sketch, x: Tensor) -> Tensor:
+    """A slice: less than all of an axis, for a file is read back without one that does nothing."""
+    axes = [axis for axis in range(1, len(x.shape)) if x.shape[axis] > 1]
+    if not axes:
+        return x
+    axis = s.draw(st.sampled_from(axes))
+    begin = s.draw(st.integers(0, x.shape[axis] - 1))
+    end = s.draw(st.integers(begin + 1, x.shape[axis] - (begin == 0)))
+    shape = tuple(end - begin if i == axis else n for i, n in enumerate(x.shape))
+    return s.node("slice", (x,), shape, x.quant, ir.Slice(axis, begin, end))
+
+
 def reshape(s: Sketch, x: Tensor, *, flat: bool = False) -> Tensor:
     size = int(np.prod(x.shape))
     shape = (1, size) if flat or s.draw(st.booleans()) else (1, 1, size, 1)
@@ -194,6 +206,10 @@ def logistic(s: Sketch, x: Tensor) -> Tensor:
     return s.node("logistic", (x,), x.shape, per_tensor(1 / 256, -128), ir.Logistic())
 
 
+def gelu(s: Sketch, x: Tensor) -> Tensor:
+    return s.node("gelu", (x,), x.shape, s.quant(_scale(x)), ir.Gelu(s.draw(st.booleans())))
+
+
 def quantize(s: Sketch, x: Tensor) -> Tensor:
     """int8 to int8 of another scale; a float graph stays float and has no such step."""
     if not s.integer:
@@ -214,11 +230,13 @@ STEPS: Mapping[str, Callable[[Sketch, Tensor], Tensor]] = {
     "pad_channels": pad_channels,
     "resize_nearest": resize_nearest,
     "concat": concat,
+    "slice": cut,
     "reshape": reshape,
     "softmax": softmax,
     "hard_swish": hard_swish,
     "leaky_relu": leaky_relu,
     "logistic": logistic,
+    "gelu": gelu,
     "quantize": quantize,
 }
 FOUR_DIMENSIONS = ("conv2d", "depthwise_conv2d", "average_pool", "max_pool", "pad", "pad_channels", "resize_nearest")

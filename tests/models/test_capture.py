@@ -65,6 +65,10 @@ ONE_LAYER: dict[str, nn.Module] = {
     "hardsigmoid": nn.Hardsigmoid(),
     "silu": nn.SiLU(),
     "sigmoid": nn.Sigmoid(),
+    "gelu": nn.GELU(),
+    "gelu by tanh": nn.GELU(approximate="tanh"),
+    "nearest neighbour, twice": nn.Upsample(scale_factor=2),
+    "nearest neighbour, to a size": nn.Upsample((5, 16)),
     "dropout": nn.Dropout(),
     "max pool": nn.MaxPool2d(3, 2, 1),
     "max pool, ceil": nn.MaxPool2d(2, 2, ceil_mode=True),
@@ -102,6 +106,14 @@ FUNCTIONS: dict[str, nn.Module] = {
     "pad, then convolution": Net(lambda n, x: F.relu(n.a(F.pad(x, (0, 1, 2, 1)))), a=conv(4, 4, stride=2)),
     "pad, then average": Net(lambda n, x: F.avg_pool2d(F.pad(x, (0, 1, 2, 1)), 3)),
     "squeezed": Net(lambda n, x: n.a(x).squeeze(-1).squeeze(-1), a=conv(4, 6, (9, 7))),
+    "some channels": Net(lambda n, x: torch.cat([x[:, :1] + n.a(x), x[:, 1:-1], x[:, -1:]], 1), a=conv(4, 1, 1)),
+    "some rows": Net(lambda n, x: x[:, :, 2:5, 1:]),
+    "split": Net(lambda n, x: torch.cat([n.a(y) for y in torch.split(x, 2, 1)[::-1]], 1), a=conv(2, 3, 1)),
+    "split unevenly": Net(lambda n, x: n.a(torch.split(x, [1, 3], 1)[1]), a=conv(3, 3, 1)),
+    "chunk": Net(lambda n, x: torch.mul(*x.chunk(2, 1))),
+    "chunk of rows": Net(lambda n, x: x.chunk(2, 2)[1]),
+    "narrow": Net(lambda n, x: x.narrow(1, 1, 2)),
+    "a difference": Net(lambda n, x: n.a(x) - n.b(F.relu(x)), a=conv(4, 3, 1), b=conv(4, 3, 1)),
     "there and back": Net(lambda n, x: n.a(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)), a=conv(4, 6)),
 }
 
@@ -175,7 +187,9 @@ def test_weights_that_two_layers_share_stay_one_tensor() -> None:
 
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "gelu": (nn.Sequential(conv(4, 4), nn.GELU()), "gelu"),
+    "elu": (nn.Sequential(conv(4, 4), nn.ELU()), "elu"),
+    "every other place": (Net(lambda n, x: x[:, :, ::2]), "one of 2 places"),
+    "a factor that is no whole number": (nn.Upsample(scale_factor=1.3), r"resizes by \[1.3"),
     "another clamp": (nn.Sequential(nn.Hardtanh(-1, 1)), "clamps to -1 .. 1"),
     "a pad of ones": (nn.Sequential(nn.ConstantPad2d(1, 1.0)), "value 1.0"),
     "flatten as the end": (nn.Sequential(nn.Flatten()), "flattened map"),

@@ -13,6 +13,7 @@ from nestling.graph.edit import canonical
 from nestling.graph.ir import (
     Attrs,
     AveragePool,
+    Gelu,
     Graph,
     LeakyRelu,
     MaxPool,
@@ -20,6 +21,7 @@ from nestling.graph.ir import (
     PadChannels,
     Quantize,
     ResizeNearest,
+    Slice,
     Softmax,
     same,
 )
@@ -137,6 +139,9 @@ def test_hooks_see_every_value_in_the_graphs_layout_and_may_change_it() -> None:
         ("pad_channels", PadChannels(1, 3)),
         ("leaky_relu", LeakyRelu(0.2)),
         ("resize_nearest", ResizeNearest((14, 5), align_corners=True)),
+        ("slice", Slice(2, 1, 5)),
+        ("gelu", Gelu()),
+        ("gelu", Gelu(True)),
         ("softmax", Softmax(0.5)),
     ],
 )

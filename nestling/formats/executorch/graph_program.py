@@ -2,8 +2,8 @@
 
 An int8 Graph's integers are its own: weights stand in the module as int8, scales and zero points as constants. Float is only the
 way there: XNNPACK sees dequantise -> operation -> quantise (QDQ) and runs the integer kernel of that operation, or a float one
-between the two where it has no other (average_pool, hard_swish, logistic, softmax). Resizes stay outside of it. Values of four
-dimensions are NCHW, as its patterns want them (inside it runs NHWC), all others as in the Graph.
+between the two where it has no other (average_pool, hard_swish, logistic, gelu, softmax). Resizes stay outside of it. Values of
+four dimensions are NCHW, as its patterns want them (inside it runs NHWC), all others as in the Graph.
 """
 
 from __future__ import annotations
@@ -254,10 +254,12 @@ RUN: Mapping[str, Callable[..., Tensor]] = {
     "pad_channels": lambda attrs, x: F.pad(x, (0, 0, 0, 0, attrs.before, attrs.after)),
     "resize_nearest": _resize_nearest,
     "concat": lambda attrs, *parts: torch.cat(parts, _axes(parts[0], (attrs.axis,))[0]),
+    "slice": lambda attrs, x: x.narrow(_axes(x, (attrs.axis,))[0], attrs.begin, attrs.end - attrs.begin),
     "softmax": lambda attrs, x: F.softmax(x if attrs.beta == 1 else x * attrs.beta, _axes(x, (x.ndim - 1,))[0]),
     "hard_swish": lambda attrs, x: F.hardswish(x),
     "leaky_relu": lambda attrs, x: F.leaky_relu(x, attrs.alpha),
     "logistic": lambda attrs, x: torch.sigmoid(x),
+    "gelu": lambda attrs, x: F.gelu(x, approximate="tanh" if attrs.approximate else "none"),
     "quantize": lambda attrs, x: x,
     "dequantize": lambda attrs, x: x,
 }

@@ -212,6 +212,22 @@ def _resize_nearest(page: Page, node: Node) -> Pieces:
     yield from _same_integers(page, node)
 
 
+def _slice(page: Page, node: Node) -> Pieces:
+    a, rank = _attrs(node, ir.Slice), len(page.graph.tensors[node.name].shape)
+    axis = order_of(rank).index(a.axis)
+    names = [page.part(node.name, part) for part in ("begin", "end", "axis")]
+    for name, value in zip(names, (a.begin, a.end, axis), strict=True):
+        yield initialiser(name, np.array([value], np.int64))
+    yield operator("Slice", (page.real(node.inputs[0]), *names), page.result(node), node.name)
+    yield from _same_integers(page, node)
+
+
+def _gelu(page: Page, node: Node) -> Pieces:
+    how = "tanh" if _attrs(node, ir.Gelu).approximate else "none"
+    yield operator("Gelu", (page.real(node.inputs[0]),), page.result(node), node.name, approximate=how)
+    yield from finished(page, node)
+
+
 def _reshape(page: Page, node: Node) -> Pieces:
     old, new = (page.graph.tensors[name].shape for name in (node.inputs[0], node.name))
     yield from reshaped(page, page.real(node.inputs[0]), page.result(node), old, new, node.name)
@@ -359,11 +375,13 @@ PRINTERS: Mapping[str, Printer] = {
     "pad_channels": _pad_channels,
     "resize_nearest": _resize_nearest,
     "concat": _concat,
+    "slice": _slice,
     "reshape": _reshape,
     "softmax": _softmax,
     "hard_swish": _unary("HardSwish"),
     "leaky_relu": _leaky_relu,
     "logistic": _unary("Sigmoid"),
+    "gelu": _gelu,
     "quantize": _quantize,
     "dequantize": _dequantize,
     "table": _table,

@@ -5,7 +5,7 @@ Every Graph tensor keeps its name. A tensor that exists in the file only is call
     <output>:padded            a PAD (PADV2 for max_pool) whose explicit padding belongs to the operator that reads it
     <output>:cast :mul :add    the steps of a `table` as arithmetic; its constants are <table>:mul and <table>:add, [1, 1, W, C]
     <output>:index :at         the steps of a `table` as a gather; its constant is <table>:offsets, the flat table keeps its name
-    <output>:axes :paddings :lowest :shape :size    small constants that hold an attribute
+    <output>:axes :paddings :lowest :shape :begin :size    small constants that hold an attribute
     <output>:bias              zeros, where a convolution has no bias
 
 so a reader gets the same Graph back.
@@ -194,6 +194,16 @@ def _resize_nearest(node: Node, graph: Graph) -> Printed:
     return [Operator(CODE.RESIZE_NEAREST_NEIGHBOR, (*node.inputs, size.name), node.outputs, options, 3)], [size]
 
 
+def _slice(node: Node, graph: Graph) -> Printed:
+    a, shape = _attrs(node, ir.Slice), graph.tensors[node.name].shape
+    begin = np.array([a.begin if axis == a.axis else 0 for axis in range(len(shape))], np.int32)
+    first, size = (
+        FileTensor(f"{node.name}:{word}", (len(shape),), "int32", data)
+        for word, data in (("begin", begin), ("size", np.array(shape, np.int32)))
+    )
+    return [Operator(CODE.SLICE, (*node.inputs, first.name, size.name), node.outputs, schema.SliceOptionsT(), 2)], [first, size]
+
+
 def _reshape(node: Node, graph: Graph) -> Printed:
     shape = graph.tensors[node.name].shape
     constant = FileTensor(f"{node.name}:shape", (len(shape),), "int32", np.array(shape, np.int32))
@@ -266,11 +276,13 @@ PRINTERS: Mapping[str, Callable[[Node, Graph], Printed]] = {
     "pad_channels": _pad_channels,
     "resize_nearest": _resize_nearest,
     "concat": _plain(CODE.CONCATENATION, 2, lambda n: schema.ConcatenationOptionsT(axis=_attrs(n, ir.Concat).axis)),
+    "slice": _slice,
     "reshape": _reshape,
     "softmax": _plain(CODE.SOFTMAX, 2, lambda n: schema.SoftmaxOptionsT(beta=_attrs(n, ir.Softmax).beta)),
     "hard_swish": _plain(CODE.HARD_SWISH, 1, lambda n: schema.HardSwishOptionsT()),
     "leaky_relu": _plain(CODE.LEAKY_RELU, 2, lambda n: schema.LeakyReluOptionsT(alpha=_attrs(n, ir.LeakyRelu).alpha)),
     "logistic": _plain(CODE.LOGISTIC, 2, lambda n: None),
+    "gelu": _plain(CODE.GELU, 2, lambda n: schema.GeluOptionsT(approximate=_attrs(n, ir.Gelu).approximate)),
     "quantize": _plain(CODE.QUANTIZE, 2, lambda n: schema.QuantizeOptionsT()),
     "dequantize": _plain(CODE.DEQUANTIZE, 2, lambda n: schema.DequantizeOptionsT()),
     "table": _table,

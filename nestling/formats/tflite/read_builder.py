@@ -255,7 +255,10 @@ class FileBuilder:
 
     def node(self, op: str, attrs: Attrs, inputs: tuple[str, ...], shape: tuple[int, ...] | None = None) -> str:
         """A node that writes the operator's output. shape: of a reshape; else it follows."""
-        out = self.op.outputs[0]
+        return self.write(self.op.outputs[0], op, attrs, inputs, shape)
+
+    def write(self, out: int, op: str, attrs: Attrs, inputs: tuple[str, ...], shape: tuple[int, ...] | None = None) -> str:
+        """A node that writes the file's tensor `out`."""
         name = self.names[out]
         self.values[out] = self.emit(op, attrs, inputs, name, self._dtype(out), self.quants[out], shape)
         return name

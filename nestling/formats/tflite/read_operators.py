@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -274,6 +275,10 @@ def _logistic(b: FileBuilder) -> None:
     b.node("logistic", ir.Logistic(), (b.read_tensor(0),))
 
 
+def _gelu(b: FileBuilder) -> None:
+    b.node("gelu", ir.Gelu(bool(b.op.options["Approximate"])), (b.read_tensor(0),))
+
+
 # ---- shapes ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -328,6 +333,74 @@ def _concatenation(b: FileBuilder) -> None:
     inputs = tuple(b.read_tensor(place) for place in range(len(b.op.inputs)))
     axis = int(b.op.options["Axis"])
     b.node("concat", ir.Concat(axis + len(b.tensors[inputs[0]].shape) if axis < 0 else axis), inputs)
+
+
+def _slice(b: FileBuilder) -> None:
+    """A size of -1 is whatever is left."""
+    shape, begin, size = b.tensors[b.read_tensor(0)].shape, b.integers(1), b.integers(2)
+    if len(begin) != len(shape) or len(size) != len(shape):
+        raise UnusableFile(f"{b.where}: operator {b.op.name} begins at {list(begin)} of {list(shape)}")
+    end = [side if count == -1 else first + count for side, first, count in zip(shape, begin, size, strict=True)]
+    _sliced(b, shape, begin, end)
+
+
+def _strided_slice(b: FileBuilder) -> None:
+    """Every place of a range; begins and ends below 0 count from the end."""
+    shape, options = b.tensors[b.read_tensor(0)].shape, b.op.options
+    given = [b.integers(place) for place in (1, 2, 3)]
+    if any(len(values) != len(shape) for values in given) or set(given[2]) != {1}:
+        b.refuse("it takes only some of the places; the Graph takes all of a range")
+    if any(options[mask] for mask in ("EllipsisMask", "NewAxisMask", "ShrinkAxisMask")):
+        b.refuse("it changes the number of dimensions")
+    begin, end = (
+        [
+            at if int(options[mask]) >> axis & 1 else min(max(place + side if place < 0 else place, 0), side)
+            for axis, (place, side, at) in enumerate(zip(values, shape, ends, strict=True))
+        ]
+        for values, mask, ends in ((given[0], "BeginMask", [0] * len(shape)), (given[1], "EndMask", shape))
+    )
+    _sliced(b, shape, begin, end)
+
+
+def _sliced(b: FileBuilder, shape: Sequence[int], begin: Sequence[int], end: Sequence[int]) -> None:
+    """Along one axis, or none."""
+    cut = [axis for axis, side in enumerate(shape) if (begin[axis], end[axis]) != (0, side)]
+    if not cut:
+        b.unchanged()
+    elif len(cut) > 1:
+        b.refuse(f"it cuts along the axes {cut}; the Graph along one at a time")
+    elif begin[cut[0]] < 0:
+        raise UnusableFile(f"{b.where}: operator {b.op.name} begins at {begin[cut[0]]}")
+    else:
+        b.node("slice", ir.Slice(cut[0], begin[cut[0]], end[cut[0]]), (b.read_tensor(0),))
+
+
+def _split(b: FileBuilder) -> None:
+    """Into pieces of one size."""
+    axis, x = b.integers(0), b.tensors[b.read_tensor(1)]
+    count = len(b.op.outputs)
+    if len(axis) != 1 or not -len(x.shape) <= axis[0] < len(x.shape) or x.shape[axis[0]] % count:
+        raise UnusableFile(f"{b.where}: operator {b.op.name} makes {count} pieces of {list(x.shape)} along {list(axis)}")
+    _pieces(b, x, axis[0] % len(x.shape), [x.shape[axis[0]] // count] * count)
+
+
+def _split_v(b: FileBuilder) -> None:
+    """Into pieces of the sizes that stand there; one of -1 is what is left."""
+    x, sizes, axis = b.tensors[b.read_tensor(0)], list(b.integers(1)), b.integers(2)
+    if len(axis) != 1 or not -len(x.shape) <= axis[0] < len(x.shape) or len(sizes) != len(b.op.outputs):
+        raise UnusableFile(f"{b.where}: operator {b.op.name} makes {sizes} of {list(x.shape)} along {list(axis)}")
+    if sizes.count(-1) == 1:
+        sizes[sizes.index(-1)] = x.shape[axis[0]] - sum(size for size in sizes if size != -1)
+    _pieces(b, x, axis[0] % len(x.shape), sizes)
+
+
+def _pieces(b: FileBuilder, x: Tensor, axis: int, sizes: Sequence[int]) -> None:
+    ends = list(accumulate(sizes, initial=0))
+    if min(sizes) < 1 or ends[-1] != x.shape[axis]:
+        raise UnusableFile(f"{b.where}: operator {b.op.name} makes {list(sizes)} of {list(x.shape)}")
+    for out, begin, end in zip(b.op.outputs, ends, ends[1:], strict=False):
+        if b.readers[out]:
+            b.write(out, "slice", ir.Slice(axis, begin, end), (x.name,))
 
 
 def _reshape(b: FileBuilder) -> None:
@@ -393,10 +466,15 @@ READERS: Mapping[str, Callable[[FileBuilder], None]] = {
     "HARD_SWISH": _hard_swish,
     "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _logistic,
+    "GELU": _gelu,
     "MEAN": _mean,
     "PAD": _pad,
     "PADV2": _pad,
     "CONCATENATION": _concatenation,
+    "SLICE": _slice,
+    "STRIDED_SLICE": _strided_slice,
+    "SPLIT": _split,
+    "SPLIT_V": _split_v,
     "RESHAPE": _reshape,
     "SQUEEZE": _squeeze,
     "EXPAND_DIMS": _squeeze,

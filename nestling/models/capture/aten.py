@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from nestling.graph.builder import NHWC, NO_SIDES, Builder, Constant, Operand, Value
+from nestling.graph.builder import NHWC, NO_SIDES, Builder, Constant, Operand, Pieces, Value
 from nestling.graph.ir import (
     Add,
     Array,
@@ -25,6 +25,7 @@ from nestling.graph.ir import (
     Conv2d,
     DepthwiseConv2d,
     FullyConnected,
+    Gelu,
     HardSwish,
     LeakyRelu,
     Logistic,
@@ -33,7 +34,9 @@ from nestling.graph.ir import (
     Mul,
     Pad,
     Pair,
+    ResizeNearest,
     Sides,
+    Slice,
     Softmax,
     Table,
 )
@@ -162,6 +165,12 @@ def silu(b: Builder, self: Operand) -> Value:
     return b.like(Mul(), [x.tensor, sigmoid(b, x).tensor], x)
 
 
+def gelu(b: Builder, self: Operand, approximate: str = "none") -> Value:
+    """x * P(X <= x)."""
+    x = b.activation(self)
+    return b.like(Gelu(approximate == "tanh"), [x.tensor], x)
+
+
 def softmax(b: Builder, self: Operand, dim: int, dtype: object = None) -> Value:
     """Along the last axis of [1, N]."""
     x = b.plain(self)
@@ -181,7 +190,10 @@ def add(b: Builder, self: Operand, other: Operand, alpha: float = 1) -> Value:
 
 
 def sub(b: Builder, self: Operand, other: Operand, alpha: float = 1) -> Value:
-    """A constant taken away: the sum with its negative."""
+    """The sum with the other's negative: a constant, or an activation times -1."""
+    if isinstance(other, Value):
+        x = b.plain(other)
+        return add(b, self, b.like(Mul(), [x.tensor, b.scalar(-1.0)], x), alpha)
     return add(b, self, _changed(b, other, np.negative, "minus"), alpha)
 
 
@@ -305,6 +317,16 @@ def max_pool2d(b: Builder, self: Operand, kernel_size: Ints, stride: Ints, paddi
     return b.result(MaxPool(size, step, _ceiled(b, x, size, step, sides)), [x.tensor], NHWC)
 
 
+def upsample_nearest2d(
+    b: Builder, input: Operand, output_size: Ints | None = None, scale_factors: Sequence[float] | None = None
+) -> Value:
+    """To a size, as TFLite without its two options; by a factor where that is a whole number, else torch has other places."""
+    x = b.map(input)
+    if scale_factors is not None and any(factor != int(factor) for factor in scale_factors):
+        b.refuse(f"resizes by {list(scale_factors)}; expected whole numbers, or a size")
+    return b.result(ResizeNearest((b.shape[2], b.shape[3])), [x.tensor], NHWC)
+
+
 def constant_pad(b: Builder, self: Operand, pad: Ints, mode: str = "constant", value: float | None = None) -> Value:
     """Zeros become a pad node, minus infinity waits for its max_pool. torch lists left, right, top, bottom."""
     x = b.activation(self)
@@ -359,11 +381,40 @@ def index(b: Builder, self: Operand, indices: Sequence[Operand | None]) -> Value
     return b.like(Table(), [image.tensor, b.constant(table.name, table.data)], image)
 
 
-def getitem(b: Builder, self: Operand, item: int) -> Value:
-    """batch_norm returns its saved statistics too, which evaluation does not read."""
+def split(b: Builder, self: Operand, dim: int = 0, **_: object) -> Pieces:
+    """Into the sizes that the results have; getitem takes the pieces that are read."""
+    x = b.plain(self)
+    return Pieces(x, x.axes[dim % len(x.axes)], tuple(shape[dim] for shape in b.shapes))
+
+
+def getitem(b: Builder, self: Operand | Pieces, item: int) -> Value:
+    """A piece; of batch_norm, which returns its saved statistics too, the result, for evaluation does not read those."""
+    if isinstance(self, Pieces):
+        begin = sum(self.sizes[:item])
+        return _cut(b, self.of, self.axis, begin, begin + self.sizes[item])
     if item != 0:
         b.refuse(f"reads result {item} of a layer that has one here")
     return same(b, self)
+
+
+def cut(b: Builder, self: Operand, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
+    """x[:, start:end]; torch counts from the end below 0, and goes as far as there is something."""
+    x = b.plain(self)
+    if step != 1:
+        b.refuse(f"takes one of {step} places")
+    axis = x.axes[dim % len(x.axes)]
+    begin, stop, _ = slice(start, end).indices(b.graph_shape(x)[axis])
+    return _cut(b, x, axis, begin, stop)
+
+
+def narrow(b: Builder, self: Operand, dim: int, start: int, length: int) -> Value:
+    """x[:, start : start + length]."""
+    return cut(b, self, dim, start, start + length)
+
+
+def _cut(b: Builder, x: Value, axis: int, begin: int, end: int) -> Value:
+    whole = (begin, end) == (0, b.graph_shape(x)[axis])
+    return x if whole else b.result(Slice(axis, begin, end), [x.tensor], x.axes)
 
 
 def to(b: Builder, self: Operand, dtype: torch.dtype | None = None, **_: object) -> Value:
@@ -378,7 +429,7 @@ def to(b: Builder, self: Operand, dtype: torch.dtype | None = None, **_: object)
 
 # ---- the table -------------------------------------------------------------------------------------------------------------------
 
-Handler = Callable[..., Value]  # (builder, the schema's parameters by name) -> the result
+Handler = Callable[..., Value | Pieces]  # (builder, the schema's parameters by name) -> the result
 
 ATEN: Final[Mapping[str, Handler]] = {
     "conv2d": conv2d,
@@ -394,16 +445,23 @@ ATEN: Final[Mapping[str, Handler]] = {
     "leaky_relu": leaky_relu,
     "sigmoid": sigmoid,
     "silu": silu,
+    "gelu": gelu,
     "softmax": softmax,
     "add": add,
     "sub": sub,
     "mul": mul,
     "div": div,
     "cat": cat,
+    "slice": cut,
+    "narrow": narrow,
+    "split": split,
+    "split_with_sizes": split,
+    "chunk": split,
     "mean": mean,
     "adaptive_avg_pool2d": adaptive_avg_pool2d,
     "avg_pool2d": avg_pool2d,
     "max_pool2d": max_pool2d,
+    "upsample_nearest2d": upsample_nearest2d,
     "pad": constant_pad,
     "constant_pad_nd": constant_pad,
     "view": reshape,

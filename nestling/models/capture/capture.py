@@ -14,12 +14,13 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind
 
 from nestling.errors import NestlingError, NoGraph
-from nestling.graph.builder import NHWC, Builder, Constant, Value
+from nestling.graph.builder import NHWC, Builder, Constant, Pieces, Value
 from nestling.graph.ir import Array, Dtype, Graph, Table
 from nestling.graph.spec import check
 from nestling.models.capture.aten import ATEN, getitem
 
 Takes = Literal["nchw float32", "nhwc float32", "nhwc uint8"]
+Seen = Value | Constant | Pieces  # what an operation of the program is here
 # where the axes of torch's image are in the Graph's, and its type in both worlds
 LAYOUT: Mapping[Takes, tuple[tuple[int, ...], torch.dtype, Dtype]] = {
     "nchw float32": (NHWC, torch.float32, "float32"),
@@ -81,7 +82,7 @@ def exported(module: nn.Module, example: torch.Tensor) -> torch.export.ExportedP
 
 def _walk(program: torch.export.ExportedProgram, image: Value, builder: Builder) -> tuple[Value, ...]:
     """Go through the program in order; what each of its values is in the Graph is in `values`."""
-    values: dict[fx.Node, Value | Constant] = {}
+    values: dict[fx.Node, Seen] = {}
     held = {**program.constants, **program.state_dict}
     inputs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     for node in program.graph.nodes:
@@ -95,17 +96,18 @@ def _walk(program: torch.export.ExportedProgram, image: Value, builder: Builder)
     return tuple(builder.plain(by_name.get(str(name))) for name in program.graph_signature.user_outputs)
 
 
-def _operation(node: fx.Node, values: Mapping[fx.Node, Value | Constant], builder: Builder) -> Value | Constant:
+def _operation(node: fx.Node, values: Mapping[fx.Node, Seen], builder: Builder) -> Seen:
     """One operation: computed here where it reads constants only, else the handler of its name puts it into the Graph."""
     target: Any = node.target
     parts = node.all_input_nodes
-    if not any(isinstance(values[part], Value) for part in parts):
+    if all(isinstance(values[part], Constant) for part in parts):
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda part: torch.from_numpy(values[part].data))  # type: ignore[union-attr]  # all constants
         return Constant(node.name, array(target(*args, **kwargs)))
     builder.source, builder.where = layer_of(node), _where(node)
     builder.before_permute = bool(node.users) and all("permute" in str(user.target) for user in node.users)
     seen = node.meta["val"]
-    builder.shape = tuple(int(size) for size in (seen if isinstance(seen, torch.Tensor) else seen[0]).shape)
+    results = [seen] if isinstance(seen, torch.Tensor) else [result for result in seen if isinstance(result, torch.Tensor)]
+    builder.shapes = tuple(tuple(int(size) for size in result.shape) for result in results)
     if not isinstance(target, torch._ops.OpOverload):
         builder.op = "getitem"
         return getitem(builder, values[parts[0]], node.args[1])  # type: ignore[arg-type]  # an int here

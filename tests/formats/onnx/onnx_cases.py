@@ -25,7 +25,7 @@ onnxruntime = import_onnxruntime()
 SIXTEEN = About(("a", "b"), ImagePreprocess((16, 16), 3, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, Reading(1023, "srgb")))
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 EMBEDDING = replace(SIXTEEN, gives="embedding")  # of graphs whose outputs are no two scores
-MOVES = ("table", "pad", "max_pool", "reshape", "pad_channels", "resize_nearest")
+MOVES = ("table", "pad", "max_pool", "reshape", "pad_channels", "resize_nearest", "slice")
 
 
 def quant(scale: float, zero_point: int) -> Quant:

@@ -225,6 +225,27 @@ def test_what_changes_nothing_is_not_there() -> None:
         read_tflite(file(tensors, [op(CODE.RESIZE_BILINEAR, "x size", "y", schema.ResizeBilinearOptionsT())]))
 
 
+@pytest.mark.parametrize("integer", [False, True])
+def test_parts_along_one_axis_are_slices(integer: bool) -> None:
+    """SLICE, STRIDED_SLICE with ends counted from behind and masked, SPLIT and SPLIT_V, of which one piece is not read."""
+    q = quant(0.05, 3) if integer else None
+    shapes = {"x": (1, 6, 6, 8), "a": (1, 6, 6, 5), "b": (1, 6, 3, 5), "c": (1, 6, 3, 1), "d": (1, 3, 3, 5), "e": (1, 3, 3, 5)}
+    shapes |= {"f": (1, 3, 3, 2), "g": (1, 3, 3, 3), "y": (1, 3, 3, 5)}
+    constants = {"begin": (0, 0, 0, 3), "size": (1, -1, 6, -1), "from": (0, 9, -4, -9), "to": (1, 2, -1, 0), "ones": (1, 1, 1, 1)}
+    constants |= {"rows": (1,), "sizes": (2, -1), "channels": (-1,)}
+    tensors = [activation(name, shape, q) for name, shape in shapes.items() if name != "c"]
+    tensors += [ints(name, *values) for name, values in constants.items()]
+    operators = [
+        op(CODE.SLICE, "x begin size", "a", schema.SliceOptionsT()),
+        op(CODE.STRIDED_SLICE, "a from to ones", "b", schema.StridedSliceOptionsT(beginMask=0b1010, endMask=0b1010)),
+        Operator(CODE.SPLIT, ("rows", "b"), ("d", "e"), schema.SplitOptionsT(numSplits=2), 2),
+        Operator(CODE.SPLIT_V, ("e", "sizes", "channels"), ("f", "g"), schema.SplitVOptionsT(numSplits=2), 2),
+        op(CODE.CONCATENATION, "g f", "y", schema.ConcatenationOptionsT(axis=3)),
+    ]
+    graph = assert_as_litert(file(tensors, operators))
+    assert [node.op for node in graph.nodes] == ["slice"] * 5 + ["concat"]  # d is not read
+
+
 def test_fully_connected_of_an_image_is_flattened() -> None:
     q = quant(0.05, -3)
     tensors = [

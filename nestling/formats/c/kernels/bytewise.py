@@ -177,6 +177,20 @@ def _part_table(node: Node, graph: Graph, part: int) -> Constant | None:
     return None if np.array_equal(values, EVERY) else Constant(f"table{part}", "int8_t", values, (256,))
 
 
+def cut(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """A slice: of each row of the axes before it, the bytes that stay."""
+    a, x = node.attrs, graph.tensors[node.inputs[0]]
+    assert isinstance(a, ir.Slice)
+    step = math.prod(x.shape[a.axis + 1 :])
+    fields: dict[str, Value] = {
+        "rows": math.prod(x.shape[: a.axis]),
+        "in_size": x.shape[a.axis] * step,
+        "first": a.begin * step,
+        "size": (a.end - a.begin) * step,
+    }
+    return layer(node, graph, "slice", variant, (Read(x.name), Struct("nst_slice_layer", fields), Written()))
+
+
 def reshape(node: Node, graph: Graph, variant: Variant) -> View:
     """Nothing moves."""
     return View(node.name, node.inputs[0])

@@ -152,7 +152,7 @@ typedef struct {
 
 void nst_mul(const int8_t *a, const int8_t *b, const nst_mul_layer *layer, int8_t *out);
 
-/* out[i] = table[in[i] + 128]: logistic, hard-swish and whatever else turns one byte into another. */
+/* out[i] = table[in[i] + 128]: logistic, hard-swish, gelu and whatever else turns one byte into another. */
 void nst_lookup(const int8_t *in, const int8_t table[256], int32_t count, int8_t *out);
 
 /* The image's normalisation where no convolution takes it in. table: int8 [channels][256]. out may be image. */
@@ -210,6 +210,13 @@ typedef struct {
 } nst_concat_layer;
 
 void nst_concat(const int8_t *const *in, const nst_concat_layer *layer, int8_t *out);
+
+/* Of each of `rows` rows of in_size bytes, `size` from `first` on. */
+typedef struct {
+    int32_t rows, in_size, first, size;
+} nst_slice_layer;
+
+void nst_slice(const int8_t *in, const nst_slice_layer *layer, int8_t *out);
 
 /* ---- ends ------------------------------------------------------------------------------------------------------------------ */
 

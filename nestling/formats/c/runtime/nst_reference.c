@@ -292,6 +292,13 @@ static int64_t high(int64_t a, int64_t b)
     return (a * b + ((int64_t)1 << 30)) >> 31;
 }
 
+void nst_slice_reference(const int8_t *in, const nst_slice_layer *layer, int8_t *out)
+{
+    for (int32_t row = 0; row < layer->rows; row++)
+        for (int32_t i = 0; i < layer->size; i++)
+            *out++ = in[row * layer->in_size + layer->first + i];
+}
+
 void nst_softmax_reference(const int8_t *in, const nst_softmax_layer *layer, int8_t *out)
 {
     for (int32_t row = 0; row < layer->rows; row++, in += layer->depth, out += layer->depth) {

@@ -24,6 +24,7 @@ void nst_mean_reference(const int8_t *in, const nst_mean_layer *layer, int8_t *o
 void nst_pad_reference(const int8_t *in, const nst_pad_layer *layer, int8_t *out);
 void nst_resize_nearest_reference(const int8_t *in, const nst_resize_nearest_layer *layer, int8_t *out);
 void nst_concat_reference(const int8_t *const *in, const nst_concat_layer *layer, int8_t *out);
+void nst_slice_reference(const int8_t *in, const nst_slice_layer *layer, int8_t *out);
 void nst_softmax_reference(const int8_t *in, const nst_softmax_layer *layer, int8_t *out);
 void nst_dequantize_reference(const int8_t *in, int32_t count, int32_t zero, float scale, float *out);
 void nst_head_reference(const int8_t *in, const nst_head_layer *layer, float *out);
