@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
@@ -35,6 +36,12 @@ def tidy(graph: Graph) -> Graph:
             read.update(node.inputs)
     named = read.union(graph.inputs, *(node.outputs for node in nodes))
     return replace(graph, tensors={name: t for name, t in graph.tensors.items() if name in named}, nodes=tuple(reversed(nodes)))
+
+
+def links(graph: Graph) -> tuple[dict[str, Node], Counter[str]]:
+    """(the node that writes each activation, how often each tensor is read: by nodes, and as an output)."""
+    read = Counter(chain(graph.outputs, *(node.inputs for node in graph.nodes)))
+    return {node.name: node for node in graph.nodes}, read
 
 
 def swapped(graph: Graph, old: Node, new: Sequence[Node]) -> tuple[Node, ...]:

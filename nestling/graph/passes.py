@@ -11,12 +11,12 @@ from typing import Final
 
 import numpy as np
 
-from nestling.graph.edit import constant, free_name, swapped, with_nodes
+from nestling.graph.branches import affine, merge_branches
+from nestling.graph.edit import constant, free_name, links, swapped, with_nodes
 from nestling.graph.ir import (
     OUT_AXIS,
     Add,
     AveragePool,
-    BatchNorm,
     Clamp,
     Conv2d,
     DepthwiseConv2d,
@@ -30,6 +30,8 @@ from nestling.graph.ir import (
     Reshape,
     ResizeNearest,
     Sides,
+    Slice,
+    Tensor,
 )
 from nestling.graph.spec import check
 
@@ -77,7 +79,7 @@ def passed_through(node: Node, graph: Graph) -> str | None:
     first, out = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
     nothing: bool
     match node.attrs:
-        case Reshape() | ResizeNearest():
+        case Reshape() | ResizeNearest() | Slice():
             nothing = first.shape == out.shape
         case Pad(padding):
             nothing = not any(padding)
@@ -116,19 +118,46 @@ def merge_reshapes(graph: Graph) -> Graph:
     return with_nodes(graph, nodes.values())
 
 
-# ---- fold_batch_norm -------------------------------------------------------------------------------------------------------------
+# ---- fold_layers -----------------------------------------------------------------------------------------------------------------
 
 
-def fold_batch_norm(graph: Graph) -> Graph:
-    """Each batch_norm into the weights before it, or where that can't be, into a mul and an add.
+def fold_layers(graph: Graph) -> Graph:
+    """What is linear behind a layer, or beside it, into its weights: batch norms, constant factors, other branches of a sum."""
+    while better := _norm_folded(graph) or _factor_folded(graph) or merge_branches(graph):
+        graph = better
+    return graph
 
-    factor = gamma / sqrt(variance + epsilon); weight * factor, (bias - mean) * factor + beta.
+
+def _norm_folded(graph: Graph) -> Graph | None:
+    """factor = gamma / sqrt(variance + epsilon); weight * factor, (bias - mean) * factor + beta.
+
     Source: Jacob et al. 2018, section 3.2.
     """
-    while norm := next((node for node in graph.nodes if node.op == "batch_norm"), None):
-        layer = graph.producer(norm.inputs[0])
-        graph = _mul_add(graph, norm) if layer is None or foldable(layer, norm, graph) else _fold(graph, layer, norm)
-    return graph
+    written, _ = links(graph)
+    for norm in graph.nodes:
+        layer = written.get(norm.inputs[0]) if norm.op == "batch_norm" else None
+        if layer is not None and not foldable(layer, norm, graph):
+            return _fold(graph, layer, norm, *affine(norm, graph))
+    return None
+
+
+def _factor_folded(graph: Graph) -> Graph | None:
+    """A constant a channel that a layer, or a batch_norm, is multiplied with: a layer scale, the minus of a difference."""
+    written, _ = links(graph)
+    for node in graph.nodes:
+        names = [name for name in node.inputs if graph.tensors[name].data is None] if node.op == "mul" else []
+        layer = written.get(names[0]) if len(names) == 1 else None
+        if layer is None or node.attrs != Mul() or (layer.op != "batch_norm" and foldable(layer, node, graph)):
+            continue
+        channels = graph.tensors[node.name].shape[-1]
+        held = np.asarray(next(data for name in node.inputs if (data := graph.tensors[name].data) is not None), np.float64)
+        if len(graph.readers(layer.name)) > 1 or layer.name in graph.outputs or held.size not in (1, held.shape[-1]):
+            continue
+        if graph.tensors[layer.name].shape != graph.tensors[node.name].shape:
+            continue
+        factor = np.broadcast_to(held.reshape(-1), channels)
+        return (_fold if layer.op != "batch_norm" else _rescaled)(graph, layer, node, factor, np.zeros(channels))
+    return None
 
 
 def foldable(layer: Node, norm: Node, graph: Graph) -> str | None:
@@ -144,16 +173,8 @@ def foldable(layer: Node, norm: Node, graph: Graph) -> str | None:
     return None
 
 
-def _affine(norm: Node, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
-    """A batch_norm as x * factor + shift, float64 [C] each."""
-    assert isinstance(norm.attrs, BatchNorm)
-    gamma, beta, mean, variance = (np.asarray(graph.tensors[name].data, np.float64) for name in norm.inputs[1:])
-    factor = gamma / np.sqrt(variance + norm.attrs.epsilon)
-    return factor, beta - mean * factor
-
-
-def _fold(graph: Graph, layer: Node, norm: Node) -> Graph:
-    factor, shift = _affine(norm, graph)
+def _fold(graph: Graph, layer: Node, node: Node, factor: np.ndarray, shift: np.ndarray) -> Graph:
+    """The layer gives what `node` does with its answer: times factor, plus shift, float64 [C] each."""
     old = np.asarray(graph.tensors[layer.inputs[1]].data, np.float64)
     along = [1] * old.ndim
     along[OUT_AXIS[layer.op]] = -1
@@ -161,13 +182,35 @@ def _fold(graph: Graph, layer: Node, norm: Node) -> Graph:
     if len(layer.inputs) > 2:
         shift = shift + np.asarray(graph.tensors[layer.inputs[2]].data, np.float64) * factor
     bias = constant(graph, layer.inputs[2] if len(layer.inputs) > 2 else f"{layer.name}.bias", shift, layer)
-    folded = replace(layer, inputs=(layer.inputs[0], weight.name, bias.name))
-    nodes = [folded if node is layer else node for node in graph.nodes if node is not norm]
-    return with_nodes(graph, nodes, (weight, bias), {norm.name: layer.name})
+    return _joined(graph, layer, node, (weight, bias))
+
+
+def _rescaled(graph: Graph, norm: Node, node: Node, factor: np.ndarray, _: np.ndarray) -> Graph:
+    """A batch_norm's gamma and beta times factor."""
+    gamma, beta = (constant(graph, name, np.asarray(graph.tensors[name].data) * factor, norm) for name in norm.inputs[1:3])
+    return _joined(graph, norm, node, (gamma, beta))
+
+
+def _joined(graph: Graph, layer: Node, node: Node, constants: tuple[Tensor, Tensor]) -> Graph:
+    """The layer with other constants behind its input, in place of itself and of the `node` behind it."""
+    inputs = (layer.inputs[0], *(tensor.name for tensor in constants), *layer.inputs[3:])
+    folded = replace(layer, inputs=inputs)
+    nodes = [folded if other is layer else other for other in graph.nodes if other is not node]
+    return with_nodes(graph, nodes, constants, {node.name: layer.name})
+
+
+# ---- spread_norms ----------------------------------------------------------------------------------------------------------------
+
+
+def spread_norms(graph: Graph) -> Graph:
+    """What is left of batch norms, a mul and an add each."""
+    while norm := next((node for node in graph.nodes if node.op == "batch_norm"), None):
+        graph = _mul_add(graph, norm)
+    return graph
 
 
 def _mul_add(graph: Graph, norm: Node) -> Graph:
-    factor, shift = _affine(norm, graph)
+    factor, shift = affine(norm, graph)
     scale, offset = constant(graph, f"{norm.name}.scale", factor, norm), constant(graph, f"{norm.name}.shift", shift, norm)
     scaled = replace(graph.tensors[norm.name], name=free_name(f"{norm.name}.scaled", graph.tensors))
     mul = Node("mul", (norm.inputs[0], scale.name), (scaled.name,), Mul(), norm.source)
@@ -234,7 +277,8 @@ def _sum(a: Sides, b: Sides) -> Sides:
 PREPARE: Final[tuple[Pass, ...]] = (
     merge_reshapes,  # squeeze after squeeze; what is left may do nothing at all
     drop_identities,  # a flatten of a flat tensor, a pad by nothing: they only hide the patterns below
-    fold_batch_norm,  # needs layer -> batch_norm with one reader; what can't be folded becomes mul and add
+    fold_layers,  # needs layer -> batch_norm with one reader; branches may only be seen once their norms are folded
+    spread_norms,  # what can't be folded becomes mul and add
     fuse_clamps,  # after the norms, which stand between a convolution and its relu
     merge_pads,  # "same" padding of TensorFlow's networks moves into the convolution, which may be asymmetric
 )

@@ -126,6 +126,88 @@ def test_a_norm_without_a_layer_becomes_mul_and_add_with_the_clamp() -> None:
     assert ready.nodes[1].attrs.clamp == "relu"  # type: ignore[union-attr]
 
 
+class Branches(nn.Module):
+    """Convolutions and norms of one map, added up, as RepVGG and MobileOne learn; then a norm of the sum, and a relu."""
+
+    def __init__(self, stride: int, groups: int, sizes: tuple[int, ...], itself: bool = False) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(4, 4, k, stride, k // 2, groups=groups, bias=i > 0) for i, k in enumerate(sizes)]
+        self.layers = nn.ModuleList(nn.Sequential(layer, nn.BatchNorm2d(4)) for layer in layers)
+        self.norm, self.last, self.itself = nn.BatchNorm2d(4) if stride == 1 else None, nn.BatchNorm2d(4), itself
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [layer(x) for layer in self.layers] + ([self.norm(x)] if self.norm else []) + ([x] if self.itself else [])
+        return F.relu(self.last(sum(branches[1:], branches[0])))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(("stride", "sizes"), [(1, (3, 1)), (2, (3, 1)), (1, (1, 5, 3, 3)), (2, (1, 7)), (1, (1,))])
+def test_branches_of_a_sum_become_one_layer(stride: int, groups: int, sizes: tuple[int, ...]) -> None:
+    (only,) = prepare(captured(Branches(stride, groups, sizes))).nodes
+    assert only.op == ("depthwise_conv2d" if groups == 4 else "conv2d")
+    assert only.attrs.clamp == "relu"  # type: ignore[union-attr]
+
+
+def test_the_map_itself_joins_depthwise_branches_alone() -> None:
+    assert ops(prepare(captured(Branches(1, 4, (3, 1), itself=True)))) == ["depthwise_conv2d"]
+    assert ops(prepare(captured(Branches(1, 1, (3, 1), itself=True)))) == ["conv2d", "add", "mul", "add"]
+
+
+class Mixer(nn.Module):
+    """FastViT's: x + scale * (deep(x) - norm(x))."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deep, self.norm = nn.Conv2d(4, 4, 3, 1, 1, groups=4), nn.BatchNorm2d(4)
+        self.scale = nn.Parameter(torch.randn(4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * (self.deep(x) - self.norm(x))
+
+
+def test_differences_and_layer_scales_join_too() -> None:
+    assert ops(prepare(captured(Mixer()))) == ["depthwise_conv2d"]
+
+
+class Apart(nn.Module):
+    """Sums that are none of one map's branches: of two maps, with a clamp between, of other strides' sizes, read elsewhere."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.a, self.b = kind, nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        match self.kind:
+            case "two maps":
+                return self.a(x) + self.b(F.avg_pool2d(x, 3, 1, 1))
+            case "a clamp":
+                return self.a(x) + F.relu(self.b(x))
+            case "one place":
+                return self.a(x) + self.b(x.mean((2, 3), keepdim=True))
+            case _:
+                b = self.b(x)
+                return (self.a(x) + b) * b
+
+
+@pytest.mark.parametrize("kind", ["two maps", "a clamp", "one place", "read elsewhere"])
+def test_what_is_no_branch_stays(kind: str) -> None:
+    assert ops(prepare(captured(Apart(kind)))).count("conv2d") == 2
+
+
+@pytest.mark.parametrize("factor", ["channels", "one", "places"])
+def test_a_constant_factor_joins_the_layer_before_it(factor: str) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
+            self.factor = nn.Parameter(torch.randn({"channels": (6, 1, 1), "one": (1,), "places": (7, 5)}[factor]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.conv(x) * self.factor)
+
+    assert ops(prepare(captured(Scaled()))) == (["conv2d"] if factor != "places" else ["conv2d", "mul", "mul", "add"])
+
+
 def test_clamps_after_clamps_join() -> None:
     for first, second, joined in (
         (nn.ReLU(), nn.ReLU6(), "relu6"),
