@@ -102,6 +102,10 @@ FUNCTIONS: dict[str, nn.Module] = {
         lambda n, x: F.conv2d(x, (n.w - n.w.mean((1, 2, 3), keepdim=True)) / n.w.std((1, 2, 3), keepdim=True)),
         w=torch.rand(5, 4, 3, 3),
     ),
+    "standardised weights, by a norm": Net(
+        lambda n, x: F.conv2d(x, F.batch_norm(n.w.reshape(1, 5, -1), None, None, training=True).reshape_as(n.w)),
+        w=torch.rand(5, 4, 3, 3),
+    ),
     "pad with minus infinity": Net(lambda n, x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 3, 2)),
     "pad, then convolution": Net(lambda n, x: F.relu(n.a(F.pad(x, (0, 1, 2, 1)))), a=conv(4, 4, stride=2)),
     "pad, then average": Net(lambda n, x: F.avg_pool2d(F.pad(x, (0, 1, 2, 1)), 3)),

@@ -20,7 +20,7 @@ from nestling.graph.spec import check
 from nestling.models.capture.aten import ATEN, getitem
 
 Takes = Literal["nchw float32", "nhwc float32", "nhwc uint8"]
-Seen = Value | Constant | Pieces  # what an operation of the program is here
+Seen = Value | Constant | Pieces | tuple[Constant, ...]  # what an operation of the program is here
 # where the axes of torch's image are in the Graph's, and its type in both worlds
 LAYOUT: Mapping[Takes, tuple[tuple[int, ...], torch.dtype, Dtype]] = {
     "nchw float32": (NHWC, torch.float32, "float32"),
@@ -100,9 +100,12 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Seen], builder: Builder) 
     """One operation: computed here where it reads constants only, else the handler of its name puts it into the Graph."""
     target: Any = node.target
     parts = node.all_input_nodes
-    if all(isinstance(values[part], Constant) for part in parts):
-        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda part: torch.from_numpy(values[part].data))  # type: ignore[union-attr]  # all constants
-        return Constant(node.name, array(target(*args, **kwargs)))
+    if all(isinstance(values[part], Constant | tuple) for part in parts):
+        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda part: _held(values[part]))
+        found = target(*args, **kwargs)
+        if isinstance(found, torch.Tensor):
+            return Constant(node.name, array(found))
+        return tuple(Constant(node.name, array(part)) for part in found)
     builder.source, builder.where = layer_of(node), _where(node)
     builder.before_permute = bool(node.users) and all("permute" in str(user.target) for user in node.users)
     seen = node.meta["val"]
@@ -125,6 +128,14 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Seen], builder: Builder) 
     except TypeError as error:  # another overload of the same name
         builder.refuse(f"{name}: {error}")
     return handler(builder, **arguments)
+
+
+def _held(constant: Seen) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """As torch takes it."""
+    if isinstance(constant, tuple):
+        return tuple(torch.from_numpy(part.data) for part in constant)
+    assert isinstance(constant, Constant)
+    return torch.from_numpy(constant.data)
 
 
 def array(data: torch.Tensor) -> Array:
