@@ -13,6 +13,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {  # extra -> the packages, by the nam
     "search": ("modelopt", "torchprofile"),
     "openvino": ("openvino",),
     "demo": ("elpv_dataset",),
+    "heif": ("pillow_heif",),
 }
 
 

@@ -16,12 +16,13 @@ from typing import IO, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nestling.errors import UnusableData
+from nestling.preprocess import jpeg
 from nestling.preprocess.colour import Conversion, Space, to_srgb
+from nestling.preprocess.kinds import ORIENTATION, decoding, open_picture
 from nestling.preprocess.levels import (
-    BITS_PER_SAMPLE,
     SIXTEEN_BITS,
     Box,
     Values,
@@ -38,15 +39,11 @@ Uint8Array = NDArray[np.uint8]
 T = TypeVar("T")
 Colour = Literal["as stored", "srgb"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MOST_PIXELS = 100_000_000  # 400 MB once decoded; refused by what the header claims, before anything is allocated
 MOST_MEMORY = 1_000_000_000  # bytes while a picture is decoded: WebP needs 16 a pixel, and says 100 megapixels in 34
 BAND = 1_000_000  # pixels of a band of rows
 
-ROWS_PER_STRIP = 278  # TIFF 6.0
-
-# EXIF 2.32, tag 0x0112: what undoes each orientation but 1, the upright one
-ORIENTATION = 0x0112
+# EXIF 2.32: what undoes each orientation but 1, the upright one
 UPRIGHT: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -111,8 +108,9 @@ class Picture:
 def read_image(source: Path | bytes, name: str = "", reading: Reading = AS_STORED) -> Uint8Array:
     """Any image file as uint8 RGB [H, W, 3], upright.
 
-    JPEG, PNG, WebP, BMP, TIFF, GIF (first frame); grey, palette and CMYK become RGB, transparency lies on white, 16 bits are scaled
-    to 8. `name` is the file's name in messages (source itself, where it is a path).
+    JPEG, PNG, WebP, BMP, TIFF, GIF and AVIF (first frame), JPEG 2000, PPM, TGA; HEIC with the extra heif. Grey, palette and CMYK
+    become RGB, transparency lies on white, 16 bits are scaled to 8. `name` is the file's name in messages (source itself, where it
+    is a path).
     Raises UnusableData, naming file and reason, for anything else: empty, damaged, not an image, more than 100 megapixels.
     """
     return named(attempt(lambda: _pixels(source, reading)), source, name)
@@ -148,16 +146,33 @@ def opened(
     """
     with source.open("rb") if isinstance(source, Path) else BytesIO(source) as file, _open(file) as image:
         raw, deep = raw_mode(image), is_deep(image)
-        amount = _memory(image, deep and reading.levels != SIXTEEN_BITS) + beside(image.height, image.width)
+        amount = decoding(image, deep and reading.levels != SIXTEEN_BITS) + beside(image.height, image.width)
         with turn.taken(amount) if turn else nullcontext():
             try:
-                image.load()
+                image = _loaded(image, file)
                 # of colours of 16 bits Pillow gives the high byte, which is all there is to it where white is white
                 wide = deep and (image.mode.startswith("I") or reading.levels != SIXTEEN_BITS)
                 values = values_of(image, raw, file, _open) if wide else None
                 yield _upright(image, _eight_bits(image, values, reading.levels), _conversion(image, raw, reading))
             finally:
                 image.close()  # the pixels go before the room is given back
+
+
+def _loaded(image: Image.Image, file: IO[bytes]) -> Image.Image:
+    """The image, decoded; of a JPEG that lacks nothing but its end another one. Raises what why() puts into words."""
+    try:
+        image.load()
+    except OSError:
+        if image.format not in ("JPEG", "MPO"):
+            raise
+        file.seek(0)
+        whole = jpeg.completed(file.read(), _open)
+        if whole is None:
+            raise
+        image.close()
+        return whole
+    _require_pixels(image)  # a HEIC's header may say less than there is
+    return image
 
 
 def look(source: Path | bytes) -> tuple[bool, str] | None:
@@ -178,7 +193,7 @@ def largest_value(source: Path | bytes, turn: Turn) -> int | None:
     try:
         with source.open("rb") if isinstance(source, Path) else BytesIO(source) as file, _open(file) as image:
             raw = raw_mode(image)
-            with turn.taken(_memory(image, both_bytes=True)):
+            with turn.taken(decoding(image, both_bytes=True)):
                 image.load()
                 return greatest(image, raw, file, _open)
     except Exception:
@@ -205,8 +220,6 @@ def why(error: Exception) -> str:
     match error:
         case UnusableData():
             return error.message
-        case UnidentifiedImageError():
-            return "not an image: no header of a JPEG, PNG, WebP, BMP, TIFF or GIF"
         case Image.DecompressionBombError():
             return f"its header claims more than {MOST_PIXELS // 10**6} megapixels"
         case MemoryError():
@@ -234,44 +247,22 @@ def _open(file: IO[bytes]) -> Image.Image:
     """The image with its header read and judged. Raises UnusableData, its message the bare reason, and Pillow's errors."""
     if not file.read(1):
         raise UnusableData("empty, 0 bytes")
-    file.seek(0)
-    image: Image.Image = Image.open(file, formats=FORMATS)
-    pixels = image.width * image.height
-    if pixels > MOST_PIXELS:
-        raise UnusableData(f"its header claims {pixels / 1e6:.0f} megapixels, more than {MOST_PIXELS // 10**6}")
-    if pixels == 0:
-        raise UnusableData("its header claims no pixels")
-    if (memory := _memory(image)) > MOST_MEMORY:
+    image = open_picture(file)
+    pixels = _require_pixels(image)
+    if (memory := decoding(image)) > MOST_MEMORY:
         what = f"its header claims {pixels / 1e6:.0f} megapixels"
         raise UnusableData(f"{what}, which as {image.format} take {memory / 1e9:.1f} GB to decode; 1 GB is the most")
     require_readable(image)
     return image
 
 
-def _memory(image: Image.Image, both_bytes: bool = False) -> int:
-    """Bytes that decoding holds at its peak, by what the header says. both_bytes: colours of 16 bits are decoded twice."""
+def _require_pixels(image: Image.Image) -> int:
     pixels = image.width * image.height
-    stored = (1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4) * pixels
-    match image.format:
-        case "WEBP":
-            more = 12 * pixels  # two canvases, and the bytes that are handed over
-        case "JPEG" | "MPO" if image.info.get("progressive"):
-            more = 2 * len(image.getbands()) * pixels  # coefficients of the whole picture
-        case "TIFF":
-            more = max(
-                _strip(image), stored if getattr(image, "tag_v2", {}).get(ORIENTATION, 1) != 1 else 0
-            )  # Pillow turns it into a copy
-        case _:
-            more = 0
-    return stored + more + (4 * pixels if both_bytes else 0)
-
-
-def _strip(image: Image.Image) -> int:
-    """Bytes of a TIFF's strip, which is decoded as a whole: some write all rows into one."""
-    tags = getattr(image, "tag_v2", {})
-    rows = tags.get(ROWS_PER_STRIP, image.height)
-    bits = sum(tags.get(BITS_PER_SAMPLE, (8,)))
-    return image.width * min(rows, image.height) * bits // 8 if isinstance(rows, int) else 0
+    if pixels > MOST_PIXELS:
+        raise UnusableData(f"its header claims {pixels / 1e6:.0f} megapixels, more than {MOST_PIXELS // 10**6}")
+    if pixels == 0:
+        raise UnusableData("its header claims no pixels")
+    return pixels
 
 
 # ---- a part of a picture -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from nestling.errors import UnusableData
-from nestling.preprocess.pictures import read_image
+from nestling.preprocess.pictures import read_image, why_not_image
 from tests.device.runner_program import CImage, Images, environment, program
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -51,11 +51,6 @@ def by_pillow(content: bytes) -> Images | None:
         return read_image(content)
     except UnusableData:
         return None
-
-
-def portable(content: bytes) -> Images:
-    """A PPM or PGM by Pillow: nestling.preprocess.image does not read them."""
-    return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
 
 
 def noise(seed: int, *shape: int) -> Images:
@@ -135,7 +130,7 @@ def test_every_ppm_and_pgm_of_8_bits(
 ) -> None:
     header = f"{'P6' if colour else 'P5'}\n# {comment}\n{width}{blank}{height}\n#{comment}\r{largest}\n"
     content = header.encode() + noise(seed, height, width, 3 if colour else 1).tobytes()  # values above `largest`, too
-    assert_array_equal(decoded(lib, content), portable(content))
+    assert_array_equal(decoded(lib, content), read_image(content))
 
 
 # ---- what is not -------------------------------------------------------------------------------------------------------------
@@ -168,11 +163,30 @@ def test_why_not(lib: Any, content: bytes, reason: str) -> None:
 
 def test_formats_that_python_reads_are_known_by_name(lib: Any) -> None:
     image = Image.fromarray(noise(0, 9, 9, 3))
-    for form, name in (("JPEG", "JPEG"), ("PNG", "PNG"), ("GIF", "GIF"), ("TIFF", "TIFF"), ("WEBP", "WebP")):
+    names = {"JPEG2000": "JPEG 2000", "WEBP": "WebP"}
+    for form in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "TGA"):
         content = saved(image, form)
-        assert lib.image_foreign(content, ctypes.c_size_t(len(content))).decode() == name
+        assert lib.image_foreign(content, ctypes.c_size_t(len(content))).decode() == names.get(form, form)
+    for content in (b"P6\n2 2\n65535\n" + bytes(24), b"P2 1 1 255 7\n", b"P4 8 1\n\0"):
+        assert read_image(content).shape and lib.image_foreign(content, ctypes.c_size_t(len(content))).startswith(b"PPM")
+    heic = struct.pack(">I4s4s", 24, b"ftyp", b"heic") + bytes(90)
+    assert lib.image_foreign(heic, ctypes.c_size_t(len(heic))) == b"HEIC"
     for content in (saved(image), b"P6\n1 1\n255\n123", b"", b"text"):
         assert lib.image_foreign(content, ctypes.c_size_t(len(content))) is None
+
+
+def test_a_tga_is_one_here_where_it_is_one_there(lib: Any) -> None:
+    random, both = np.random.default_rng(0), 0
+    whole = [saved(Image.fromarray(noise(0, 9, 9, 3)).convert(mode), "TGA") for mode in ("RGB", "L", "P")]
+    for number in range(3000):
+        head = bytearray(whole[number % 3])
+        for place in random.integers(0, 18, random.integers(0, 4)):
+            head[place] = random.choice((0, 1, 2, 3, 8, 9, 10, 11, 16, 24, 32, 64, 255))
+        there = not (said := why_not_image(BytesIO(bytes(head))) or "").startswith("not an image")
+        if not head.startswith((b"P", b"BM")):
+            assert (lib.image_foreign(bytes(head), ctypes.c_size_t(len(head))) == b"TGA") == there, (head[:18].hex(), said)
+            both += there
+    assert 300 < both < 2900
 
 
 @pytest.mark.parametrize("bits", [8, 24, 32])

@@ -231,7 +231,7 @@ def test_truncated_files_are_named(kind: str, tmp_path: Path) -> None:
 
 
 def test_other_formats_are_not_let_in() -> None:
-    for kind in ("PPM", "TGA", "ICO", "PCX", "EPS", "JPEG2000"):
+    for kind in ("ICO", "PCX", "EPS", "SGI"):
         with pytest.raises(UnusableData, match="photo cannot be used: not an image"):
             read_image(encoded(Image.fromarray(noise(16, 16)), kind), "photo")
 
