@@ -51,7 +51,7 @@ def main() -> None:
 def row(name: str, data: Path, setting: dict[str, object], seeds: int, int8: bool) -> str:
     vals, tops, int8_tops, agreements, seconds = [], [], [], [], []
     for seed in range(seeds):
-        fitted = fit(data, FitConfig(seed=seed, **setting))
+        fitted = fit(data, config=FitConfig(seed=seed, **setting))
         vals.append(fitted.bundle.lineage[-1].metrics["val_top1"])
         tops.append(fitted.test.top1)
         seconds.append(fitted.seconds)

@@ -46,7 +46,7 @@ def main() -> None:
         place = Path(name)
         path = chosen.bundle or place / "my8.nest"
         if chosen.bundle is None:
-            bundles.save(quantize(fit(data, FitConfig()).bundle, data), path)
+            bundles.save(quantize(fit(data, config=FitConfig()).bundle, data), path)
         photographs = prepare(_some(data, chosen.images, place / "some"), place / "bmp", config=PrepareConfig("bmp")).folder
         package = place / "pkg"
         pack(path, package, PackConfig(untrained=True), data)

@@ -45,7 +45,7 @@ def main() -> None:
 
 def row(data: Path, arguments: argparse.Namespace, seed: int) -> tuple[float, float]:
     """(test top-1 of the frozen backbone's head, of the fine-tuned network)."""
-    fitted = fit(data, FitConfig(arguments.backbone, arguments.weights, arguments.size, seed))
+    fitted = fit(data, config=FitConfig(arguments.backbone, arguments.weights, arguments.size, seed))
     start = perf_counter()
     made = finetune(fitted.bundle, data, TrainingConfig(epochs=arguments.epochs, seed=seed))
     cells = [

@@ -60,7 +60,7 @@ def main() -> None:
             pixels = int(size or chosen.size)
             weights = None if name == "tf_efficientnet_lite0" else settled(name, pixels, data, Path(place))
             path = Path(place) / f"{name}.nest"
-            bundles.save(quantize(fit(data, FitConfig(name, weights, pixels)).bundle, data), path)
+            bundles.save(quantize(fit(data, config=FitConfig(name, weights, pixels)).bundle, data), path)
             bundle = bundles.load(path)
             dataset = scan_for(bundle.labels, data)
             items = for_evaluation(dataset, bundle.split).items[: chosen.images]

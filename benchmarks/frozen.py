@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def row(data: Path, arguments: argparse.Namespace) -> None:
-    bundle = fit(data, FitConfig(arguments.backbone, None, arguments.size)).bundle
+    bundle = fit(data, config=FitConfig(arguments.backbone, None, arguments.size)).bundle
     dataset = training_data(bundle, data)
     samples, _ = read_samples(part(dataset, bundle, "train"), bundle.preprocess, AUGMENTATIONS["light"])
     val, _ = read_samples(part(dataset, bundle, "val"), bundle.preprocess)

@@ -356,7 +356,7 @@ def main() -> None:
         if options.data is None:
             return
         with folder(options.data) as data:
-            bundle = quantize(fit(data, FitConfig(size=options.size)).bundle)
+            bundle = quantize(fit(data, config=FitConfig(size=options.size)).bundle)
             accuracies(bundle, library)
             forgetting(bundle, data, place)
 

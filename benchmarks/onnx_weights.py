@@ -40,7 +40,7 @@ def main() -> None:
     chosen = arguments.parse_args()
     with folder(chosen.data) as data, tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        fitted = bundles.load(chosen.bundle) if chosen.bundle else fit(data, FitConfig()).bundle
+        fitted = bundles.load(chosen.bundle) if chosen.bundle else fit(data, config=FitConfig()).bundle
         for bits in (8, 7):
             bundles.save(quantize(fitted, data, QuantizeConfig(bits_weights=bits)), place / f"{bits}bits.nest")
         files = []

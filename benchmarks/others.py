@@ -59,7 +59,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=20)
     chosen = arguments.parse_args()
     with folder(chosen.data) as data, tempfile.TemporaryDirectory() as place:
-        bundle = bundles.load(chosen.bundle) if chosen.bundle else quantize(fit(data, FitConfig()).bundle, data)
+        bundle = bundles.load(chosen.bundle) if chosen.bundle else quantize(fit(data, config=FitConfig()).bundle, data)
         print(f"{processor()}; {', '.join(f'{package} {version}' for package, version in versions().items())}")
         _compare(bundle, data, Path(place), chosen.rounds)
 

@@ -60,7 +60,7 @@ def main() -> None:
         if options.bundle:
             fitted = bundles.load(options.bundle)
         else:
-            fitted = fit(data, FitConfig(backbone=options.backbone, size=options.size)).bundle
+            fitted = fit(data, config=FitConfig(backbone=options.backbone, size=options.size)).bundle
             fitted = finetune(fitted, data, tuning).bundle if options.finetune else fitted
         pruned = prune(fitted, data, PruneConfig(float(options.macs.removesuffix("%")) / 100, options.importance))
         bundles.save(fitted, before)

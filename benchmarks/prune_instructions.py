@@ -69,7 +69,7 @@ def _fitted(network: Path, data: Path) -> Bundle:
     with TemporaryDirectory() as place:
         path = Path(place) / "backbone.nest"
         bundles.save(bundle, path)
-        return fit(data, FitConfig(backbone=str(path)), show.bars).bundle
+        return fit(data, config=FitConfig(backbone=str(path)), progress=show.bars).bundle
 
 
 def _ran(bundle: Bundle, name: str) -> tuple[virtual.Ran, int]:

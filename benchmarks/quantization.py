@@ -47,7 +47,7 @@ def accuracy(data: Path, backbone: str, seeds: Sequence[int]) -> tuple[Bundle, l
     """For each split seed: float and int8 test top-1, whether equalisation and bias correction were kept, seconds of quantising."""
     rows = []
     for seed in seeds:
-        fitted = fit(data, FitConfig(backbone=backbone, seed=seed))
+        fitted = fit(data, config=FitConfig(backbone=backbone, seed=seed))
         start = perf_counter()
         bundle = quantized(fitted.bundle).bundle
         seconds = perf_counter() - start

@@ -50,7 +50,7 @@ def main() -> None:
         raise SystemExit("this needs valgrind:  sudo apt-get install valgrind")
     with folder(chosen.data) as data, tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        bundle = bundles.load(chosen.bundle) if chosen.bundle else quantize(fit(data, FitConfig()).bundle, data)
+        bundle = bundles.load(chosen.bundle) if chosen.bundle else quantize(fit(data, config=FitConfig()).bundle, data)
         dataset = training_data(bundle, data)
         wanted = expected(bundle, True, data)
         assert wanted.floats is not None

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _VERBS = {
     "fit": "nestling.training.fit",
+    "update": "nestling.training.update",  # `fit --update` on the command line
     "import_model": "nestling.artifacts.import_model",  # `import` on the command line
     "finetune": "nestling.training.finetune",
     "distill": "nestling.training.distill",

@@ -51,6 +51,7 @@ FINGERPRINT = re.compile("[0-9a-f]{16}")
 NUMBER = (int, float)
 SETTINGS: Mapping[str, type | tuple[type, ...]] = {  # of the lineage's steps: those that later steps go by
     "folder": str,
+    "before": list,
     "views": str,
     "method": str,
     "balanced": bool,
@@ -299,10 +300,11 @@ def _labels(record: outside.Record) -> tuple[str, ...]:
 
 
 def _split(record: outside.Record) -> Split:
-    return Split(record.seed("seed"), *(_fingerprints(record, part) for part in PARTS))
+    return Split(record.seed("seed"), *(fingerprints_in(record, part) for part in PARTS))
 
 
-def _fingerprints(record: outside.Record, name: str) -> tuple[str, ...]:
+def fingerprints_in(record: outside.Record, name: str) -> tuple[str, ...]:
+    """Those of photographs, a member of the record. Raises UnusableFile for what are none."""
     prints = record.names(name, MOST_IMAGES)
     if wrong := next((print_ for print_ in prints if not FINGERPRINT.fullmatch(print_)), None):
         record.refuse(f"{name}: {outside.brief(wrong)} is not the 16 hex digits of a photograph")
@@ -380,7 +382,7 @@ def _head(weights: Mapping[str, NDArray[Any]], name: str) -> Head | None:
 def _yardstick(record: outside.Record, weights: Mapping[str, NDArray[Any]]) -> Yardstick | None:
     if not record.has("yardstick"):
         return None
-    prints = _fingerprints(record, "yardstick")
+    prints = fingerprints_in(record, "yardstick")
     logits, floats = weights.get("yardstick.logits"), weights.get("yardstick.float")
     if logits is None or floats is None or {logits.dtype, floats.dtype} != {FLOAT32}:
         record.refuse("the yardstick has no float32 answers")

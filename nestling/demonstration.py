@@ -55,7 +55,7 @@ def demo(out: Path, progress: Progress = silent, say: Say = lambda _text: None) 
         return _unless_done(record, name, inputs, made, work, say)
 
     photographs = _digest(fingerprint(scan(data)), repr(CONFIG), nestling.__version__)
-    step("fit", photographs, [bundle], lambda: bundles.save(fit(data, CONFIG, progress).bundle, bundle))
+    step("fit", photographs, [bundle], lambda: bundles.save(fit(data, config=CONFIG, progress=progress).bundle, bundle))
     step("export", _digest_files([bundle]), files, lambda: [one.file for one in export(bundle, out, wanted, data, None, progress)])
     rows = step(
         "report", _digest_files([bundle, *files]), [page], lambda: [asdict(row) for row in report(out, page, data, progress).rows]

@@ -21,6 +21,7 @@ from nestling.artifacts.gates import Judgement, judge
 from nestling.artifacts.manifest import Artifact
 from nestling.artifacts.yardstick import Expected, expected
 from nestling.bundle import Bundle, save
+from nestling.data.folders import Source
 from nestling.errors import GateFailed, NestlingError
 from nestling.files import write_atomically
 from nestling.formats import FORMATS, require_printable, usual
@@ -65,7 +66,7 @@ def export(
     path: Path,
     out: Path,
     wanted: Sequence[tuple[str, str]] | None = None,
-    data: Path | None = None,
+    data: Source | None = None,
     config: ExportConfig | None = None,
     progress: Progress = silent,
 ) -> tuple[Artifact, ...]:
@@ -89,7 +90,7 @@ def exported(
     path: Path,
     out: Path,
     wanted: Sequence[tuple[str, str]],
-    data: Path | None = None,
+    data: Source | None = None,
     config: ExportConfig | None = None,
     progress: Progress = silent,
 ) -> Exported:
@@ -150,7 +151,7 @@ def require_passed(made: Exported) -> None:
         )
 
 
-def quantized_first(bundle: Bundle, kept: Path, data: Path | None = None, progress: Progress = silent) -> Bundle:
+def quantized_first(bundle: Bundle, kept: Path, data: Source | None = None, progress: Progress = silent) -> Bundle:
     """The bundle with integers: itself where it has them, else as `quantize` makes it, kept at `kept`."""
     if bundle.graph is not None:
         return bundle
@@ -162,7 +163,7 @@ def quantized_first(bundle: Bundle, kept: Path, data: Path | None = None, progre
 
 
 def _source(
-    loaded: Bundle, path: Path, kept: Path, integers: bool, data: Path | None, config: ExportConfig, progress: Progress
+    loaded: Bundle, path: Path, kept: Path, integers: bool, data: Source | None, config: ExportConfig, progress: Progress
 ) -> _Source:
     bundle = quantized_first(loaded, kept, data, progress) if integers else loaded
     return _Source(path if bundle is loaded else kept, Job(bundle, config), expected(bundle, integers, data, progress))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, Item, labels_of, scan
+from nestling.data.folders import Dataset, Item, Source, labels_of, scan
 from nestling.data.images import images_of, read_images
 from nestling.errors import UnusableData
 from nestling.formats.nest.floats import float_runner
@@ -53,7 +52,7 @@ class Expected:
         return Expected(self.images[:count], self.answers[:count], floats, truth, self.said)
 
 
-def expected(bundle: Bundle, integers: bool, data: Path | None = None, progress: Progress = silent) -> Expected:
+def expected(bundle: Bundle, integers: bool, data: Source | None = None, progress: Progress = silent) -> Expected:
     """integers: for files that are printed from the bundle's int8 Graph.
 
     data: the folder that the bundle learned from; None for the one that its lineage names; for an imported network any folder with
@@ -110,7 +109,7 @@ def _between(grid: NDArray[np.float64], places: NDArray[np.float64], axis: int) 
     return between
 
 
-def _photographs(bundle: Bundle, data: Path | None) -> tuple[Image, NDArray[np.int64] | None, tuple[str, ...]]:
+def _photographs(bundle: Bundle, data: Source | None) -> tuple[Image, NDArray[np.int64] | None, tuple[str, ...]]:
     """(the yardstick's images or as many of val, their classes, their fingerprints); of an imported network any images at hand."""
     nothing = np.empty((0, *bundle.preprocess.size, bundle.preprocess.channels), np.uint8)
     if bundle.split is None and data is not None:
@@ -125,7 +124,7 @@ def _photographs(bundle: Bundle, data: Path | None) -> tuple[Image, NDArray[np.i
     return images, truth, tuple(item.fingerprint for item, _ in read)
 
 
-def _dataset(bundle: Bundle, data: Path | None) -> Dataset | None:
+def _dataset(bundle: Bundle, data: Source | None) -> Dataset | None:
     try:
         return training_data(bundle, data)
     except UnusableData:

@@ -23,9 +23,7 @@ def command(
     temperature: Annotated[float, typer.Option(help="Above 1 it shows what the teacher thinks of the other classes.")] = 4.0,
     alpha: Annotated[float, typer.Option(help="The teacher's share of the loss, from 0 to 1; the rest is the labels'.")] = 0.9,
     features: Annotated[float, typer.Option(help="Weight of the embeddings' similarities; 0 for none.")] = 0.0,
-    teacher_size: Annotated[
-        int | None, typer.Option(help="Side of the input of a teacher by timm's name.", show_default="its own")
-    ] = None,
+    teacher_size: Annotated[str | None, typer.Option(help="Likewise, of a teacher by timm's name.", show_default="its own")] = None,
     variations: Annotated[int, typer.Option(min=1, help="Of each photograph; the teacher answers each of them once.")] = 8,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="How often it sees each photograph.", show_default="10, or 30 from scratch")
@@ -74,10 +72,11 @@ def command(
         epochs=epochs or begun.epochs,
         rate=begun.rate if rate is None else rate,
         backbone_rate=begun.backbone_rate if backbone_rate is None else backbone_rate,
-        variations=variations, blocks=blocks, freeze_norm=freeze_norm, size=size, batch=batch, micro=micro, augment=augment,
+        variations=variations, blocks=blocks, freeze_norm=freeze_norm, size=options.sides(size), batch=batch,
+        micro=micro, augment=augment,
         smoothing=smoothing, ema=ema, patience=patience, optimiser=optimiser, seed=seed, workers=workers,
     )  # fmt: skip
-    config = DistillConfig(temperature, alpha, features, teacher_size, settings)
+    config = DistillConfig(temperature, alpha, features, options.sides(teacher_size, "--teacher-size"), settings)
     from nestling.models.lacking import lacking
     from nestling.training.distill import distill
 

@@ -63,7 +63,7 @@ def command(
         blocks=blocks,
         variations=variations,
         freeze_norm=freeze_norm,
-        size=size,
+        size=options.sides(size),
         batch=batch,
         micro=micro,
         augment=augment,

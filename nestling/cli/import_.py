@@ -1,6 +1,5 @@
 """nestling import."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,7 @@ def command(
     mean: Annotated[
         str | None, typer.Option(help="Normalisation: a number, or one a channel, for values in 0..1.", show_default="the file's")
     ] = None,
-    std: Annotated[str | None, typer.Option(help="The same: input = (v / 255 - mean) / std.", show_default="the file's")] = None,
+    std: Annotated[str | None, typer.Option(help=options.STD, show_default="the file's")] = None,
     signature: Annotated[
         str | None, typer.Option(help="Which of the file's networks, by its signature.", show_default="the only one")
     ] = None,
@@ -37,7 +36,7 @@ def command(
 
     names = read_labels(labels) if labels else None
     config = ReadConfig(signature, _size(size))
-    bundle = import_model(file, names, _numbers("--mean", mean), _numbers("--std", std), config)
+    bundle = import_model(file, names, options.numbers(mean, "--mean"), options.numbers(std, "--std"), config)
     save(bundle, output)
     assumed, takes = list(bundle.lineage[-1].settings["assumed"]), bundle.lineage[-1].settings["normalisation"]
     for note in assumed:
@@ -66,21 +65,13 @@ def command(
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
-    from nestling.preprocess.image import SIDES
+    from nestling.preprocess.image import SIDES, sides_of
 
-    if text is None:
+    size = options.sides(text)
+    if size is None:
         return None
+    height, width = sides_of(size)
     least, most = SIDES
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(re.fullmatch("[0-9]{1,9}", side) and least <= int(side) <= most for side in sides):
-        raise WrongOption(f"--size is HEIGHTxWIDTH or one number, from {least} to {most}; found {text!r}")
-    return int(sides[0]), int(sides[-1])
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise WrongOption(f"{option} is numbers separated by commas; found {text!r}.") from None
+    if not (least <= height <= most and least <= width <= most):
+        raise WrongOption(f"--size is HEIGHTxWIDTH or one number, from {least} to {most}; found {text!r}.")
+    return height, width

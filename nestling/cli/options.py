@@ -47,6 +47,26 @@ def share(option: str, text: str) -> float:
         raise WrongOption(f"{option} is a share such as 50% or 0.5; found {text!r}.") from None
 
 
+def sides(text: str | None, option: str = "--size") -> tuple[int, int] | int | None:
+    """What --size says: 96, a square's side; 96x128, height and width. Raises WrongOption."""
+    if text is None:
+        return None
+    numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else 0 for part in text.lower().split("x")]
+    if not all(numbers) or len(numbers) > 2:
+        raise WrongOption(f"{option} is pixels, 96, or height and width, 96x128; found {text!r}.")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Numbers separated by commas. Raises WrongOption."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise WrongOption(f"{option} is numbers separated by commas; found {text!r}.") from None
+
+
 def seed(says: str) -> Any:
     """An option for where random numbers begin. says: of what."""
     return typer.Option(min=0, max=2**63 - 1, help=says)
@@ -122,6 +142,8 @@ def room_beside(output: Path, bundle: Path) -> None:
 to_bundle, to_page = _may_be("a bundle", ".nest", b"PK"), _may_be("a page", ".html", b"<!doctype html")
 to_head, to_picture = _may_be("a head", ".nst", b"NSTHEAD"), _may_be("a picture", ".svg", b"<svg")
 
+STD = "The same: input = (v / 255 - mean) / std."
+SIZE = "Of the input in pixels: a side, 96, or height and width, 96x128."
 NewBundle = Annotated[Path, typer.Option("-o", "--output", help="The bundle to write.", callback=to_bundle)]
 
 

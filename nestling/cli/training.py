@@ -25,7 +25,7 @@ Epochs = Annotated[int, typer.Option(min=1, help="How often it sees each photogr
 Rate = Annotated[float, typer.Option(help="Learning rate of the head.")]
 BackboneRate = Annotated[float, typer.Option(help="Share of it that the backbone learns with.")]
 FreezeNorm = Annotated[bool, typer.Option("--freeze-norm", help="BatchNorm keeps its statistics.")]
-Size = Annotated[int | None, typer.Option(help="Side of the input in pixels.", show_default="the bundle's")]
+Size = Annotated[str | None, typer.Option(help=options.SIZE, show_default="the bundle's")]
 Batch = Annotated[int, typer.Option(min=1, help="Photographs a step, over all processes.")]
 Micro = Annotated[
     int | None, typer.Option(min=1, help="Of these, how many go through at a time.", show_default="the quickest, or all")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -22,7 +21,7 @@ from nestling.compress.config import PruneConfig, SparseConfig
 from nestling.compress.measure import RUNTIME, Measured, compare_costs, no_gain, photographs
 from nestling.compress.sparse import growing, prunable, ramp_of
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, LeftOut, fingerprint
+from nestling.data.folders import Dataset, LeftOut, Source, fingerprint
 from nestling.errors import NestlingError, WrongOption
 from nestling.graph.ir import Graph
 from nestling.models.backbones import build
@@ -57,7 +56,7 @@ class Pruned:
     seconds: dict[str, float]
 
 
-def prune(bundle: Bundle, data: Path | None = None, config: PruneConfig | None = None, progress: Progress = silent) -> Pruned:
+def prune(bundle: Bundle, data: Source | None = None, config: PruneConfig | None = None, progress: Progress = silent) -> Pruned:
     """Remove the channels that matter least for what they cost, until the multiply-accumulates are the share asked for.
 
     data: the folder that the bundle learned from; None for the one that its lineage names.
@@ -99,7 +98,7 @@ def prune(bundle: Bundle, data: Path | None = None, config: PruneConfig | None =
 
 def sparsify(
     bundle: Bundle,
-    data: Path | None = None,
+    data: Source | None = None,
     config: SparseConfig | None = None,
     training: TrainingConfig = SPARSE_TRAINING,
     session: Session | None = None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -24,7 +23,7 @@ from nestling.compress.images import Images
 from nestling.compress.measure import RUNTIME, Measured, compare_costs, learned, no_gain, photographs
 from nestling.compress.subnets import Limit, Subnet, captured, find, require_modelopt
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Item, LeftOut, fingerprint
+from nestling.data.folders import Item, LeftOut, Source, fingerprint
 from nestling.graph.passes import prepare
 from nestling.models.float_graph import unfolded_graph
 from nestling.preprocess.image import Preprocess
@@ -56,7 +55,7 @@ class Searched:
     seconds: dict[str, float]
 
 
-def search(bundle: Bundle, data: Path | None = None, config: SearchConfig | None = None, progress: Progress = silent) -> Searched:
+def search(bundle: Bundle, data: Source | None = None, config: SearchConfig | None = None, progress: Progress = silent) -> Searched:
     """Find how wide each layer should be, so that the network keeps its answers as well as it can within the limits.
 
     data: the folder that the bundle learned from; None for the one that its lineage names.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nestling.bundle import Bundle, Part, Split
-from nestling.data.folders import Dataset, Item, by_path, fingerprint, scan
+from nestling.data.folders import Dataset, Item, Source, by_path, fingerprint, scan, whole
 from nestling.data.split import of_part, split
 from nestling.errors import UnusableData
 
@@ -37,12 +38,19 @@ def for_evaluation(dataset: Dataset, known: Split | None) -> Chosen:
     return Chosen(test + new, f"the test part, {len(test)} images that the network has not learned from{also}")
 
 
-def split_again(dataset: Dataset, seed: int | None, data: str) -> Split | None:
-    """The split of an artifact that carries only the seed and the data set's fingerprint; None where this is another data set."""
-    return split(dataset, seed) if seed is not None and data and fingerprint(dataset) == data else None
+def split_again(dataset: Dataset, seed: int | None, data: str, test: Sequence[str] = ()) -> Split | None:
+    """The split of an artifact that carries only the seed and the data set's fingerprint; None where this is another data set.
+
+    test: the test part's fingerprints, where the artifact carries these because the seed does not tell them; val is then in train.
+    """
+    if seed is None or not data or fingerprint(dataset) != data:
+        return None
+    if test:
+        return Split(seed, tuple(sorted({item.fingerprint for item in dataset.items}.difference(test))), (), tuple(test))
+    return split(dataset, seed)
 
 
-def scan_for(labels: Sequence[str], root: Path) -> Dataset:
+def scan_for(labels: Sequence[str], root: Source) -> Dataset:
     """The folder's images of the classes that the network knows, labels in the network's order.
 
     Raises UnusableData where the folder has a class that the network does not know, or none that it does.
@@ -50,28 +58,64 @@ def scan_for(labels: Sequence[str], root: Path) -> Dataset:
     dataset = scan(root, known=labels)
     unknown = [label for label in dataset.labels if label not in labels]
     if len(unknown) == len(dataset.labels):
-        raise UnusableData(f"{root} has the classes {_listed(dataset.labels)}; the network knows {_listed(labels)}.")
+        raise UnusableData(f"{dataset.root} has the classes {_listed(dataset.labels)}; the network knows {_listed(labels)}.")
     if unknown:
-        dataset = scan(root, [label for label in dataset.labels if label in labels], known=labels)
+        dataset = scan(dataset, [label for label in dataset.labels if label in labels])
+    return labelled(dataset, labels)
+
+
+def labelled(dataset: Dataset, labels: Sequence[str]) -> Dataset:
+    """The same with other labels, among which its own are."""
     places = [list(labels).index(label) for label in dataset.labels]
     items = tuple(replace(item, label=places[item.label]) for item in dataset.items)
     return replace(dataset, labels=tuple(labels), items=items)
 
 
-def training_data(bundle: Bundle, data: Path | None) -> Dataset:
-    """The folder that the bundle learned from: `data`, or the one that its lineage names.
+def joined(first: Dataset, others: Sequence[Dataset]) -> Dataset:
+    """One data set of several with the same labels; its root is the first's."""
+    found = (first, *others)
+    return whole(
+        replace(
+            first,
+            items=tuple(item for one in found for item in one.items),
+            left_out=tuple(entry for one in found for entry in one.left_out),
+            folders=tuple(folder for one in found for folder in one.folders),
+            beside=tuple(one.root for one in others),
+        )
+    )
+
+
+def places(dataset: Dataset) -> dict[str, Any]:
+    """What a step of the lineage keeps of where its photographs lay; nothing of those in memory."""
+    if not dataset.root.exists():
+        return {}
+    beside = {"before": [str(root.resolve()) for root in dataset.beside]} if dataset.beside else {}
+    return {"folder": str(dataset.root.resolve()), **beside}
+
+
+def places_of(bundle: Bundle) -> tuple[Path, ...]:
+    """Where the photographs lay that it learned from, as the last step of its lineage says it that does; () where none does."""
+    settings = next((step.settings for step in reversed(bundle.lineage) if "folder" in step.settings), {})
+    return tuple(Path(name) for name in (settings.get("folder"), *settings.get("before", ())) if isinstance(name, str))
+
+
+def training_data(bundle: Bundle, data: Source | None) -> Dataset:
+    """The folder that the bundle learned from: `data`, or the one that its lineage names (with photographs that were added later,
+    those).
 
     Raises UnusableData where there is none, or it holds nothing that the bundle was trained on.
     """
-    named = next((step.settings["folder"] for step in reversed(bundle.lineage) if "folder" in step.settings), None)
-    root = data or (Path(named) if named else None)
-    if root is None or not root.exists():
+    known = places_of(bundle)
+    root, *beside = (data,) if data is not None else known or (None,)
+    if root is None or (isinstance(root, Path) and not root.exists()):
         where = f"the folder it learned from, {root}, is not there" if root else "the bundle names no folder that it learned from"
         raise UnusableData(f"this needs training images: {where}.", "name the folder:  --data PHOTOS")
     dataset = scan_for(bundle.labels, root)
+    if beside:
+        dataset = joined(dataset, [scan_for(bundle.labels, path) for path in beside if isinstance(path, Path) and path.exists()])
     if bundle.split is None or not of_part(dataset, bundle.split, "train"):
         raise UnusableData(
-            f"{root} holds none of the photographs that this bundle learned from.", "name the folder:  --data PHOTOS"
+            f"{dataset.root} holds none of the photographs that this bundle learned from.", "name the folder:  --data PHOTOS"
         )
     return dataset
 

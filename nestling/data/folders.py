@@ -2,6 +2,8 @@
 
 photos/good/*.jpg  photos/bad/*.jpg                                a folder a class
 photos/train/good/*.jpg  photos/val/...  photos/test/...           the parts given (val, test or both may be missing; see layout.py)
+photos.zip                                                         the same within an archive (archive.py)
+photos.csv, photos.txt                                             a list of paths and classes (listed.py)
 """
 
 from __future__ import annotations
@@ -12,15 +14,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.bundle import PARTS, Part
+from nestling.data.archive import archive_tree, is_archive
 from nestling.data.layout import ClassFolder, Layout, layout
-from nestling.data.walk import LOOP, files_below, folders_in, path_order, print_of
+from nestling.data.listed import LINES, TABLES, is_list, read_listed
+from nestling.data.walk import DISK, LOOP, Tree, files_below, folders_in, path_order, print_of
 from nestling.data.walk import LeftOut as LeftOut
 from nestling.errors import UnusableData
+from nestling.preprocess.pictures import File
 from nestling.temporary import restored
 
 LEAST = 5  # images of a class: with 60/20/20, three to learn from, one to choose by, one to test on
@@ -31,19 +37,27 @@ class Item:
     """An image file. label: index into Dataset.labels.
 
     fingerprint: first 16 hex digits of the SHA-256 of the file's content. part: where the folders give it, else None.
+    held: what it is read from where `path`, which names it, is no file of its own (in an archive, in memory).
     """
 
     path: Path
     label: int
     fingerprint: str
     part: Part | None = None
+    held: File | None = None
+
+    @property
+    def file(self) -> File:
+        """What it is read from."""
+        return self.held or self.path
 
 
 @dataclass(frozen=True)
 class Dataset:
     """What a folder holds. labels: sorted; items and left_out: in path_order. Copies of a photograph are items of their own.
 
-    folders: of the classes; of a part each class has one.
+    root: of the folders; the archive, the list. folders: of the classes; of a part each class has one; () where there are none.
+    beside: roots of others that were put to it.
     """
 
     root: Path
@@ -51,6 +65,7 @@ class Dataset:
     items: tuple[Item, ...]
     left_out: tuple[LeftOut, ...] = ()
     folders: tuple[ClassFolder, ...] = ()
+    beside: tuple[Path, ...] = ()
 
 
 def by_path(entry: Item | LeftOut) -> tuple[bytes, ...]:
@@ -61,8 +76,12 @@ def by_path(entry: Item | LeftOut) -> tuple[bytes, ...]:
 # ---- scanning ----------------------------------------------------------------------------------------------------------------
 
 
+Source: TypeAlias = Path | Dataset
+"""Where photographs are: a folder, a .zip, a list (.csv, .txt), or a data set that was made of these or of arrays (arrays.py)."""
+
+
 def scan(
-    root: Path,
+    root: Source,
     classes: Sequence[str] | None = None,
     parts: bool | None = None,
     known: Sequence[str] = (),
@@ -76,9 +95,27 @@ def scan(
     (see stream.py). A photograph that stands in two classes is left out of both; one that stands in two given parts stays in test
     rather than val, in val rather than train.
     Raises UnusableData: root is missing, empty, cannot be read, holds no class folders or not the classes asked for, no usable
-    image, a class whose name cannot be written, or folders that may be parts as well as classes.
+    image, a class whose name cannot be written, or folders that may be parts as well as classes; a line of a list that is none.
     """
-    found = _found(restored(root), parts, known or classes or (), asks=not known)
+    if isinstance(root, Dataset):
+        return whole(_of_classes(root, classes))
+    if is_list(root):
+        return whole(_from_list(root, classes, parts))
+    return whole(_from_folders(restored(root), classes, parts, known))
+
+
+def whole(dataset: Dataset) -> Dataset:
+    """The data set in order, without photographs that stand in two classes or parts. Raises UnusableData where nothing is left."""
+    order = tuple(sorted(dataset.items, key=by_path)), tuple(sorted(dataset.left_out, key=by_path))
+    found = _one_side_each(replace(dataset, items=order[0], left_out=order[1]))
+    if not found.items:
+        raise UnusableData(f"{found.root} holds no usable image.{_for_example(found.left_out)}", _layout_hint(found.root))
+    return found
+
+
+def _from_folders(root: Path, classes: Sequence[str] | None, parts: bool | None, known: Sequence[str]) -> Dataset:
+    place, tree = archive_tree(root) if is_archive(root) else (root, DISK)
+    found = _found(root, place, tree, parts, known or classes or (), asks=not known)
     names = sorted({folder.label for folder in found.folders})
     labels = tuple(names if classes is None else _chosen(root, names, classes))
     items: list[Item] = []
@@ -86,18 +123,45 @@ def scan(
     for folder in found.folders:
         if folder.label not in labels:
             continue
-        for path in files_below(root, folder.path):
+        for path in files_below(place, folder.path, tree):
             if isinstance(path, LeftOut):
                 left_out.append(path)
-            elif isinstance(print_ := print_of(path), LeftOut):
+            elif isinstance(print_ := print_of(path, tree), LeftOut):
                 left_out.append(print_)
             else:
-                items.append(Item(path, labels.index(folder.label), print_, folder.part))
-    order = tuple(sorted(items, key=by_path)), tuple(sorted(left_out, key=by_path))
-    dataset = _one_side_each(Dataset(root, labels, *order, found.folders))
-    if not dataset.items:
-        raise UnusableData(f"{root} holds no usable image.{_for_example(dataset.left_out)}", _layout_hint(root))
-    return dataset
+                held = tree.file(path) if tree is not DISK else None
+                items.append(Item(path, labels.index(folder.label), print_, folder.part, None if isinstance(held, str) else held))
+    return Dataset(root, labels, tuple(items), tuple(left_out), found.folders)
+
+
+def _from_list(listed: Path, classes: Sequence[str] | None, parts: bool | None) -> Dataset:
+    """A photograph that is listed twice in one class counts once."""
+    lines = tuple(dict.fromkeys(read_listed(listed)))
+    names = sorted({line.label for line in lines})
+    for name in names:
+        require_writable(name, "the class")
+    labels = tuple(names if classes is None else _chosen(listed, names, classes))
+    items: list[Item] = []
+    left_out: list[LeftOut] = []
+    for line in lines:
+        if line.label in labels:
+            print_ = print_of(line.path)
+            if isinstance(print_, LeftOut):
+                left_out.append(print_)
+            else:
+                items.append(Item(line.path, labels.index(line.label), print_, None if parts is False else line.part))
+    return Dataset(listed, labels, tuple(items), tuple(left_out))
+
+
+def _of_classes(dataset: Dataset, classes: Sequence[str] | None) -> Dataset:
+    if classes is None:
+        return dataset
+    labels = tuple(_chosen(dataset.root, dataset.labels, classes))
+    items = [replace(i, label=labels.index(name)) for i in dataset.items if (name := dataset.labels[i.label]) in labels]
+    others = [folder.path for folder in dataset.folders if folder.label not in labels]
+    left_out = [entry for entry in dataset.left_out if not any(entry.path.is_relative_to(folder) for folder in others)]
+    folders = tuple(folder for folder in dataset.folders if folder.label in labels)
+    return replace(dataset, labels=labels, items=tuple(items), left_out=tuple(left_out), folders=folders)
 
 
 def without(dataset: Dataset, left_out: Sequence[LeftOut]) -> Dataset:
@@ -117,11 +181,14 @@ def require_enough(dataset: Dataset) -> None:
     """
     root, labels = dataset.root, dataset.labels
     if len(labels) < 2:
-        inner = [path for folder in dataset.folders if folder.label == labels[0] for path in folders_in(folder.path)[0]]
+        own = [folder.path for folder in dataset.folders if folder.label == labels[0] and folder.path.is_dir()]
+        inner = [path for folder in own for path in folders_in(folder)[0]]
         further = f", or, where the folders in it are the classes, name that one:  {inner[0].parent}" if len(inner) > 1 else ""
         raise UnusableData(
             f"{root} holds one class only, {labels[0]!r}; at least two are needed to tell apart.",
-            f"add a folder with photographs of something else:  {root}/NAME{further}",
+            f"add a folder with photographs of something else:  {root}/NAME{further}"
+            if dataset.folders
+            else "add photographs of something else",
         )
     given = given_parts(dataset)
     if given and "train" not in given:
@@ -139,11 +206,11 @@ def require_enough(dataset: Dataset) -> None:
                 folder = _folder_of(dataset, part)
                 raise UnusableData(
                     f"{folder} holds {_number(counts[part])} of class {label!r}; at least {least} needed.",
-                    f"add images to {folder / label}{_or_leave_out(dataset, label)}",
+                    f"add images to {folder / label if dataset.folders else 'it'}{_or_leave_out(dataset, label)}",
                 )
         if total < LEAST:
             copies = len(items) - total
-            where = f"class {label!r} in {root}" if given else str(root / label)
+            where = f"class {label!r} in {root}" if given or not dataset.folders else str(root / label)
             raise UnusableData(
                 f"{where} holds {_number(total)}{f' (and {copies} copies)' if copies else ''}; "
                 f"a class needs at least {LEAST} to be split into train, val and test.{_for_example(_left_out_of(dataset, label))}",
@@ -178,13 +245,17 @@ def fingerprint(dataset: Dataset) -> str:
 # ---- folders -----------------------------------------------------------------------------------------------------------------
 
 
-def _found(root: Path, parts: bool | None, known: Sequence[str], asks: bool) -> Layout:
-    """The class folders, and what lies beside them."""
-    if not root.is_dir():
+def _found(root: Path, place: Path, tree: Tree, parts: bool | None, known: Sequence[str], asks: bool) -> Layout:
+    """The class folders, and what lies beside them. place: the folder that holds them; root itself, or one in the archive."""
+    if not tree.is_folder(place):
         problem = "is a file" if root.exists() else "does not exist"
-        raise UnusableData(f"{root} {problem}; expected a folder of photographs.", _layout_hint(root))
+        if is_archive(root):
+            raise UnusableData(f"{root} is empty; expected a folder for each class in it.", _layout_hint(root))
+        raise UnusableData(
+            f"{root} {problem}; expected a folder of photographs, a .zip, or a list, .csv or .txt.", _layout_hint(root)
+        )
     try:
-        found = layout(root, parts, known, asks)
+        found = layout(place, parts, known, asks, tree)
     except OSError as error:
         raise UnusableData(f"{error.filename or root} cannot be read ({error.strerror}).") from error
     if not found.folders and (strays := [entry for entry in found.left_out if entry.reason != LOOP]):
@@ -192,18 +263,18 @@ def _found(root: Path, parts: bool | None, known: Sequence[str], asks: bool) -> 
     if not found.folders:
         raise UnusableData(f"{root} is empty; expected a folder for each class.", _layout_hint(root))
     for folder in found.folders:
-        _require_writable(folder)
+        require_writable(folder.label, "the class folder")
     return found
 
 
-def _require_writable(folder: ClassFolder) -> None:
-    """A class's name goes into labels.txt, one a line, and into JSON."""
-    if len(folder.label.splitlines()) > 1 or folder.label.endswith(("\n", "\r")):
-        raise UnusableData(f"the class folder {folder.label!r} has a line break in its name.", "rename the folder")
+def require_writable(label: str, what: str) -> None:
+    """A class's name goes into labels.txt, one a line, and into JSON. Raises UnusableData. what: has the name."""
+    if len(label.splitlines()) > 1 or label.endswith(("\n", "\r")):
+        raise UnusableData(f"{what} {label!r} has a line break in its name.", "rename it")
     try:
-        folder.label.encode()
+        label.encode()
     except UnicodeEncodeError as error:
-        raise UnusableData(f"the name of the class folder {folder.label!r} is not valid UTF-8.", "rename the folder") from error
+        raise UnusableData(f"the name of {what} {label!r} is not valid UTF-8.", "rename it") from error
 
 
 def _chosen(root: Path, names: Sequence[str], classes: Sequence[str]) -> list[str]:
@@ -243,7 +314,8 @@ def _two_parts(same: Sequence[Item]) -> Iterator[LeftOut]:
 
 def _folder_of(dataset: Dataset, part: Part) -> Path:
     """The folder of a part that is given."""
-    return next((folder.path.parent for folder in dataset.folders if folder.part == part), dataset.root / part)
+    at = dataset.root / part if dataset.folders else Path(f"the part {part} of {dataset.root}")
+    return next((folder.path.parent for folder in dataset.folders if folder.part == part), at)
 
 
 # ---- words -------------------------------------------------------------------------------------------------------------------
@@ -261,6 +333,8 @@ def _for_example(left_out: Sequence[LeftOut]) -> str:
 
 def _left_out_of(dataset: Dataset, label: str) -> list[LeftOut]:
     folders = [folder.path for folder in dataset.folders if folder.label == label]
+    if not dataset.folders:
+        return list(dataset.left_out)
     return [entry for entry in dataset.left_out if any(entry.path.is_relative_to(folder) for folder in folders)]
 
 
@@ -270,4 +344,6 @@ def _or_leave_out(dataset: Dataset, label: str) -> str:
 
 
 def _layout_hint(root: Path) -> str:
+    if root.suffix.lower() in (*TABLES, *LINES):
+        return "its paths are relative to the list"
     return f"put the photographs of each class into a folder of its own:  {root}/good  {root}/bad"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from nestling.bundle import PARTS, Part
-from nestling.data.walk import LeftOut, folders_in, holds_images, images_in
+from nestling.data.walk import DISK, LeftOut, Tree, folders_in, holds_images, images_in
 from nestling.errors import UnusableData
 
 SPELLINGS: Mapping[str, Part] = {
@@ -59,26 +59,26 @@ class Seen:
     direct: bool
 
 
-def layout(root: Path, parts: bool | None = None, known: Collection[str] = (), asks: bool = True) -> Layout:
+def layout(root: Path, parts: bool | None = None, known: Collection[str] = (), asks: bool = True, tree: Tree = DISK) -> Layout:
     """The class folders of a data set.
 
     parts: whether folders that are called like parts are parts; None: find out. known: classes that are expected; where one reading
     alone gives any of them, it is that one. asks: the person can answer with --parts and --no-parts.
     Raises UnusableData where it cannot be told, saying both readings; OSError where a folder cannot be read.
     """
-    top, looped = folders_in(root)
-    seen = [look(root, path) for path in top] if parts is not False and any(part_of(path.name)[0] for path in top) else []
+    top, looped = folders_in(root, tree)
+    seen = [look(root, path, tree) for path in top] if parts is not False and any(part_of(path.name)[0] for path in top) else []
     if parts and not any(one.part and one.inner for one in seen):
         raise UnusableData(
             f"{root} has no parts: no folder that is called train, val or test and holds a folder for each class.",
             "leave out --parts",
         )
     if parts is None and not seen and len(top) == 1:
-        _require_unwrapped(root, top[0], known)
+        _require_unwrapped(root, top[0], known, tree)
     found: Told = "parts" if parts else _settled(seen, known) or told(seen)
     if found == "unclear":
         raise _unclear(root, seen, asks)
-    return _parts(root, seen, looped) if found == "parts" else _classes(root, top, looped)
+    return _parts(root, seen, looped, tree) if found == "parts" else _classes(root, top, looped, tree)
 
 
 # ---- names -------------------------------------------------------------------------------------------------------------------
@@ -102,17 +102,29 @@ def part_of(name: str) -> tuple[Part | None, bool]:
 # ---- what the folders hold -----------------------------------------------------------------------------------------------------
 
 
-def look(root: Path, folder: Path) -> Seen:
+def look(root: Path, folder: Path, tree: Tree = DISK) -> Seen:
     """Looks into a folder of the data set. seg_train/seg_train, as archives have it, is one folder."""
     part, sure = part_of(folder.name)
     path = folder
     while True:
-        folders, _ = folders_in(path)
-        direct = next(images_in(path), None) is not None
+        folders, _ = folders_in(path, tree)
+        direct = next(images_in(path, tree), None) is not None
         if direct or part is None or [inner.name for inner in folders] != [folder.name]:
             break
         path = folders[0]
-    return Seen(path, folder.name, part, sure, frozenset(f.name for f in folders if holds_images(root, f)), direct)
+    return Seen(path, folder.name, part, sure, frozenset(f.name for f in folders if holds_images(root, f, tree)), direct)
+
+
+def unwrapped(root: Path, tree: Tree) -> Path:
+    """The folder that an archive was made of, where it holds that one alone and the folders of images are in it."""
+    while True:
+        top, _ = folders_in(root, tree)
+        if len(top) != 1 or part_of(top[0].name)[0] or next(images_in(root, tree), None) is not None:
+            return root
+        only = look(root, top[0], tree)
+        if only.direct or not only.inner:
+            return root
+        root = only.path
 
 
 def told(seen: Sequence[Seen]) -> Told:
@@ -170,16 +182,16 @@ def _classes_of(some: Sequence[Seen]) -> frozenset[str]:
 # ---- the two readings ----------------------------------------------------------------------------------------------------------
 
 
-def _classes(root: Path, top: Sequence[Path], looped: Sequence[LeftOut]) -> Layout:
-    return Layout(tuple(ClassFolder(path, path.name, None) for path in top), (*looped, *_strays([root])))
+def _classes(root: Path, top: Sequence[Path], looped: Sequence[LeftOut], tree: Tree) -> Layout:
+    return Layout(tuple(ClassFolder(path, path.name, None) for path in top), (*looped, *_strays([root], tree)))
 
 
-def _parts(root: Path, seen: Sequence[Seen], looped: Sequence[LeftOut]) -> Layout:
+def _parts(root: Path, seen: Sequence[Seen], looped: Sequence[LeftOut], tree: Tree) -> Layout:
     """All folders of one part together."""
     chosen = _part_folders(seen)
-    folders, left_out = [], [*looped, *_strays([root, *(one.path for one in chosen)])]
+    folders, left_out = [], [*looped, *_strays([root, *(one.path for one in chosen)], tree)]
     for one in chosen:
-        inner, inner_looped = folders_in(one.path)
+        inner, inner_looped = folders_in(one.path, tree)
         folders += [ClassFolder(path, path.name, one.part) for path in inner]
         left_out += inner_looped
     beside = [one for one in seen if one not in chosen and (one.inner or one.direct)]
@@ -194,8 +206,8 @@ def _part_folders(seen: Sequence[Seen]) -> list[Seen]:
     return [one for one in seen if one.part and (one.sure or one.part not in sure)]
 
 
-def _strays(places: Sequence[Path]) -> list[LeftOut]:
-    return [LeftOut(path, "beside the class folders, in none of them") for place in places for path in images_in(place)]
+def _strays(places: Sequence[Path], tree: Tree) -> list[LeftOut]:
+    return [LeftOut(path, "beside the class folders, in none of them") for place in places for path in images_in(place, tree)]
 
 
 # ---- words -------------------------------------------------------------------------------------------------------------------
@@ -223,10 +235,10 @@ def _holding(one: Seen) -> str:
     return " and ".join(filter(None, (folders, "images" if one.direct else "")))
 
 
-def _require_unwrapped(root: Path, only: Path, known: Collection[str]) -> None:
+def _require_unwrapped(root: Path, only: Path, known: Collection[str], tree: Tree) -> None:
     """archive/dataset/train/good: a folder further down was meant."""
-    while next(images_in(only), None) is None:
-        seen = [look(root, path) for path in folders_in(only)[0]]
+    while next(images_in(only, tree), None) is None:
+        seen = [look(root, path, tree) for path in folders_in(only, tree)[0]]
         names = {one.name for one in seen if one.inner or one.direct}
         if told(seen) != "classes" or (only.name not in known and names & set(known)):
             way = only.relative_to(root)

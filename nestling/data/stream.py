@@ -25,7 +25,7 @@ def stream(items: Sequence[Item], preprocess: Preprocess, workers: int) -> Itera
     room = Room(workers)
 
     def read(item: Item) -> Uint8Array | LeftOut:
-        image = try_load(preprocess, item.path, room)
+        image = try_load(preprocess, item.file, room)
         return LeftOut(item.path, image) if isinstance(image, str) else image
 
     waiting: deque[Future[Uint8Array | LeftOut]] = deque()

@@ -33,7 +33,7 @@ def survey(items: Sequence[Item], progress: Progress = silent, cache: Path | Non
 
     cache: folder in which the largest values are remembered by the files' contents.
     """
-    headers = [(item, found) for item in items if (found := look(item.path)) is not None]
+    headers = [(item, found) for item in items if (found := look(item.file)) is not None]
     deep = [item for item, (is_deep, _) in headers if is_deep]
     profiles = tuple(LeftOut(item.path, reason) for item, (_, reason) in headers if reason)
     if not deep:
@@ -129,7 +129,7 @@ def _largest(item: Item, room: Room, cache: Path | None) -> int | None:
     known = _remembered(entry) if entry else None
     if known is not None:
         return known
-    found = largest_value(item.path, room)
+    found = largest_value(item.file, room)
     if entry and found is not None:
         with contextlib.suppress(OSError):  # a full disk or a cache that cannot be written costs time, nothing else
             entry.parent.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestling.preprocess.pictures import why_not_image
+from nestling.errors import UnusableData
+from nestling.preprocess.pictures import File, why_not_image
 
 LOOP = "a link back to a folder above it"
 
@@ -22,6 +23,27 @@ class LeftOut:
     reason: str
 
 
+@dataclass(frozen=True)
+class Tree:
+    """Where paths lead: on the disk, or within an archive (see archive.py).
+
+    inner: what lies in a folder. is_folder. real: a path without links, by which loops are found. file: what a file is read from,
+    or why it is not read. All raise OSError.
+    """
+
+    inner: Callable[[Path], Iterable[Path]]
+    is_folder: Callable[[Path], bool]
+    real: Callable[[Path], Path]
+    file: Callable[[Path], File | str]
+
+
+def _regular(path: Path) -> File | str:
+    return path if stat.S_ISREG(path.stat().st_mode) else "not a file"  # a pipe would wait for ever
+
+
+DISK = Tree(Path.iterdir, Path.is_dir, Path.resolve, _regular)
+
+
 def path_order(path: Path) -> tuple[bytes, ...]:
     """What paths are sorted by: folder by folder, each name by the bytes that the file system keeps.
 
@@ -31,31 +53,31 @@ def path_order(path: Path) -> tuple[bytes, ...]:
     return tuple(os.fsencode(name) for name in path.parts)
 
 
-def folders_in(place: Path) -> tuple[list[Path], list[LeftOut]]:
+def folders_in(place: Path, tree: Tree = DISK) -> tuple[list[Path], list[LeftOut]]:
     """The folders in one, hidden ones aside, in path_order; and those that link back to it or above it. Raises OSError."""
-    folders = sorted((path for path in place.iterdir() if path.is_dir() and not _hidden(path)), key=path_order)
-    looped = [path for path in folders if place.resolve().is_relative_to(path.resolve())]
+    folders = sorted((path for path in tree.inner(place) if tree.is_folder(path) and not _hidden(path)), key=path_order)
+    looped = [path for path in folders if tree.real(place).is_relative_to(tree.real(path))]
     return [path for path in folders if path not in looped], [LeftOut(path, LOOP) for path in looped]
 
 
-def images_in(place: Path) -> Iterator[Path]:
+def images_in(place: Path, tree: Tree = DISK) -> Iterator[Path]:
     """The images that lie in the folder itself, in path_order; a README or a list of labels there is none of our business."""
-    for path in sorted((path for path in place.iterdir() if not _hidden(path)), key=path_order):
-        if not path.is_dir() and why_no_image(path) is None:
+    for path in sorted((path for path in tree.inner(place) if not _hidden(path)), key=path_order):
+        if not tree.is_folder(path) and why_no_image(path, tree) is None:
             yield path
 
 
-def files_below(root: Path, folder: Path) -> Iterator[Path | LeftOut]:
+def files_below(root: Path, folder: Path, tree: Tree = DISK) -> Iterator[Path | LeftOut]:
     """Every file below a folder of `root`, in path_order. A folder that several links lead to is read where it comes first."""
-    own = (root.resolve(), folder.resolve())
+    own = (tree.real(root), tree.real(folder))
     waiting, seen = [folder], {own[1]}
     while waiting:
         path = waiting.pop()
         if path != folder:
-            if not path.is_dir():
+            if not tree.is_folder(path):
                 yield path
                 continue
-            real = path.resolve()
+            real = tree.real(path)
             if any(above.is_relative_to(real) for above in own):
                 yield LeftOut(path, LOOP)
                 continue
@@ -64,38 +86,41 @@ def files_below(root: Path, folder: Path) -> Iterator[Path | LeftOut]:
                 continue
             seen.add(real)
         try:
-            waiting += sorted((inner for inner in path.iterdir() if not _hidden(inner)), key=path_order, reverse=True)
+            waiting += sorted((inner for inner in tree.inner(path) if not _hidden(inner)), key=path_order, reverse=True)
         except OSError as error:
             yield LeftOut(path, f"it cannot be read ({error.strerror})")
 
 
-def holds_images(root: Path, folder: Path) -> bool:
+def holds_images(root: Path, folder: Path, tree: Tree = DISK) -> bool:
     """Whether there is an image below the folder; the first one ends the search."""
-    return any(why_no_image(path) is None for path in files_below(root, folder) if isinstance(path, Path))
+    return any(why_no_image(path, tree) is None for path in files_below(root, folder, tree) if isinstance(path, Path))
 
 
-def why_no_image(path: Path) -> str | None:
+def why_no_image(path: Path, tree: Tree = DISK) -> str | None:
     """None for a file whose header is an image's, else the reason."""
-    found = _examined(path, printed=False)
+    found = _examined(path, tree, printed=False)
     return found.reason if isinstance(found, LeftOut) else None
 
 
-def print_of(path: Path) -> str | LeftOut:
+def print_of(path: Path, tree: Tree = DISK) -> str | LeftOut:
     """The first 16 hex digits of the SHA-256 of an image file's content, or why it is no image."""
-    return _examined(path, printed=True)
+    return _examined(path, tree, printed=True)
 
 
-def _examined(path: Path, printed: bool) -> str | LeftOut:
+def _examined(path: Path, tree: Tree, printed: bool) -> str | LeftOut:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return LeftOut(path, "not a file")  # a pipe would wait for ever
-        with path.open("rb") as file:
+        found = tree.file(path)
+        if isinstance(found, str):
+            return LeftOut(path, found)
+        with found.open("rb") as file:
             if reason := why_not_image(file):
                 return LeftOut(path, reason)
             file.seek(0)
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16] if printed else ""
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16] if printed else ""  # type: ignore[arg-type]
     except OSError as error:
-        return LeftOut(path, f"it cannot be read ({error.strerror})")
+        return LeftOut(path, f"it cannot be read ({error.strerror or error})")
+    except UnusableData as error:
+        return LeftOut(path, error.message)
 
 
 def _hidden(path: Path) -> bool:

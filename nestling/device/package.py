@@ -27,7 +27,7 @@ from nestling.artifacts.gates import judge
 from nestling.artifacts.yardstick import expected, made_up
 from nestling.bundle import PARTS, Bundle, int8_graph
 from nestling.data.choose import part, training_data
-from nestling.data.folders import labels_of
+from nestling.data.folders import Source, labels_of
 from nestling.device import head_file, manifest
 from nestling.device.build import HEAD_FILES, TARGETS, Target, built, built_with_executorch, runtime_file
 from nestling.device.device_features import INTEGERS as INTEGERS_FILE
@@ -89,7 +89,7 @@ class PackConfig:
 
 
 def pack(
-    path: Path, out: Path, config: PackConfig | None = None, data: Path | None = None, progress: Progress = silent
+    path: Path, out: Path, config: PackConfig | None = None, data: Source | None = None, progress: Progress = silent
 ) -> Manifest:
     """Make the package `out` from the bundle at `path`, whole or not at all.
 
@@ -217,7 +217,7 @@ def _require_replaceable(out: Path) -> None:
 # ---- the head ------------------------------------------------------------------------------------------------------------------
 
 
-def _embeddings(bundle: Bundle, data: Path | None, progress: Progress) -> tuple[NDArray[np.int8], NDArray[np.int64], str]:
+def _embeddings(bundle: Bundle, data: Source | None, progress: Progress) -> tuple[NDArray[np.int8], NDArray[np.int64], str]:
     """int8 [N, D] of up to 500 training photographs and their labels, or of made-up images without; which these are, in words."""
     engine = graph_engine(int8_graph(bundle))
     try:
@@ -287,7 +287,7 @@ def _split_csv(bundle: Bundle) -> bytes:
 
 
 def _printed(
-    bundle: Bundle, target: Target, config: PackConfig, data: Path | None, progress: Progress
+    bundle: Bundle, target: Target, config: PackConfig, data: Source | None, progress: Progress
 ) -> tuple[dict[str, Printed], tuple[str, ...]]:
     """The network in C where that is what runs, and for Linux features.pte, by format; and why one did not pass its gates."""
     job = Job(bundle, ExportConfig())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nestling.bundle import PARTS, Part
-from nestling.data.folders import Dataset, Item, LeftOut, given_parts, scan
+from nestling.data.folders import Item, LeftOut, given_parts, scan
+from nestling.data.split import divided
 from nestling.errors import UnusableFile
 from nestling.files import read_at_most
 
 HEADING = "fingerprint,part"
-LEAST = 3  # photographs that can be divided; fewer are all learned from
 MOST_BYTES = 2**26  # of split.csv
 
 
@@ -45,31 +44,11 @@ def parts(data: Path, labels: Sequence[str], known: Mapping[str, Part], seed: in
     by_part: dict[Part, list[Item]] = {part: [] for part in PARTS}
     for index, label in enumerate(dataset.labels):
         own = {item.fingerprint: item for item in reversed(dataset.items) if item.label == index}  # of copies the first by path
-        part_of = _divided(own.values(), dataset, known, seed)
+        part_of = divided(own.values(), given_parts(dataset), seed, known)
         for print_ in sorted(own):
             by_part[part_of[print_]].append(replace(own[print_], label=all_labels.index(label)))
     train, val, test = (tuple(sorted(by_part[part], key=lambda item: (item.label, item.fingerprint))) for part in PARTS)
     return Parts(all_labels, new, train, val, test, dataset.left_out)
-
-
-def _divided(items: Iterable[Item], dataset: Dataset, known: Mapping[str, Part], seed: int) -> dict[str, Part]:
-    """fingerprint -> part, for the photographs of one class."""
-    part_of: dict[str, Part] = {}
-    undivided: list[str] = []
-    for item in items:
-        if item.fingerprint in known:
-            part_of[item.fingerprint] = known[item.fingerprint]
-        elif item.part in ("val", "test"):
-            part_of[item.fingerprint] = item.part
-        else:
-            undivided.append(item.fingerprint)
-    missing: tuple[Part, ...] = tuple(part for part in ("test", "val") if part not in given_parts(dataset))
-    undivided.sort(key=lambda print_: hashlib.sha256(f"{seed}:{print_}".encode()).digest())
-    share = max(1, (len(undivided) + 2) // (3 + len(missing))) if len(undivided) >= LEAST else 0
-    for number, print_ in enumerate(undivided):
-        taken = number // share if share else len(missing)
-        part_of[print_] = missing[taken] if taken < len(missing) else "train"
-    return part_of
 
 
 def read_split(path: Path) -> dict[str, Part]:

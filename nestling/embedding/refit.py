@@ -46,8 +46,8 @@ def judged_by(bundle: Bundle, features: Features) -> Evaluation:
 
 
 def fit_settings(bundle: Bundle) -> Mapping[str, Any]:
-    """The settings of the bundle's fit; empty where there was none."""
-    return next((step.settings for step in bundle.lineage if step.name == "fit"), {})
+    """What the bundle's head was learned with, by fit or, with photographs that came later, by update; empty where by neither."""
+    return next((step.settings for step in reversed(bundle.lineage) if step.name in ("fit", "update")), {})
 
 
 def training_views(bundle: Bundle) -> tuple[str, ...]:

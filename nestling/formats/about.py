@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from nestling.bundle import MOST_LABELS, Bundle
+from nestling.bundle import MOST_LABELS, Bundle, fingerprints_in
 from nestling.errors import UnusableFile
 from nestling.graph.file import digest
 from nestling.outside import Record, brief, parsed
@@ -21,6 +21,7 @@ Gives = Literal["logits", "embedding"]
 class About:
     """seed, data: the split's seed and the data set's fingerprint, from which `eval` finds the test part; None, "" if unknown.
 
+    test: that part's fingerprints where the seed does not tell it, for photographs came later (training/update.py); else ().
     gives: what the artifact's first output is; one that gives the embedding is a backbone without its head.
     graph: digest (graph.file) of the int8 Graph that makes the embedding; "" where it is not one.
     """
@@ -31,6 +32,7 @@ class About:
     data: str = ""
     gives: Gives = "logits"
     graph: str = ""
+    test: tuple[str, ...] = ()
 
 
 def about(bundle: Bundle, gives: Gives = "logits", integers: bool = False) -> About:
@@ -38,7 +40,13 @@ def about(bundle: Bundle, gives: Gives = "logits", integers: bool = False) -> Ab
     seed = bundle.split.seed if bundle.split else None
     data = next((step.data for step in reversed(bundle.lineage) if step.data), "")
     graph = digest(bundle.graph) if integers and bundle.graph is not None else ""
-    return About(bundle.labels, bundle.preprocess, seed, data, gives, graph)
+    return About(bundle.labels, bundle.preprocess, seed, data, gives, graph, later_test(bundle))
+
+
+def later_test(bundle: Bundle) -> tuple[str, ...]:
+    """About's test."""
+    later = bundle.split is not None and any(step.name == "update" for step in bundle.lineage)
+    return bundle.split.test if later and bundle.split is not None else ()
 
 
 def to_json(what: About) -> str:
@@ -51,7 +59,7 @@ def to_json(what: About) -> str:
         "data": what.data,
         "gives": what.gives,
         "graph": what.graph,
-    }
+    } | ({"test": list(what.test)} if what.test else {})
     return json_text(plain, sort_keys=True)
 
 
@@ -79,4 +87,5 @@ def from_json(text: str | bytes, name: str) -> About:
         record.optional("data", record.text, ""),
         gives,
         record.optional("graph", record.text, ""),
+        record.optional("test", lambda name: fingerprints_in(record, name), ()),
     )

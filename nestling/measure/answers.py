@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nestling.apart.runner import load
 from nestling.bundle import Bundle, Split
 from nestling.data.choose import Chosen, for_evaluation, scan_for, split_again
-from nestling.data.folders import Dataset, Item, LeftOut, labels_of
+from nestling.data.folders import Dataset, Item, LeftOut, Source, labels_of
 from nestling.data.stream import stream
 from nestling.data.survey import said_of_asked, survey
 from nestling.data.walk import files_below, why_no_image
@@ -59,7 +59,7 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
 
 
-def evaluate(model: Path, data: Path, progress: Progress = silent, trust: bool = False) -> Evaluated:
+def evaluate(model: Path, data: Source, progress: Progress = silent, trust: bool = False) -> Evaluated:
     """How good a bundle or artifact is on a folder's test part (on all of it where the parts cannot be told).
 
     trust: compile a folder of C, whoever wrote it; without, NotTrusted is raised for one of somebody else's.
@@ -73,7 +73,7 @@ def evaluate(model: Path, data: Path, progress: Progress = silent, trust: bool =
     return Evaluated(evaluation, chosen.said, dataset.left_out + left_out, notes)
 
 
-def agree(a: Path, b: Path, data: Path, progress: Progress = silent, trust: bool = False) -> tuple[Agreement, Chosen]:
+def agree(a: Path, b: Path, data: Source, progress: Progress = silent, trust: bool = False) -> tuple[Agreement, Chosen]:
     """How often b answers as a does, on a folder's photographs that neither has learned from where that can be told.
 
     trust: as in evaluate.
@@ -162,4 +162,4 @@ def known_split(runner: Runner, dataset: Dataset) -> Split | None:
     bundle, about = getattr(runner, "bundle", None), getattr(runner, "about", None)
     if isinstance(bundle, Bundle):
         return bundle.split
-    return split_again(dataset, about.seed, about.data) if isinstance(about, About) else None
+    return split_again(dataset, about.seed, about.data, about.test) if isinstance(about, About) else None

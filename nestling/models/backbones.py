@@ -24,22 +24,22 @@ from nestling.models.graph_module import GraphModule
 from nestling.models.known import DEFAULT, Row
 from nestling.models.packages import package_of
 from nestling.models.plain import plain
-from nestling.models.recorded import require_side
+from nestling.models.recorded import require_size
 from nestling.models.torchvision_names import TWINS, renamed, trained_on, twin_of
-from nestling.preprocess.image import ImagePreprocess, Preprocess
+from nestling.preprocess.image import ImagePreprocess, Preprocess, Size, sides_of
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def create(
-    name: str = DEFAULT, weights: str = "package", size: int | None = None, seed: int = 0
+    name: str = DEFAULT, weights: str = "package", size: Size | None = None, seed: int = 0
 ) -> tuple[Timm, Arrays, ImagePreprocess]:
     """A backbone: its name with where its weights are from, its arrays (names of the plain network), its preprocessing.
 
     name: any image network of timm's whose forward gives [N, D] without a classifier.
     weights: "package", "hub", "none" (random, from `seed`), or the path of a .safetensors, .pth or .ckpt file with timm's names of
     layers, or torchvision's of the same network, wherever in it they stand.
-    size: side of the input in pixels; None for the size that timm, or torchvision, says the weights were trained at.
+    size: of the input in pixels; None for the size that timm, or torchvision, says the weights were trained at.
     Raises NestlingError for an unknown name, weights that can't be had, a size that the network can't take.
     """
     require_known(name)
@@ -143,19 +143,20 @@ def load_state(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
     weights_of.fill(module, arrays, "the bundle")
 
 
-def preprocess_of(name: str, size: int | None = None) -> ImagePreprocess:
+def preprocess_of(name: str, size: Size | None = None) -> ImagePreprocess:
     """What timm says of a name's evaluation images: mean, std, crop, interpolation, and the training size unless `size` is given.
 
     timm's larger test sizes are not used: they cost more than they bring. Raises NestlingError for a network of one fixed size.
     """
     config = timm.get_pretrained_cfg(name)
     channels, *own = config.input_size
-    if size is not None and config.fixed_input_size and [size, size] != own:
-        raise NestlingError(f"{name} takes images of {own[0]}x{own[1]} only, not {size}x{size}.", "leave out --size")
+    sides = (own[0], own[1]) if size is None else sides_of(size)
+    if config.fixed_input_size and sides != tuple(own):
+        raise NestlingError(f"{name} takes images of {own[0]}x{own[1]} only, not {sides[0]}x{sides[1]}.", "leave out --size")
     if size is not None:
-        require_side(name, size, own[0])
+        require_size(name, size, (own[0], own[1]))
     return ImagePreprocess(
-        size=(size, size) if size else (own[0], own[1]),
+        size=sides,
         channels=channels,
         crop=config.crop_pct,
         interpolation="bilinear" if config.interpolation == "bilinear" else "bicubic",

@@ -15,7 +15,7 @@ from nestling.graph.macs import macs
 from nestling.models import recorded
 from nestling.models.float_graph import unfolded_graph, with_structure
 from nestling.models.packages import package_of
-from nestling.preprocess.image import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess, Size
 
 DEFAULT = "tf_efficientnet_lite0"
 # Small networks that every later step (quantising, printing in C, pruning) is tried on. Any other name of timm's is taken too.
@@ -75,7 +75,7 @@ def require_made(name: str, weights: str) -> None:
         raise NestlingError(f"the backbone {name} with weights from {weights} needs torch and timm, which are not installed.", hint)
 
 
-def created(name: str, weights: str, size: int | None = None, seed: int = 0) -> Bundle:
+def created(name: str, weights: str, size: Size | None = None, seed: int = 0) -> Bundle:
     """A backbone without head and labels. Arguments and errors: as backbones.create; its structure comes with it.
 
     A recorded one is made without torch even where it is installed: the same bytes everywhere.

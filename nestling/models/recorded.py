@@ -29,7 +29,7 @@ from nestling.graph.structure import filled, structure_of
 from nestling.models.packages import Package, package_of, source_of, tensors_in
 from nestling.models.pth import Array
 from nestling.outside import Record
-from nestling.preprocess.image import SIDES, ImagePreprocess
+from nestling.preprocess.image import SIDES, ImagePreprocess, Size, as_option, sides_of
 from nestling.preprocess.image import from_plain as preprocess_from_plain
 
 FOLDER = Path(__file__).with_name("recorded")
@@ -45,7 +45,7 @@ def recorded(name: str) -> Package | None:
     return package_of(name) if name in names() else None
 
 
-def created(name: str, size: int | None = None) -> tuple[Timm, dict[str, Array], ImagePreprocess]:
+def created(name: str, size: Size | None = None) -> tuple[Timm, dict[str, Array], ImagePreprocess]:
     """A recorded backbone: as backbones.create(name, "package", size) gives it, and its structure.
 
     Raises NestlingError for a size that no image has, UnusableFile where the package's tensors are not those that were recorded.
@@ -63,26 +63,31 @@ def created(name: str, size: int | None = None) -> tuple[Timm, dict[str, Array],
     try:
         sized = resized(graph, preprocess.size, plain["same"])
     except ValueError as error:
-        raise NestlingError(f"{name} can't take images of {size}x{size} ({error}).", "try another --size") from error
+        height, width = preprocess.size
+        raise NestlingError(f"{name} can't take images of {height}x{width} ({error}).", "try another --size") from error
     return Timm(name, source_of(package), structure_of(sized, named)), named, preprocess
 
 
-def preprocess_of(name: str, size: int | None = None) -> ImagePreprocess:
+def preprocess_of(name: str, size: Size | None = None) -> ImagePreprocess:
     """What images a recorded backbone takes. Raises NestlingError for a size that no image has."""
     found = preprocess_from_plain(_plain(name)["preprocess"])
     if size is None:
         return found
-    require_side(name, size, found.size[0])
-    return replace(found, size=(size, size))
+    require_size(name, size, found.size)
+    return replace(found, size=sides_of(size))
 
 
-def require_side(name: str, size: int, own: int) -> None:
+def require_size(name: str, size: Size, own: tuple[int, int]) -> None:
     """Raises NestlingError for a size that no image has; warns of one that wastes. own: that a backbone was trained at."""
-    if not SIDES[0] <= size <= SIDES[1]:
-        hint = f"{name} was trained at --size {own}"
-        raise NestlingError(f"images are {SIDES[0]} to {SIDES[1]} pixels a side, not {size}.", hint)
-    if size % 32:
-        warnings.warn(f"size {size} is not a multiple of 32; {max(32, round(size / 32) * 32)} would waste nothing", stacklevel=3)
+    sides = sides_of(size)
+    for side in sides:
+        if not SIDES[0] <= side <= SIDES[1]:
+            hint = f"{name} was trained at --size {as_option(own)}"
+            raise NestlingError(f"images are {SIDES[0]} to {SIDES[1]} pixels a side, not {side}.", hint)
+    height, width = (max(32, round(side / 32) * 32) for side in sides)
+    if (height, width) != sides:
+        better = as_option((height, width))
+        warnings.warn(f"size {as_option(size)} is not a multiple of 32; {better} would waste nothing", stacklevel=3)
 
 
 @cache

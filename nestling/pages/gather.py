@@ -30,7 +30,7 @@ from nestling.measure.counted import counted, machine_of
 from nestling.measure.layers import LayerRow, LayerTable, layer_tables
 from nestling.pages.page import Example, Page, Row, render
 from nestling.pages.words import fewer
-from nestling.preprocess.pictures import Reading, read_image
+from nestling.preprocess.pictures import File, Reading, read_image
 from nestling.processor import processor, versions
 from nestling.progress import Progress, silent
 from nestling.quantization.explain import LayerCost, explain
@@ -194,13 +194,13 @@ def _examples(items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[
     good, bad = order[right[order]], order[~right[order]][:EXAMPLES]
     spread = good[np.linspace(0, len(good) - 1, min(EXAMPLES, len(good))).astype(int)] if len(good) else good
     return tuple(
-        Example(_thumbnail(items[i].path, reading), labels[items[i].label], labels[answered[i]], float(sure[i]))
+        Example(_thumbnail(items[i].file, reading), labels[items[i].label], labels[answered[i]], float(sure[i]))
         for i in (*spread, *bad)
     )
 
 
-def _thumbnail(path: Path, reading: Reading) -> bytes:
-    image = Image.fromarray(read_image(path, reading=reading))
+def _thumbnail(file: File, reading: Reading) -> bytes:
+    image = Image.fromarray(read_image(file, reading=reading))
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=80)

@@ -210,6 +210,11 @@ def _fit(settings: Mapping[str, Any]) -> str:
     return f"A head was taught the photographs{folder}{backbone}{weights}."
 
 
+def _update(settings: Mapping[str, Any]) -> str:
+    folder = f" in “{PurePath(str(settings['folder'])).name}”" if settings.get("folder") else ""
+    return f"Its head was taught again, with photographs that came later{folder}; earlier ones kept their part."
+
+
 def _quantize(settings: Mapping[str, Any]) -> str:
     weights, activations = settings.get("bits_weights", 8), settings.get("bits_activations", 8)
     bits = (
@@ -260,6 +265,7 @@ def _epochs(settings: Mapping[str, Any]) -> str:
 
 STORIES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "fit": ("Learned", _fit),
+    "update": ("Learned again", _update),
     "quantize": ("Quantised", _quantize),
     "import": ("Imported", _import),
     "finetune": ("Fine-tuned", _finetune),

@@ -7,9 +7,8 @@ is what every artifact takes) and `table` (the normalisation, a node of the Grap
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -23,6 +22,7 @@ from nestling.preprocess.pictures import (
     AS_STORED,
     MOST_PIXELS,
     Colour,
+    File,
     Picture,
     Reading,
     Uint8Array,
@@ -35,6 +35,8 @@ from nestling.preprocess.pictures import (
 from nestling.preprocess.room import Turn
 
 Interpolation = Literal["bicubic", "bilinear"]
+Size: TypeAlias = int | tuple[int, int]
+"""Of what a network takes: the side of a square, or (height, width)."""
 
 SIDES = (8, 4096)  # smallest and largest side of what a network takes
 LONGEST = 10_000  # largest side before the crop, so that a square image enlarged to it has at most MOST_PIXELS
@@ -64,6 +66,23 @@ class ImagePreprocess:
 
 
 Preprocess: TypeAlias = ImagePreprocess  # a union as soon as there is a second kind, told apart by "kind" in a file
+
+
+def sides_of(size: Size) -> tuple[int, int]:
+    """(height, width)."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def as_option(size: Size) -> str:
+    """As --size takes it: 96, or 96x128, height before width."""
+    height, width = sides_of(size)
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def normalised(p: Preprocess, mean: Sequence[float], std: Sequence[float]) -> Preprocess:
+    """With another mean and std, one number or one a channel. Raises UnusableFile, saying which is wrong, for what none may be."""
+    each = ([*values] * (p.channels if len(values) == 1 else 1) for values in (mean, std))
+    return from_plain(to_plain(p) | dict(zip(("mean", "std"), each, strict=True)))
 
 
 # ---- as plain values, for files ----------------------------------------------------------------------------------------------
@@ -145,12 +164,12 @@ def _is_list(value: object, length: object, right: Any) -> bool:
 # ---- from a file ---------------------------------------------------------------------------------------------------------------
 
 
-def load(p: Preprocess, source: Path | bytes, name: str = "", turn: Turn | None = None) -> Uint8Array:
+def load(p: Preprocess, source: File | bytes, name: str = "", turn: Turn | None = None) -> Uint8Array:
     """An image file as the network takes it, uint8 [h, w, C]: the bytes of resize(p, read_image(source)). Raises UnusableData."""
     return named(try_load(p, source, turn), source, name)
 
 
-def try_load(p: Preprocess, source: Path | bytes, turn: Turn | None = None) -> Uint8Array | str:
+def try_load(p: Preprocess, source: File | bytes, turn: Turn | None = None) -> Uint8Array | str:
     """As load; but what cannot be read gives the reason, without the file's name, for callers that go on without it.
 
     turn: what is waited for before anything is decoded (see room.py).

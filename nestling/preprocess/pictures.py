@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,14 @@ class Reading:
 AS_STORED = Reading()
 
 
+class File(Protocol):
+    """What a picture is read from: a Path, or what lies within something else (data/archive.py, data/arrays.py)."""
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """Its content, from the beginning; can be sought in. Raises OSError, or UnusableData with the bare reason."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A decoded picture, upright. part: what lies within a box, a PIL image of mode L (where the picture is grey) or RGB."""
@@ -105,7 +113,7 @@ class Picture:
 # ---- reading -----------------------------------------------------------------------------------------------------------------
 
 
-def read_image(source: Path | bytes, name: str = "", reading: Reading = AS_STORED) -> Uint8Array:
+def read_image(source: File | bytes, name: str = "", reading: Reading = AS_STORED) -> Uint8Array:
     """Any image file as uint8 RGB [H, W, 3], upright.
 
     JPEG, PNG, WebP, BMP, TIFF, GIF and AVIF (first frame), JPEG 2000, PPM, TGA; HEIC with the extra heif. Grey, palette and CMYK
@@ -116,12 +124,16 @@ def read_image(source: Path | bytes, name: str = "", reading: Reading = AS_STORE
     return named(attempt(lambda: _pixels(source, reading)), source, name)
 
 
-def _pixels(source: Path | bytes, reading: Reading) -> Uint8Array:
+def _pixels(source: File | bytes, reading: Reading) -> Uint8Array:
     with opened(source, reading) as picture:
         pixels = np.empty((picture.height, picture.width, 3), np.uint8)
         for (_, top, _, bottom), band in picture.bands():
             pixels[top:bottom] = np.asarray(in_mode(band, "RGB"))
         return pixels
+
+
+def _opened(source: File | bytes) -> IO[bytes]:
+    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def from_pixels(pixels: Uint8Array) -> Picture:
@@ -137,14 +149,14 @@ def from_pixels(pixels: Uint8Array) -> Picture:
 
 @contextmanager
 def opened(
-    source: Path | bytes, reading: Reading, turn: Turn | None = None, beside: Callable[[int, int], int] = lambda height, width: 0
+    source: File | bytes, reading: Reading, turn: Turn | None = None, beside: Callable[[int, int], int] = lambda height, width: 0
 ) -> Iterator[Picture]:
     """The decoded picture, for as long as the block lasts.
 
     turn: what is waited for before anything is decoded (see room.py); beside: (height, width) -> bytes that the block makes itself.
     Raises what why() puts into words, here or when rows are asked for.
     """
-    with source.open("rb") if isinstance(source, Path) else BytesIO(source) as file, _open(file) as image:
+    with _opened(source) as file, _open(file) as image:
         raw, deep = raw_mode(image), is_deep(image)
         amount = decoding(image, deep and reading.levels != SIXTEEN_BITS) + beside(image.height, image.width)
         with turn.taken(amount) if turn else nullcontext():
@@ -175,23 +187,23 @@ def _loaded(image: Image.Image, file: IO[bytes]) -> Image.Image:
     return image
 
 
-def look(source: Path | bytes) -> tuple[bool, str] | None:
+def look(source: File | bytes) -> tuple[bool, str] | None:
     """By the header alone: whether it has 16 bits a value, and why its colour profile cannot be used.
 
     "": it can be, or there is none. None where this is no image that may be read.
     """
     try:
-        with source.open("rb") if isinstance(source, Path) else BytesIO(source) as file, _open(file) as image:
+        with _opened(source) as file, _open(file) as image:
             found = profile_of(image, raw_mode(image))
             return is_deep(image), found if isinstance(found, str) else ""
     except Exception:
         return None
 
 
-def largest_value(source: Path | bytes, turn: Turn) -> int | None:
+def largest_value(source: File | bytes, turn: Turn) -> int | None:
     """Of a picture of 16 bits, transparency aside; None where it cannot be decoded. Rounded up where low bytes cannot be had."""
     try:
-        with source.open("rb") if isinstance(source, Path) else BytesIO(source) as file, _open(file) as image:
+        with _opened(source) as file, _open(file) as image:
             raw = raw_mode(image)
             with turn.taken(decoding(image, both_bytes=True)):
                 image.load()
@@ -208,7 +220,7 @@ def attempt(work: Callable[[], T]) -> T | str:
         return why(error)
 
 
-def named(result: T | str, source: Path | bytes, name: str) -> T:
+def named(result: T | str, source: File | bytes, name: str) -> T:
     """The result of attempt(). Raises UnusableData, naming the file, where it is a reason."""
     if isinstance(result, str):
         raise UnusableData(f"{name or (source if isinstance(source, Path) else 'the image')} cannot be used: {result}.")

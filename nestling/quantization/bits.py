@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle, fitted_head
 from nestling.data.choose import part, training_data
+from nestling.data.folders import Source
 from nestling.data.images import images_of
 from nestling.errors import NestlingError, UnusableData
 from nestling.formats.tflite.floats import Value, step, stepwise
@@ -65,7 +65,7 @@ Options = Sequence[Sequence[LayerBits]]
 
 
 def bits_for(
-    bundle: Bundle, data: Path | None, budget: int, config: QuantizeConfig, progress: Progress = silent
+    bundle: Bundle, data: Source | None, budget: int, config: QuantizeConfig, progress: Progress = silent
 ) -> tuple[LayerBits, ...]:
     """chosen_bits for a fitted bundle, on validation images of the folder that it learned from (data; None: its lineage names it).
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nestling.bundle import fitted_head, int8_graph
 from nestling.data.choose import part, training_data
+from nestling.data.folders import Source
 from nestling.data.images import read_images
 from nestling.errors import NestlingError
 from nestling.files import write_atomically
@@ -51,7 +52,7 @@ class LayerCost:
     error_gain: float
 
 
-def explained(made: Quantized, data: Path | None = None, progress: Progress = silent) -> tuple[LayerCost, ...]:
+def explained(made: Quantized, data: Source | None = None, progress: Progress = silent) -> tuple[LayerCost, ...]:
     """explain for a bundle that was just quantised, on validation images of the folder that it learned from."""
     bundle = made.bundle
     items = part(training_data(bundle, data), bundle, "val", GAIN_IMAGES)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.bundle import Bundle, Step, Yardstick, fitted_head, int8_graph
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, fingerprint, labels_of
+from nestling.data.folders import Dataset, Source, fingerprint, labels_of
 from nestling.data.images import images_of, read_images
 from nestling.embedding.cache import embed
 from nestling.embedding.engine import graph_engine
@@ -62,7 +61,9 @@ class _Plan:
     integers: Graph
 
 
-def quantize(bundle: Bundle, data: Path | None = None, config: QuantizeConfig | None = None, progress: Progress = silent) -> Bundle:
+def quantize(
+    bundle: Bundle, data: Source | None = None, config: QuantizeConfig | None = None, progress: Progress = silent
+) -> Bundle:
     """Give the bundle's network integers, learn its head again on what they answer, and measure the yardstick.
 
     data: the folder that the bundle learned from; None for the one that its lineage names.
@@ -77,7 +78,7 @@ def quantize(bundle: Bundle, data: Path | None = None, config: QuantizeConfig | 
 
 
 def quantized(
-    bundle: Bundle, data: Path | None = None, config: QuantizeConfig | None = None, progress: Progress = silent
+    bundle: Bundle, data: Source | None = None, config: QuantizeConfig | None = None, progress: Progress = silent
 ) -> Quantized:
     """As quantize, with the float graph that the integers were made from: what explain compares with."""
     config = config or QuantizeConfig()

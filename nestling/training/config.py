@@ -8,6 +8,7 @@ from typing import get_args
 from nestling.bundle import Bundle, Timm
 from nestling.errors import NestlingError, WrongOption
 from nestling.graph.integers import QuantizeConfig
+from nestling.preprocess.image import Size
 from nestling.words import Augment, Optimiser, Rounding
 
 
@@ -15,7 +16,7 @@ from nestling.words import Augment, Optimiser, Rounding
 class TrainingConfig:
     """rate: of the head; backbone_rate: share of it that the backbone learns with. blocks: only the last so many (of an imported or
     pruned network: layers with weights) and the head learn; None for all. freeze_norm: BatchNorm keeps its statistics.
-    size: side of the input in pixels, None for the bundle's. batch: images a step; micro: of these, how many go through at a time,
+    size: of the input in pixels, None for the bundle's. batch: images a step; micro: of these, how many go through at a time,
     None for the quickest with frozen norms, else all of a process's. mixup, cutmix: alphas, 0 for none.
     variations: a number to go through so many variations of a photograph again and again, so
     that what is computed of them can be kept; None to vary it anew in each epoch, but for VARIATIONS where `blocks` is given and
@@ -30,7 +31,7 @@ class TrainingConfig:
     weight_decay: float = 0.05
     blocks: int | None = None
     freeze_norm: bool = False
-    size: int | None = None
+    size: Size | None = None
     batch: int = 32
     micro: int | None = None
     augment: Augment = "light"
@@ -63,14 +64,14 @@ class DistillConfig:
 
     temperature: what both networks' logits are divided by; above 1 it shows what the teacher thinks of the other classes.
     alpha: share of the loss that is the teacher's, the rest is the labels'. features: weight of the embeddings' similarities
-    beside them, 0 for none. teacher_size: side of the input of a teacher by timm's name, None for its own.
+    beside them, 0 for none. teacher_size: of the input of a teacher by timm's name, None for its own.
     training: None for what is usual for the bundle. Raises WrongOption for a value that cannot be.
     """
 
     temperature: float = 4.0
     alpha: float = 0.9
     features: float = 0.0
-    teacher_size: int | None = None
+    teacher_size: Size | None = None
     training: TrainingConfig | None = None
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize
 
 from nestling.bundle import Bundle
 from nestling.data.choose import training_data
+from nestling.data.folders import Source
 from nestling.progress import Progress
 from nestling.training.config import DistillConfig, require_trainable, usual_for_distilling
 from nestling.training.finetune import Lesson, Taught, teach
@@ -23,7 +24,7 @@ from nestling.training.team import Team
 
 def distill(
     bundle: Bundle,
-    data: Path | None,
+    data: Source | None,
     teacher: str | Path,
     config: DistillConfig | None = None,
     session: Session | None = None,

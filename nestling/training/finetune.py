@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,14 +16,15 @@ import torch
 from torch import nn
 
 from nestling.bundle import PARTS, Bundle, Step, Timm
-from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, LeftOut, fingerprint
+from nestling.data.choose import part, places, training_data
+from nestling.data.folders import Dataset, LeftOut, Source, fingerprint
 from nestling.embedding.cache import embed
 from nestling.embedding.of_bundle import engine_for
 from nestling.embedding.refit import judged_by, refitted, training_views
 from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.models.backbones import build, preprocess_of
 from nestling.models.graph_module import GraphModule
+from nestling.preprocess.image import Size, as_option, sides_of
 from nestling.progress import Progress
 from nestling.scores.evaluate import Evaluation
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
@@ -96,7 +96,7 @@ class Taught:
 
 
 def finetune(
-    bundle: Bundle, data: Path | None = None, config: TrainingConfig | None = None, session: Session | None = None
+    bundle: Bundle, data: Source | None = None, config: TrainingConfig | None = None, session: Session | None = None
 ) -> Taught:
     """Train the bundle's float network on, by the labels alone. See teach() for what comes in and out."""
     return teach(bundle, data, config or TrainingConfig(), Lesson("finetune"), session)
@@ -104,7 +104,7 @@ def finetune(
 
 def teach(
     bundle: Bundle,
-    data: Path | None,
+    data: Source | None,
     config: TrainingConfig,
     lesson: Lesson,
     session: Session | None = None,
@@ -190,7 +190,7 @@ def _step(
     lesson: Lesson, config: TrainingConfig, sized: Bundle, dataset: Dataset, trained: Trained, before: float, test: Evaluation
 ) -> Step:
     """Its line in the lineage."""
-    settings = asdict(config) | dict(lesson.settings) | {"size": list(sized.preprocess.size), "folder": str(dataset.root.resolve())}
+    settings = asdict(config) | dict(lesson.settings) | {"size": list(sized.preprocess.size)} | places(dataset)
     del settings["workers"]  # they change nothing
     metrics = {
         "val_top1_before": round(before, 6),
@@ -211,12 +211,14 @@ def _with_variations(config: TrainingConfig) -> TrainingConfig:
     return replace(config, variations=1 if config.augment == "none" else config.variations or VARIATIONS)
 
 
-def _sized(bundle: Bundle, size: int | None) -> Bundle:
-    if size is None or bundle.preprocess.size == (size, size):
+def _sized(bundle: Bundle, size: Size | None) -> Bundle:
+    if size is None or bundle.preprocess.size == sides_of(size):
         return bundle
     if not isinstance(bundle.architecture, Timm):
         height, width = bundle.preprocess.size
-        raise NestlingError(f"this network is a graph for {height}x{width} pixels; found --size {size}.", "leave out --size")
+        raise NestlingError(
+            f"this network is a graph for {height}x{width} pixels; found --size {as_option(size)}.", "leave out --size"
+        )
     return replace(bundle, preprocess=replace(bundle.preprocess, size=preprocess_of(bundle.architecture.name, size).size))
 
 

@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
-from nestling.bundle import PARTS, Bundle, Split, Step, Timm
+from nestling.bundle import PARTS, Bundle, Step, Timm
 from nestling.bundle import load as load_bundle
-from nestling.data.folders import LeftOut, copies, fingerprint, require_enough, scan, without
+from nestling.data.arrays import Images, photographs
+from nestling.data.choose import places
+from nestling.data.folders import Dataset, LeftOut, Source, copies, fingerprint, scan
 from nestling.data.split import split
 from nestling.data.survey import Survey, reading_of, said_of_set, survey
-from nestling.embedding.cache import default_cache, embed
-from nestling.embedding.head import Embeddings, fit_head
-from nestling.embedding.of_bundle import bundle_engine
-from nestling.embedding.refit import VIEW_SETS, embeddings_of
+from nestling.embedding.cache import default_cache
+from nestling.embedding.refit import VIEW_SETS
 from nestling.errors import NestlingError, UnusableData
-from nestling.graph.head import Head
+from nestling.graph.ir import Graph
 from nestling.models.known import DEFAULT, created, require_made, weights_for
 from nestling.models.lacking import Lacking, lacking
+from nestling.preprocess.image import Size, normalised
 from nestling.preprocess.levels import SIXTEEN_BITS
 from nestling.progress import Progress, silent
-from nestling.scores import doubts
-from nestling.scores.evaluate import Evaluation, judge
+from nestling.scores.evaluate import Evaluation
+from nestling.training.on_embeddings import Learned, learned
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """backbone: a timm name, or a bundle (NAME.nest), whose float network is taken with its weights and size.
 
-    weights: package, hub, none or a file; None for package where there is one, else hub. size: side of the input in pixels, None
-    for the backbone's own. views: key of VIEW_SETS, the training photographs are also learned from so mirrored. balanced: each
-    class weighs the same. classes: only these. parts: whether folders that are called like parts are parts; None: found out (see
-    data.layout). strict: a file that cannot be used is an error. levels: of photographs of 16 bits the value that is white, None
-    for that of the bits (8, 10, 12, 14 or 16) that the largest value of all needs.
+    weights: package, hub, none or a file; None for package where there is one, else hub. size: of the input in pixels, a side or
+    (height, width), None for the backbone's own. views: key of VIEW_SETS, the training photographs are also learned from so
+    mirrored. balanced: each class weighs the same. classes: only these. parts: whether folders that are called like parts are
+    parts; None: found out (see data.layout). strict: a file that cannot be used is an error. levels: of photographs of 16 bits the
+    value that is white, None for that of the bits (8, 10, 12, 14 or 16) that the largest value of all needs. mean, std: what the
+    weights were trained with where that is not the backbone's own, one number or one a channel, for values in 0..1:
+    input = (v / 255 - mean) / std.
     """
 
     backbone: str = DEFAULT
     weights: str | None = None
-    size: int | None = None
+    size: Size | None = None
     seed: int = 0
     views: str = "none"
     balanced: bool = False
@@ -52,6 +51,8 @@ class FitConfig:
     parts: bool | None = None
     strict: bool = False
     levels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +77,13 @@ class Fitted:
     said: tuple[str, ...] = ()
 
 
-def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent) -> Fitted:
-    """Learn the classes of a folder of photographs (see data.folders.scan for how it may be laid out).
+def fit(
+    data: Source | Images, labels: Sequence[str] | None = None, config: FitConfig | None = None, progress: Progress = silent
+) -> Fitted:
+    """Learn the classes of a folder of photographs (see data.folders.scan for what else it may be, and how it may be laid out).
 
-    Raises UnusableData for a folder that can't be learned from, NestlingError for a backbone or weights that can't be had.
+    labels: where data are images in memory (see data.arrays), the class of each; None for a folder, whose folders say it.
+    Raises UnusableData for what can't be learned from, NestlingError for a backbone or weights that can't be had.
     """
     config = config or FitConfig()
     if config.views not in VIEW_SETS:
@@ -87,7 +91,7 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     if not config.backbone.endswith(".nest"):
         require_made(config.backbone, config.weights or weights_for(config.backbone))
     start = perf_counter()
-    dataset = scan(data, config.classes, config.parts)
+    dataset = scan(_photographs(data, labels), config.classes, config.parts)
     parts = split(dataset, config.seed)
     found = survey(dataset.items, progress, default_cache())
     scanned = perf_counter()
@@ -96,70 +100,68 @@ def fit(data: Path, config: FitConfig | None = None, progress: Progress = silent
     lost = lacking(backbone)
     if lost is not None:
         warnings.warn(str(lost), stacklevel=2)
-    backbone = _reading_as(backbone, found, config)
-    preprocess = backbone.preprocess
-    views = VIEW_SETS[config.views]
-    engine = bundle_engine(backbone, count=len(dataset.items) * len(views))
-    side = parts.part_of()
-    first = {item.fingerprint: item for item in reversed(dataset.items)}
-    learned = [item for item in first.values() if side[item.fingerprint] == "train"]
-    judged = [item for item in first.values() if side[item.fingerprint] != "train"]
-    features = (embed(learned, preprocess, engine, views, progress), embed(judged, preprocess, engine, progress=progress))
-    embedded = perf_counter()
-
-    left_out = tuple(entry for some in features for entry in some.left_out)
-    used = without(dataset, left_out)
-    require_enough(used)
-    if config.strict and used.left_out:
-        raise UnusableData(
-            f"{len(used.left_out)} files in {data} cannot be used:\n" + "\n".join(f"  {e.path}: {e.reason}" for e in used.left_out),
-            "mend or remove them, or leave out --strict",
-        )
-    sources = {"train": features[0], "val": features[1], "test": features[1]}
-    train, val, test = (embeddings_of(sources[part], side, part) for part in PARTS)
-    with progress("fitting the head", 1) as advance:
-        fitted = fit_head(train, val, len(dataset.labels), config.balanced)
-        advance(1)
-    paths = [item.path for item in features[1].items if side[item.fingerprint] == "test"]
-    evaluation = judge(_logits(fitted.head, test), test.y, paths, dataset.labels)
-    alone = doubts.one_answer(_logits(fitted.head, val), dataset.labels)
-    done = perf_counter()
-
-    kept = {item.fingerprint for item in used.items}
-    whole = Split(parts.seed, *(tuple(print_ for print_ in getattr(parts, part) if print_ in kept) for part in PARTS))
-    settings = {name: value for name, value in asdict(config).items() if name != "strict"} | {"levels": preprocess.reading.levels}
-    step = Step(
-        "fit",
-        settings | {"folder": str(data.resolve()), "weights": weights, "weight_decay": fitted.weight_decay},
-        fingerprint(dataset),
-        {"val_top1": round(fitted.val_top1, 6), "test_top1": round(evaluation.top1, 6)},
-    )
-    return Fitted(
-        replace(backbone, head=fitted.head, labels=dataset.labels, split=whole, lineage=(*backbone.lineage, step)),
-        evaluation,
-        {part: len(getattr(whole, part)) for part in PARTS} | {"left_out": len(used.left_out)},
-        used.left_out,
-        sum(some.computed for some in features),
-        {"scan": scanned - start, "embeddings": embedded - scanned, "head": done - embedded},
-        copies(used),
-        alone,
-        _doubts(evaluation, alone, Counter(dataset.labels[item.label] for item in features[0].items), config.balanced),
+    backbone = _normalised(_reading_as(backbone, found, config), config)
+    made = learned(backbone, dataset, parts, config.views, config.balanced, config.strict, progress)
+    levels = backbone.preprocess.reading.levels
+    settings = {name: value for name, value in asdict(config).items() if name != "strict"}  # it changes nothing in the bundle
+    step = step_of("fit", settings | {"weights": weights, "levels": levels}, dataset, made)
+    return fitted(
+        replace(backbone, lineage=(*backbone.lineage, step)),
+        made,
+        scanned - start,
         lost,
-        said_of_set(found, preprocess.reading, chosen=config.levels is not None),
+        said_of_set(found, backbone.preprocess.reading, chosen=config.levels is not None),
     )
 
 
-def _doubts(test: Evaluation, alone: str | None, train: Mapping[str, int], balanced: bool) -> tuple[str, ...]:
-    answers = doubts.of_answers(test)
-    if alone is not None:
-        advice = "add photographs, or take another --backbone or --size" + ("" if balanced else ", or --balanced")
-        answers = (f"{doubts.of_one_answer(alone, 'the validation part')}; {advice}",)
-    return (*answers, *doubts.of_classes(test, train, balanced))
+def step_of(name: str, settings: Mapping[str, object], dataset: Dataset, made: Learned) -> Step:
+    """The line of a head's learning in the lineage."""
+    own = dict(settings) | places(dataset) | {"weight_decay": made.weight_decay}
+    metrics = {"val_top1": round(made.val_top1, 6), "test_top1": round(made.test.top1, 6)}
+    return Step(name, own, fingerprint(dataset), metrics)
 
 
-def _logits(head: Head, part: Embeddings) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = head.logits(part.x)
-    return logits
+def fitted(backbone: Bundle, made: Learned, scanned: float, lost: Lacking | None, said: tuple[str, ...]) -> Fitted:
+    """backbone: with its lineage; the rest of its bundle is what was learned. scanned: seconds. lost: Fitted's lacking."""
+    used = made.used
+    here = {item.fingerprint for item in used.items}
+    return Fitted(
+        replace(backbone, head=made.head, labels=used.labels, split=made.split),
+        made.test,
+        {part: len(here.intersection(getattr(made.split, part))) for part in PARTS} | {"left_out": len(used.left_out)},
+        used.left_out,
+        made.computed,
+        {"scan": scanned} | dict(made.seconds),
+        copies(used),
+        made.one_answer,
+        made.doubts,
+        lost,
+        said,
+    )
+
+
+def _photographs(data: Source | Images, labels: Sequence[str] | None) -> Source:
+    if isinstance(data, Path | Dataset):
+        if labels is not None:
+            raise UnusableData("labels belong to images in memory; a folder says its classes itself.", "fit(folder)")
+        return data
+    if isinstance(data, str):
+        return Path(data)
+    if labels is None:
+        raise UnusableData("images in memory need a label each.", "fit(images, labels)")
+    return photographs(data, labels)
+
+
+def _normalised(backbone: Bundle, config: FitConfig) -> Bundle:
+    """The backbone with the mean and std that were asked for."""
+    if config.mean is None and config.std is None:
+        return backbone
+    if config.mean is None or config.std is None:
+        raise NestlingError("--mean and --std belong together; only one of them was given.")
+    graph = backbone.architecture
+    if isinstance(graph, Graph) and graph.tensors[graph.inputs[0]].dtype == "uint8":
+        raise NestlingError(f"{config.backbone} normalises its image itself.", "leave out --mean and --std")
+    return replace(backbone, preprocess=normalised(backbone.preprocess, config.mean, config.std))
 
 
 def _backbone(config: FitConfig) -> tuple[Bundle, str]:

@@ -7,7 +7,6 @@ qat_network.py   the float Graph with these where the int8 Graph has Quants, and
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from nestling.bundle import Bundle, Step, Yardstick, fitted_head, int8_graph, yardstick_of
 from nestling.data.choose import part, training_data
-from nestling.data.folders import Dataset, LeftOut, fingerprint, labels_of
+from nestling.data.folders import Dataset, LeftOut, Source, fingerprint, labels_of
 from nestling.data.images import images_of
 from nestling.embedding.cache import Features, embed
 from nestling.embedding.engine import graph_engine
@@ -75,7 +74,7 @@ class Qat:
 
 def qat(
     bundle: Bundle,
-    data: Path | None = None,
+    data: Source | None = None,
     config: QatConfig | None = None,
     session: Session | None = None,
 ) -> Qat:

@@ -58,9 +58,13 @@ class Samples:
     drawn_on: tuple[int, int] | None = None
     turn: Turn | None = None
 
+    def _decoded(self, index: int) -> Uint8Array:
+        item = self.items[index]
+        return load(self.decoding, item.file, str(item.path), self.turn)
+
     def image(self, index: int, seed: int, epoch: int) -> Uint8Array:
         """uint8 [h, w, C], the same for the same four: these samples, index, seed and epoch."""
-        pixels = self.held[index] if self.held is not None else load(self.decoding, self.items[index].path, turn=self.turn)
+        pixels = self.held[index] if self.held is not None else self._decoded(index)
         with seeded(seed, epoch, index):
             return varying(self.augmentation, self.preprocess, self.drawn_on)(pixels)
 

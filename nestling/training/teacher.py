@@ -35,7 +35,7 @@ from nestling.graph.ends import ending, ending_in
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.known import created, weights_for
-from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import Preprocess, Size
 from nestling.progress import Progress, silent
 from nestling.temporary import sweep
 from nestling.training.samples import Samples, batches, in_order, read_samples
@@ -81,9 +81,9 @@ class Answers:
 # ---- who teaches -----------------------------------------------------------------------------------------------------------------
 
 
-def teacher_bundle(wanted: str, student: Bundle, dataset: Dataset, size: int | None = None, progress: Progress = silent) -> Bundle:
+def teacher_bundle(wanted: str, student: Bundle, dataset: Dataset, size: Size | None = None, progress: Progress = silent) -> Bundle:
     """wanted: a bundle (NAME.nest), or a timm name: then ImageNet's weights (from a package, else timm's hub), with a head that is
-    learned on the student's own training photographs. size: side of its input in pixels, None for the backbone's own.
+    learned on the student's own training photographs. size: of its input in pixels, None for the backbone's own.
 
     Raises NestlingError for an unknown name, weights that cannot be had, a size for a bundle; UnusableFile for a damaged bundle.
     """

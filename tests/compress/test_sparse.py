@@ -56,7 +56,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 @pytest.fixture(scope="module")
 def fitted(photos: Path) -> Bundle:
-    return fit(photos, FitConfig("mobilenetv2_035", "none", 32)).bundle
+    return fit(photos, config=FitConfig("mobilenetv2_035", "none", 32)).bundle
 
 
 @pytest.fixture(scope="module")

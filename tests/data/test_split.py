@@ -123,3 +123,24 @@ def test_of_part_gives_each_photograph_once() -> None:
         chosen = of_part(data, divided, part)
         assert sorted(i.fingerprint for i in chosen) == list(getattr(divided, part))
         assert all(i.path.name.endswith("-0") for i in chosen)
+
+
+later = st.lists(st.integers(20_000, 30_000), max_size=40, unique=True)
+
+
+@given(numbers, numbers, later, st.integers(0, 2**40))
+def test_photographs_that_came_later_move_none_of_the_old(first: list[int], second: list[int], new: list[int], seed: int) -> None:
+    """And are divided as a set of their own would be."""
+    old = [item(0, n) for n in first] + [item(1, n) for n in second]
+    added = [item(0, n) for n in new]
+    before = split(dataset(*old), seed)
+    after = split(dataset(*old, *added), seed, before).part_of()
+    assert all(after[print_] == part for print_, part in before.part_of().items())
+    mine = {one.fingerprint for one in added}
+    if len(new) >= 5:
+        alone = split(dataset(*added, *(item(1, n) for n in second)), seed).part_of()
+        assert {print_: after[print_] for print_ in mine} == {print_: alone[print_] for print_ in mine}
+    if len(new) < 3:
+        assert all(after[print_] == "train" for print_ in mine)
+    gone = split(dataset(*old[1:], *added), seed, before) if len(first) > 5 else None
+    assert gone is None or gone.part_of()[old[0].fingerprint] == before.part_of()[old[0].fingerprint]  # it may come back

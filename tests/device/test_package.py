@@ -77,7 +77,7 @@ def data(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(place: Path, data: Path) -> Path:
-    fitted = fit(data, FitConfig(backbone="mobilenetv2_050", weights="none", size=64)).bundle
+    fitted = fit(data, config=FitConfig(backbone="mobilenetv2_050", weights="none", size=64)).bundle
     bundles.save(fitted, place / "fruit.nest")
     bundles.save(quantize(fitted), place / "fruit8.nest")
     return place / "fruit8.nest"

@@ -65,13 +65,13 @@ def _cache(shared: Path) -> None:
 
 @pytest.fixture(scope="module")
 def student(photos: Path, shared: Path) -> Bundle:
-    return fit(photos, FitConfig("mobilenetv3_small_050", "none", 32)).bundle
+    return fit(photos, config=FitConfig("mobilenetv3_small_050", "none", 32)).bundle
 
 
 @pytest.fixture(scope="module")
 def teaching(photos: Path, shared: Path) -> Bundle:
     """Another network, of another size."""
-    return fit(photos, FitConfig("lcnet_035", "none", 48)).bundle
+    return fit(photos, config=FitConfig("lcnet_035", "none", 48)).bundle
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_the_answers_are_of_the_images_that_are_seen(
         return loss
 
     monkeypatch.setattr(module, "distilling", spying)
-    pupil = fit(photos, FitConfig("mobilenetv3_small_050", "none", 48)).bundle
+    pupil = fit(photos, config=FitConfig("mobilenetv3_small_050", "none", 48)).bundle
     learned = distill(pupil, photos, teacher, DistillConfig(alpha=1.0, training=replace(QUICK, augment=augment, seed=5)))
     assert seen == {(k, i) for k in range(2) for i in range(27)}
     assert {len(found) for found in images.values()} == {2 if augment == "light" else 1}
@@ -361,7 +361,7 @@ def test_a_timm_teacher_learns_from_train_alone(student: Bundle, photos: Path, m
     monkeypatch.setattr(teachers, "embed", spied)
     made = distill(student, photos, "tf_efficientnet_lite0", DistillConfig(teacher_size=32, training=replace(QUICK, epochs=1)))
     assert student.split is not None and seen == {*student.split.train, *student.split.val}
-    direct = fit(photos, FitConfig("tf_efficientnet_lite0", "package", 32)).bundle.lineage[-1].metrics["val_top1"]
+    direct = fit(photos, config=FitConfig("tf_efficientnet_lite0", "package", 32)).bundle.lineage[-1].metrics["val_top1"]
     assert made.bundle.lineage[-1].settings["teacher_val_top1"] == pytest.approx(direct)
     assert made.bundle.preprocess == student.preprocess and made.bundle.architecture == student.architecture
 

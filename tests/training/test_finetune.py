@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fitted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NESTLING_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return fit(photos, FitConfig("mobilenetv3_small_050", "none", 32)).bundle
+        return fit(photos, config=FitConfig("mobilenetv3_small_050", "none", 32)).bundle
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +166,7 @@ def test_frozen_norms_keep_their_statistics(fitted: Bundle, photos: Path) -> Non
 def test_another_size_begins_with_a_head_of_that_size(fitted: Bundle, photos: Path) -> None:
     after = finetune(fitted, photos, replace(QUICK, epochs=1, size=64))
     assert after.bundle.preprocess == replace(fitted.preprocess, size=(64, 64))
-    direct = fit(photos, FitConfig("mobilenetv3_small_050", "none", 64)).bundle.lineage[-1].metrics["val_top1"]
+    direct = fit(photos, config=FitConfig("mobilenetv3_small_050", "none", 64)).bundle.lineage[-1].metrics["val_top1"]
     assert after.val_top1_before == pytest.approx(direct)
 
 

@@ -244,7 +244,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def fitted(photos: Path) -> Bundle:
-    return fit(photos, FitConfig("mobilenetv3_small_050", "none", SIDE)).bundle
+    return fit(photos, config=FitConfig("mobilenetv3_small_050", "none", SIDE)).bundle
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def fitted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return fit(photos, FitConfig(str(save_backbone(tmp_path_factory.mktemp("backbone") / "small.nest")))).bundle
+    return fit(photos, config=FitConfig(str(save_backbone(tmp_path_factory.mktemp("backbone") / "small.nest")))).bundle
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from nestling.formats.c.plan.plan import Plan
 from nestling.formats.c.plan.report import Fit, fits
 from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.ir import Graph
+from nestling.preprocess.image import as_option
 
 CODE = 24 * 1024  # bytes that the generated code and its kernels stay under; `make size` tells the exact number
 STEP, SMALLEST = 16, 32  # pixels: resolutions that are tried
@@ -56,14 +57,15 @@ def advice(bundle: Bundle, machine: Machine, ram: int, flash: int) -> str:
         return f"take a backbone with fewer than {max(flash - CODE, 0):,} parameters:  nestling backbones"
     if not isinstance(bundle.architecture, Timm):
         return "take the network at a lower resolution, or another one"
-    height = bundle.preprocess.size[0]
+    height, width = bundle.preprocess.size
     likely = height * math.sqrt(max(ram, 1) / max(found.plan.arena, 1))
     for side in _sides(min(int(likely) + 2 * STEP, height - STEP)):
-        smaller = needs(_at(bundle, side), machine)
+        size = (side, max(round(side * width / height / STEP) * STEP, SMALLEST))
+        smaller = needs(_at(bundle, size), machine)
         if verdict(smaller, ram, flash).fits:
             return (
-                f"at {side} pixels it would fit, with an arena of {smaller.plan.arena:,} bytes:  "
-                f"nestling fit PHOTOS --backbone {bundle.architecture.name} --size {side} -o smaller.nest"
+                f"at {as_option(size)} pixels it would fit, with an arena of {smaller.plan.arena:,} bytes:  "
+                f"nestling fit PHOTOS --backbone {bundle.architecture.name} --size {as_option(size)} -o smaller.nest"
             )
     return f"no resolution from {SMALLEST} pixels on fits; take a smaller backbone:  nestling backbones"
 
@@ -79,11 +81,11 @@ def whole(bundle: Bundle) -> Graph:
     return with_head(bundle.graph, bundle.head) if bundle.head is not None else with_own_end(bundle.graph)
 
 
-def _at(bundle: Bundle, side: int) -> Graph:
+def _at(bundle: Bundle, size: tuple[int, int]) -> Graph:
     """The network at another resolution, with made-up scales: shapes are what counts here."""
     from nestling.graph.integers import QuantizeConfig, Range, with_integers
     from nestling.models.float_graph import float_graph
 
-    graph = float_graph(replace(bundle, preprocess=replace(bundle.preprocess, size=(side, side))))
+    graph = float_graph(replace(bundle, preprocess=replace(bundle.preprocess, size=size)))
     ranges = {name: Range(-1.0, 1.0) for name, tensor in graph.tensors.items() if tensor.data is None}
     return with_head(with_integers(graph, ranges, QuantizeConfig()), fitted_head(bundle))

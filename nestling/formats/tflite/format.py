@@ -19,7 +19,7 @@ def _printer(precision: str, rewrite: Literal["as-is", "fp16", "dynamic"] = "as-
         from nestling.formats.tflite.printing import print_graph
 
         what = about(job.bundle)
-        origin = {"seed": what.seed, "data": what.data}
+        origin = {"seed": what.seed, "data": what.data} | ({"test": list(what.test)} if what.test else {})
         graph, preprocess = job.inside(FORMAT, precision), to_plain(what.preprocess)
         return Printed(print_graph(graph, rewrite, labels=what.labels, preprocess=preprocess, learned_from=origin))
 

@@ -25,7 +25,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from nestling.bundle import MOST_LABELS
+from nestling.bundle import MOST_LABELS, fingerprints_in
 from nestling.errors import UnusableFile
 from nestling.formats import affine_table
 from nestling.formats.affine_table import Float32s
@@ -137,6 +137,7 @@ def about(model: bytes, file: str) -> FileAbout:
         record.refuse(f"it is of schema {record.plain['schema']}")
     learned = record.record("learned_from")
     origin = {"seed": learned.optional("seed", learned.seed), "data": learned.optional("data", learned.text, "")}
+    origin["test"] = learned.optional("test", lambda name: fingerprints_in(learned, name), ())
     preprocess = record.get("preprocess", (dict, type(None)))
     return FileAbout(record.names("labels", MOST_LABELS), preprocess, learned.plain | origin)
 

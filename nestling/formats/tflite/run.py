@@ -160,8 +160,8 @@ def _about(model: bytes, file: str) -> About | None:
     if said.preprocess is None:
         return None
     try:
-        seed, data = said.learned_from["seed"], said.learned_from["data"]
-        return About(said.labels, preprocess_from_plain(said.preprocess), seed, data)
+        seed, data, test = (said.learned_from[name] for name in ("seed", "data", "test"))
+        return About(said.labels, preprocess_from_plain(said.preprocess), seed, data, test=test)
     except UnusableFile as error:
         raise UnusableFile(f"{file}: {error.message}", AGAIN) from error
 

@@ -70,7 +70,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def first(photos: Path) -> Bundle:
-    return fit(photos, FitConfig(NETWORK, "none", SIZE)).bundle
+    return fit(photos, config=FitConfig(NETWORK, "none", SIZE)).bundle
 
 
 @pytest.fixture(scope="module")
