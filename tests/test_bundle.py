@@ -19,6 +19,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.head import Head
 from nestling.models import backbones
 from nestling.outside import unzipped
+from tests import SHARED
 from tests.helpers.damage import archive
 from tests.helpers.seeds import small_bundles
 
@@ -52,6 +53,7 @@ def test_a_bundle_comes_back(name: str, tmp_path: Path) -> None:
 
 CHANGED: dict[str, tuple[Json, str]] = {
     "a folder that is a number": (lambda p: p["lineage"][0]["settings"].update(folder=5), r"lineage\[0\]: settings: 'folder' is 5"),
+    "places that are no list": (lambda p: p["lineage"][0]["settings"].update(before="photos"), "'before'"),
     "views that are a list": (lambda p: p["lineage"][1]["settings"].update(views=["none"]), r"lineage\[1\]: settings: 'views'"),
     "a decay of text": (lambda p: p["lineage"][0]["settings"].update(weight_decay="1"), "'weight_decay'"),
     "a decay that is none": (lambda p: p["lineage"][0]["settings"].update(weight_decay=float("nan")), "'weight_decay'"),
@@ -254,3 +256,23 @@ def test_the_archive_is_one_that_other_tools_read(tmp_path: Path) -> None:
     (tmp_path / "a.nest").write_bytes(QUANTISED)
     with zipfile.ZipFile(tmp_path / "a.nest") as opened:
         assert opened.testzip() is None and "bundle.json" in opened.namelist()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lin-bad2.nest", "not a whole nestling bundle"),
+        ("head-nan.nest", "not finite"),
+        ("lab-ansi.nest", ""),
+        ("lab-surr.nest", ""),
+    ],
+)
+def test_what_people_met(name: str, said: str) -> None:
+    path = SHARED.parent / "cases" / "hostile" / name
+    if not path.exists():
+        pytest.skip(f"needs {name}, which is not part of the repository (looked in {path.parent})")
+    if not said:
+        assert len(bundles.load(path).labels) == 3  # shown escaped: tests/cli/test_terminal.py
+        return
+    with pytest.raises(UnusableFile, match=said):
+        bundles.load(path)

@@ -73,6 +73,7 @@ def _rows(path: Path, text: str) -> Iterator[Listed]:
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns: Mapping[str, int] | None = None
+    parts: dict[Path, Part | None] = {}
     try:
         for row in reader:
             where, cells = f"{path}, line {reader.line_num}", [cell.strip() for cell in row]
@@ -84,9 +85,12 @@ def _rows(path: Path, text: str) -> Iterator[Listed]:
                     continue
                 columns = {"path": 0, "label": 1}
                 if len(cells) != 2:
-                    found = delimiter.join(cells)[:80]
-                    raise UnusableData(f"{where}: {EXPECTED}, or a heading with these names, found {found!r}.", _hint(path))
-            yield _row(path, columns, cells, where)
+                    said = delimiter.join(cells)[:80]
+                    raise UnusableData(f"{where}: {EXPECTED}, or a heading with these names, found {said!r}.", _hint(path))
+            found = _row(path, columns, cells, where)
+            if parts.setdefault(found.path, found.part) != found.part:
+                raise UnusableData(f"{where}: {found.path} is in the part {parts[found.path]} already, and here in {found.part}.")
+            yield found
     except csv.Error as error:
         raise UnusableData(f"{path}, line {reader.line_num}: {EXPECTED} ({error}).", _hint(path)) from error
 

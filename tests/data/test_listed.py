@@ -88,6 +88,7 @@ def test_what_is_not_there_is_named_and_what_is_there_twice_counts_once(photos: 
         ("a.csv", "a.png,good,1\n", r"a.csv, line 1: expected `path,label`"),
         ("a.csv", 'path,label\n"a.png,good\n', r"a.csv, line 2"),
         ("a.csv", "path,label,split\na.png,good,later\n", r"a.csv, line 2: 'later' is no part"),
+        ("a.csv", "path,label,split\na.png,good,test\na.png,good,val\n", r"a.csv, line 3: .*a.png is in the part test already"),
         ("a.csv", "path,label\n", "names no photograph"),
         ("a.csv", "path,label\n\0,good\n", "line 2"),
         ("a.txt", "", "names no photograph"),

@@ -21,6 +21,7 @@ from nestling.device import head_file
 from nestling.device.head_file import HeadFile, from_bytes, made, newest, plain_head, save, to_bytes, with_class
 from nestling.errors import NestlingError, UnusableFile
 from nestling.graph.head import Head
+from tests import SHARED
 from tests.device.c_head import HEADER, PREPROCESS, TRAININGS, CHead, full_head, new_head, parsed, random_embeddings
 
 HEADER_BYTES = 232
@@ -383,3 +384,12 @@ def test_nothing_there_says_what_to_type(tmp_path: Path) -> None:
         newest(tmp_path / "head.nst")
     assert "nestling pack" in caught.value.hint
     assert json.dumps(caught.value.message)
+
+
+@pytest.mark.parametrize(("name", "said"), [("crop-1e-300.nst", "crop is 1e-300"), ("pos-25.nst", "position")])
+def test_what_people_met(name: str, said: str) -> None:
+    path = SHARED.parent / "cases" / "hostile" / name
+    if not path.exists():
+        pytest.skip(f"needs {name}, which is not part of the repository (looked in {path.parent})")
+    with pytest.raises(UnusableFile, match=said):
+        from_bytes(path.read_bytes(), name)
