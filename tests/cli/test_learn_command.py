@@ -13,7 +13,7 @@ import typer
 
 from nestling.cli import learn, show
 from nestling.device.head_file import newest
-from nestling.errors import NestlingError
+from nestling.errors import NestlingError, WrongOption
 from tests.helpers.packages import Photos, package, untrained
 
 FRUIT = ("apple", "lime", "plum")
@@ -33,12 +33,12 @@ def run(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             try:
                 app([str(word) for word in arguments], standalone_mode=False)
                 status = 0
+            except WrongOption as error:
+                show.say(str(error))
+                status = 2
             except NestlingError as error:
                 show.say(f"error: {error}")
                 status = 1
-            except typer.BadParameter as error:
-                show.say(error.format_message())
-                status = 2
         return status, out.getvalue(), err.getvalue()
 
     return learned

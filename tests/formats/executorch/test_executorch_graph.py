@@ -88,7 +88,7 @@ def test_a_grey_networks_weights_are_found_and_altered_ones_are_not(size: tuple[
     for node in graph.nodes:
         if node.op == "conv2d":
             weight = graph.tensors[node.inputs[1]]
-            altered = np.array(weight.data)
+            altered = np.array(weight.data, np.int8)
             altered.flat[altered.size // 2] ^= 1
             one_other = replace(graph, tensors={**graph.tensors, weight.name: replace(weight, data=altered)})
             assert "the weights of" in wrong(one_other)[0] and node.source in wrong(one_other)[0]

@@ -10,13 +10,14 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
 
 from nestling.errors import NestlingError, UnsupportedOp, UnusableFile
 from nestling.formats.format import ReadConfig
 from nestling.formats.tflite import printing
 from nestling.formats.tflite.read import read_tflite
 from nestling.graph import reference
-from nestling.graph.ir import Array, Graph, Quant, same
+from nestling.graph.ir import Graph, Quant, same
 from tests.helpers.tflite_files import CODE, activation, changed, constant, file, ints, judged, op, packed, quant
 
 RNG = np.random.default_rng(0)
@@ -35,7 +36,7 @@ def assert_exact(data: bytes, config: ReadConfig | None = None, judge: bytes | N
     return graph
 
 
-def network(scales: Array, high: int = 127, low: int = -127, kind: str = "conv") -> bytes:
+def network(scales: NDArray[np.float32], high: int = 127, low: int = -127, kind: str = "conv") -> bytes:
     """int8: x [1, 6, 6, 3] -> a layer with bias, per channel -> y."""
     zeros, count = np.zeros(len(scales), np.int32), len(scales)
     axis, shape = {"conv": (0, (count, 3, 3, 3)), "depthwise": (3, (1, 3, 3, 3)), "dense": (0, (count, 108))}[kind]

@@ -231,8 +231,8 @@ def test_parts_along_one_axis_are_slices(integer: bool) -> None:
     q = quant(0.05, 3) if integer else None
     shapes = {"x": (1, 6, 6, 8), "a": (1, 6, 6, 5), "b": (1, 6, 3, 5), "c": (1, 6, 3, 1), "d": (1, 3, 3, 5), "e": (1, 3, 3, 5)}
     shapes |= {"f": (1, 3, 3, 2), "g": (1, 3, 3, 3), "y": (1, 3, 3, 5)}
-    constants = {"begin": (0, 0, 0, 3), "size": (1, -1, 6, -1), "from": (0, 9, -4, -9), "to": (1, 2, -1, 0), "ones": (1, 1, 1, 1)}
-    constants |= {"rows": (1,), "sizes": (2, -1), "channels": (-1,)}
+    constants: dict[str, tuple[int, ...]] = {"begin": (0, 0, 0, 3), "size": (1, -1, 6, -1), "from": (0, 9, -4, -9)}
+    constants |= {"to": (1, 2, -1, 0), "ones": (1, 1, 1, 1), "rows": (1,), "sizes": (2, -1), "channels": (-1,)}
     tensors = [activation(name, shape, q) for name, shape in shapes.items() if name != "c"]
     tensors += [ints(name, *values) for name, values in constants.items()]
     operators = [
