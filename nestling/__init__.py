@@ -1,42 +1,76 @@
 """nestling: small vision networks on small machines.
 
-The public verbs, each a function of the name of its command. They are imported when they are first asked for: a printer of
-.tflite must not bring torch along.
-"""
+    import nestling
 
-from importlib import import_module
-from typing import Any
+    my = nestling.fit("photos")                       # a folder of photographs for each class
+    my8 = nestling.quantize(my)
+    nestling.export(my8, "out", to="tflite", precision="int8")
+    nestling.predict("out/network-int8.tflite", "photo.jpg")
+
+The verbs are those of the command line, in verbs.py; each imports what it needs when it is called.
+"""
 
 __version__ = "0.1.0"
 
-_VERBS = {
-    "fit": "nestling.training.fit",
-    "update": "nestling.training.update",  # `fit --update` on the command line
-    "import_model": "nestling.artifacts.import_model",  # `import` on the command line
-    "finetune": "nestling.training.finetune",
-    "distill": "nestling.training.distill",
-    "prune": "nestling.compress.prune",
-    "search": "nestling.compress.search",
-    "quantize": "nestling.quantization.quantize",
-    "qat": "nestling.training.qat",  # `quantize --qat` on the command line
-    "trace": "nestling.measure.trace",
-    "export": "nestling.artifacts.export",
-    "evaluate": "nestling.measure.answers",  # `eval` on the command line; the name is Python's own
-    "agree": "nestling.measure.answers",
-    "predict": "nestling.measure.answers",
-    "bench": "nestling.measure.bench",
-    "report": "nestling.pages.gather",
-    "compare": "nestling.pages.compare.compare",  # `report` on the command line, with bundles
-    "prepare": "nestling.data.prepare",  # `data prepare` on the command line
-    "pack": "nestling.device.package",
-    "push": "nestling.device.push",
-    "learn": "nestling.device.learn",
-    "demo": "nestling.demonstration",
-}
-__all__ = ["__version__", *_VERBS]
+from nestling.errors import NestlingError
+from nestling.verbs import (
+    agree,
+    bench,
+    compare,
+    demo,
+    distill,
+    evaluate,
+    export,
+    finetune,
+    fit,
+    import_model,
+    learn,
+    load,
+    pack,
+    predict,
+    prepare,
+    prune,
+    push,
+    qat,
+    quantize,
+    report,
+    save,
+    search,
+    sparsify,
+    trace,
+    update,
+)
+
+__all__ = [
+    "NestlingError",
+    "__version__",
+    "agree",
+    "bench",
+    "compare",
+    "demo",
+    "distill",
+    "evaluate",
+    "export",
+    "finetune",
+    "fit",
+    "import_model",
+    "learn",
+    "load",
+    "pack",
+    "predict",
+    "prepare",
+    "prune",
+    "push",
+    "qat",
+    "quantize",
+    "report",
+    "save",
+    "search",
+    "sparsify",
+    "trace",
+    "update",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _VERBS:
-        raise AttributeError(f"nestling has no {name!r}; it has {', '.join(_VERBS)}")
-    return getattr(import_module(_VERBS[name]), name)
+def __dir__() -> list[str]:
+    return __all__

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 
 from nestling import outside
+from nestling.brief import as_table, in_short
 from nestling.errors import NestlingError, UnusableFile
 from nestling.files import write_atomically
 from nestling.graph import file as graph_file
@@ -71,6 +72,8 @@ class Timm:
     where the Graph has no place for what the network does.
     """
 
+    __repr__, _repr_html_ = in_short, as_table
+
     name: str
     weights: str
     structure: Structure | None = field(default=None, compare=False, repr=False)
@@ -79,6 +82,8 @@ class Timm:
 @dataclass(frozen=True)
 class Split:
     """Which photographs were learned from, by fingerprint (SHA-256 of a file's content, 16 hex digits)."""
+
+    __repr__, _repr_html_ = in_short, as_table
 
     seed: int
     train: tuple[str, ...] = ()
@@ -97,6 +102,8 @@ class Step:
     curves: of a training, one number an epoch: "loss" on train, "val_top1" (0 to 1), "val_loss".
     """
 
+    __repr__, _repr_html_ = in_short, as_table
+
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
@@ -110,6 +117,8 @@ class Yardstick:
 
     fingerprints: of the images; logits: float32 [N, classes] of the int8 reference; float_logits: of the float network.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     fingerprints: tuple[str, ...]
     logits: FloatArray
@@ -126,6 +135,8 @@ class Bundle:
     head: None where the network keeps its own end (imported networks), or has none yet.
     graph: the int8 Graph, uint8 image -> int8 embedding (or -> logits where head is None); None until quantised.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     architecture: Timm | Graph | None
     arrays: Mapping[str, NDArray[Any]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from nestling.cli import options, show
 from nestling.cli.levels import Levels, as_white
 from nestling.errors import WrongOption
+from nestling.words import Views
 
 if TYPE_CHECKING:
     from nestling.training.fit import Fitted
@@ -44,7 +45,7 @@ def command(
     ] = None,
     std: Annotated[str | None, typer.Option(help=options.STD, show_default="the backbone's")] = None,
     views: Annotated[
-        str, typer.Option(help="Learn from mirrored photographs too: none, mirror (left-right), flips (both ways).")
+        Views, options.one_of("--views", get_args(Views), "Learn from photographs mirrored left-right, or both ways, too.")
     ] = "none",
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Each class weighs the same, however many photographs it has.")

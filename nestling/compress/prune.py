@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import Batch, Thinned, thinned, total_macs
 from nestling.compress.config import PruneConfig, SparseConfig
@@ -45,6 +46,8 @@ class Pruned:
 
     no_gain: where nothing was gained, a sentence each. images: how many are in each part. seconds: of each phase.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     bundle: Bundle
     before: Measured

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import Bundle, Step, fitted_head
 from nestling.compress.channels import total_macs
 from nestling.compress.config import SearchConfig
@@ -42,6 +43,8 @@ class Searched:
     tried: subnets that were judged. gained_nothing: where, a sentence each. images: how many are in each part.
     seconds: of each phase.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     bundle: Bundle
     before: Measured

@@ -20,6 +20,8 @@ from nestling.preprocess.pictures import why
 
 Images: TypeAlias = Sequence[Any] | NDArray[Any]
 """An array of images, uint8 [N, H, W, C] or [N, H, W], or a sequence of arrays [H, W, C] or [H, W], PIL images, and paths."""
+OneImage: TypeAlias = str | Path | Image.Image | NDArray[Any]
+"""A path, a PIL image, an array [H, W] or [H, W, C]."""
 
 IN_MEMORY = Path("images")  # what stands for the folder
 AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -54,13 +56,14 @@ def photographs(images: Images, labels: Sequence[str]) -> Dataset:
     items: list[Item] = []
     left_out: list[LeftOut] = []
     for index, (image, name) in enumerate(zip(images, names, strict=True)):
-        made = _item(image, known.index(name), f"images[{index}]")
+        made = item_of(image, known.index(name), f"images[{index}]")
         items += [made] if isinstance(made, Item) else []
         left_out += [made] if isinstance(made, LeftOut) else []
     return whole(Dataset(IN_MEMORY, known, tuple(items), tuple(left_out)))
 
 
-def _item(image: Any, label: int, where: str) -> Item | LeftOut:
+def item_of(image: Any, label: int, where: str) -> Item | LeftOut:
+    """One image. where: what it is called. A file that is no image is left out; raises UnusableData for what else is none."""
     if isinstance(image, str | Path):
         found = print_of(Path(image))
         return found if isinstance(found, LeftOut) else Item(Path(image), label, found)
@@ -68,6 +71,15 @@ def _item(image: Any, label: int, where: str) -> Item | LeftOut:
     if shown.mode not in (*AS_PNG, *AS_TIFF):
         raise UnusableData(f"{where} is of mode {shown.mode}; images of 8 bits a value, and grey ones of 16, are taken.")
     return Item(Path(where), label, _print(shown), held=Held(shown))
+
+
+def several(images: Any) -> Sequence[Any]:
+    """A single image (a path, a PIL image, an array [H, W] or [H, W, C]) as a sequence of one; several as they are."""
+    if isinstance(images, str | Path | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray) and (images.ndim == 2 or (images.ndim == 3 and images.shape[2] in CHANNELS)):
+        return [images]
+    return list(images)
 
 
 def _upright(image: Image.Image, where: str) -> Image.Image:

@@ -19,6 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import PARTS, Part
 from nestling.data.archive import archive_tree, is_archive
 from nestling.data.layout import ClassFolder, Layout, layout
@@ -59,6 +60,8 @@ class Dataset:
     root: of the folders; the archive, the list. folders: of the classes; of a part each class has one; () where there are none.
     beside: roots of others that were put to it.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     root: Path
     labels: tuple[str, ...]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from nestling.brief import as_table, in_short
 from nestling.data.folders import Item, LeftOut, scan
 from nestling.data.lists import Entry, Folders, chosen_entries, read_list, read_names
 from nestling.data.survey import reading_of, said_of_set, survey
@@ -84,6 +85,8 @@ class Prepared:
 
     said: lines on how the images were read, where a person should know.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     folder: Path
     counts: tuple[Count, ...]

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.brief import as_table, in_short
 from nestling.errors import UnusableFile
 from nestling.preprocess.image import LONGEST, SIDES, Interpolation
 from nestling.words import HeadOptimizer
@@ -153,6 +154,8 @@ class HeadFile:
     image: (height, width, channels). graph: SHA-256 of the int8 Graph that makes the embeddings, 64 hex digits (graph.file.digest).
     runtimes: names of those that made embeddings of the replay store.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     labels: tuple[str, ...]
     label_bytes: int

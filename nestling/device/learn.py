@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nestling import extras
 from nestling.apart.runner import gradients
+from nestling.brief import as_table, in_short
 from nestling.data.folders import LeftOut
 from nestling.device import manifest
 from nestling.device.c_learner import CLearner
@@ -71,6 +72,8 @@ class Learned:
     new: classes that it did not know. cycles: taken in this training, by this run and those that it went on from. replayed:
     embeddings of the replay store that were learned from. notes: what is to be said of files that were not taken and why.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     head: HeadFile
     output: Path

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import MOST_LABELS
 from nestling.errors import UnusableFile
 from nestling.files import digest_of
@@ -38,6 +39,8 @@ class Manifest:
     were centred and scaled by, in words. versions: of what made it. failed: gates that a file did not pass and was kept all the
     same. files: all others of the package, by name.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     system: System
     machine: str

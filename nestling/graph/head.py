@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.brief import as_table, in_short
+
 FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
     """weight: float32 [classes, D]; bias: float32 [classes]."""
+
+    __repr__, _repr_html_ = in_short, as_table
 
     weight: FloatArray
     bias: FloatArray

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.brief import as_table, in_short
+
 Array = NDArray[np.generic]
 Dtype = Literal["float32", "int8", "uint8", "int32"]
 Clamp = Literal["none", "relu", "relu6"]
@@ -291,6 +293,8 @@ class Node:
 @dataclass(frozen=True, eq=False)
 class Graph:
     """tensors by name; nodes in running order; names of the tensors that come in and go out."""
+
+    __repr__, _repr_html_ = in_short, as_table
 
     tensors: Mapping[str, Tensor]
     nodes: tuple[Node, ...]

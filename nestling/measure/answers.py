@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.apart.runner import load
+from nestling.brief import as_table, in_short
 from nestling.bundle import Bundle, Split
+from nestling.data.arrays import Images, OneImage, item_of, several
 from nestling.data.choose import Chosen, for_evaluation, scan_for, split_again
 from nestling.data.folders import Dataset, Item, LeftOut, Source, labels_of
 from nestling.data.stream import stream
@@ -35,6 +37,8 @@ CHUNK = 64  # images held at once
 class Evaluated:
     """said: which photographs were used. left_out: those that could not be read. notes: lines on how they were read."""
 
+    __repr__, _repr_html_ = in_short, as_table
+
     evaluation: Evaluation
     said: str
     left_out: tuple[LeftOut, ...]
@@ -45,8 +49,16 @@ class Evaluated:
 class Predicted:
     """found: what each image that could be read shows, in order. left_out: the others, and why."""
 
+    __repr__, _repr_html_ = in_short, as_table
+
     found: tuple[Prediction, ...]
     left_out: tuple[LeftOut, ...]
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __getitem__(self, index: int) -> Prediction:
+        return self.found[index]
 
 
 @dataclass(frozen=True)
@@ -89,38 +101,43 @@ def agree(a: Path, b: Path, data: Source, progress: Progress = silent, trust: bo
 
 
 def predict(
-    model: Path, images: Sequence[Path], top: int = 3, trust: bool = False, told: Callable[[str], None] = lambda line: None
+    model: Path, images: OneImage | Images, top: int = 3, trust: bool = False, told: Callable[[str], None] = lambda line: None
 ) -> Predicted:
     """What each image shows; of a folder, each image below it. Files that cannot be read are passed over, and named.
 
-    top: how many labels of each, the most probable first. trust: as in evaluate. told: is given lines on how they were read,
-    where a person should know.
+    images: see data.arrays.Images, or one of these. top: how many labels of each, the most probable first. trust: as in evaluate.
+    told: is given lines on how they were read, where a person should know.
     """
     if top < 1:
         raise WrongOption(f"--top is 1 or more; found {top}.")
     runner = load(model, trust=trust)
-    found, left_out = [], []
-    for path in (file for given in images for file in _files(given)):
-        image = try_load(runner.preprocess, path)
-        if isinstance(image, str):
-            left_out.append(LeftOut(path, image))
+    items: list[Item] = []
+    found: list[Prediction] = []
+    left_out: list[LeftOut] = []
+    for item in _asked(images):
+        image = item.reason if isinstance(item, LeftOut) else try_load(runner.preprocess, item.file)
+        if isinstance(item, LeftOut) or isinstance(image, str):
+            left_out.append(LeftOut(item.path, str(image)))
             continue
         probabilities = softmax(runner(image[None]))[0]
         best = [(runner.labels[i], float(probabilities[i])) for i in np.argsort(-probabilities, kind="stable")[:top]]
-        found.append(Prediction(str(path), *best[0], top=tuple(best)))
-    for line in said_of_asked(survey([Item(Path(one.image), 0, "") for one in found]), runner.preprocess.reading):
+        found.append(Prediction(str(item.path), *best[0], top=tuple(best)))
+        items.append(item)
+    for line in said_of_asked(survey(items), runner.preprocess.reading):
         told(line)
     return Predicted(tuple(found), tuple(left_out))
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """The file itself, or the images below a folder: a README among them is none of our business."""
-    if not path.is_dir():
-        yield path
-        return
-    for file in files_below(path, path):
-        if isinstance(file, Path) and why_no_image(file) is None:
-            yield file
+def _asked(images: OneImage | Images) -> Iterator[Item | LeftOut]:
+    """What is asked about, in order; of a folder the images below it: a README among them is none of our business."""
+    for index, image in enumerate(several(images)):
+        if not isinstance(image, str | Path):
+            yield item_of(image, 0, f"images[{index}]")
+        elif not Path(image).is_dir():
+            yield Item(Path(image), 0, "")
+        else:
+            below = files_below(Path(image), Path(image))
+            yield from (Item(file, 0, "") for file in below if isinstance(file, Path) and why_no_image(file) is None)
 
 
 def answers(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import Bundle
 from nestling.errors import NestlingError, UnusableData
 from nestling.files import replace_folder
@@ -39,6 +40,8 @@ Ask = Callable[[Sequence[Array]], Mapping[str, Array]]
 @dataclass(frozen=True, eq=False)
 class Activation:
     """An activation. op: "input" for the image; scale, zero_point: None for floats and for the image."""
+
+    __repr__, _repr_html_ = in_short, as_table
 
     name: str
     op: str

@@ -21,6 +21,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import Step
 from nestling.errors import NestlingError
 from nestling.measure.layers import LayerTable
@@ -82,6 +83,8 @@ class Page:
     evaluation and examples: of the file `evaluated`. costs: what quantisation does to each layer. machine: its processor. versions:
     of packages. data: which photographs. notes: what could not be told and why.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     title: str
     rows: tuple[Row, ...]

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import Bundle, Step, Yardstick, fitted_head, int8_graph
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, Source, fingerprint, labels_of
@@ -46,6 +47,8 @@ CHOICES: Mapping[Choice, tuple[bool, ...]] = {"off": (False,), "on": (True,), "a
 @dataclass(frozen=True, eq=False)
 class Quantized:
     """bundle: as quantize returns it. float_graph: what the integers were made from, equalised or not, biases not corrected."""
+
+    __repr__, _repr_html_ = in_short, as_table
 
     bundle: Bundle
     float_graph: Graph

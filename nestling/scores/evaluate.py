@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.brief import as_table, in_short
+
 LEAST_TOLD = 5  # photographs: of fewer a share cannot be told (5 right of 5 may be 57%)
 
 
@@ -40,6 +42,8 @@ class Mistake:
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """confusion: int64 [labels, labels], row the true class, column the answer. interval: Wilson, 95%."""
+
+    __repr__, _repr_html_ = in_short, as_table
 
     top1: float
     interval: tuple[float, float]

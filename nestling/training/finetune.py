@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import PARTS, Bundle, Step, Timm
 from nestling.data.choose import part, places, training_data
 from nestling.data.folders import Dataset, LeftOut, Source, fingerprint
@@ -83,6 +84,8 @@ class Taught:
 
     resumed: epochs that came from a checkpoint. seconds: of each phase.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     bundle: Bundle
     test: Evaluation

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import PARTS, Bundle, Step, Timm
 from nestling.bundle import load as load_bundle
 from nestling.data.arrays import Images, photographs
@@ -17,7 +18,7 @@ from nestling.data.split import split
 from nestling.data.survey import Survey, reading_of, said_of_set, survey
 from nestling.embedding.cache import default_cache
 from nestling.embedding.refit import VIEW_SETS
-from nestling.errors import NestlingError, UnusableData
+from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.graph.ir import Graph
 from nestling.models.known import DEFAULT, created, require_made, weights_for
 from nestling.models.lacking import Lacking, lacking
@@ -26,6 +27,7 @@ from nestling.preprocess.levels import SIXTEEN_BITS
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation
 from nestling.training.on_embeddings import Learned, learned
+from nestling.words import Views
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class FitConfig:
     weights: str | None = None
     size: Size | None = None
     seed: int = 0
-    views: str = "none"
+    views: Views = "none"
     balanced: bool = False
     classes: tuple[str, ...] | None = None
     parts: bool | None = None
@@ -63,6 +65,8 @@ class Fitted:
     several. doubts: what the figures leave open, in words. lacking: why the backbone cannot be quantised, None where it can. said:
     lines on how the photographs were read.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     bundle: Bundle
     test: Evaluation
@@ -87,7 +91,7 @@ def fit(
     """
     config = config or FitConfig()
     if config.views not in VIEW_SETS:
-        raise NestlingError(f"--views is one of {', '.join(VIEW_SETS)}; found {config.views!r}.")
+        raise WrongOption(f"--views is one of {', '.join(VIEW_SETS)}; found {config.views!r}.")
     if not config.backbone.endswith(".nest"):
         require_made(config.backbone, config.weights or weights_for(config.backbone))
     start = perf_counter()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import Bundle, Step, Yardstick, fitted_head, int8_graph, yardstick_of
 from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, LeftOut, Source, fingerprint, labels_of
@@ -53,6 +54,8 @@ class Qat:
     network before. noise: rms logit difference of the int8 reference and the fake-quantised network, in float64, over that of the
     latter and the same numbers in float. trained: the bundle of the training, kept or not.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     kept: Quantized
     which: Kept

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nestling.brief import as_table, in_short
 from nestling.bundle import Step
 from nestling.measure.counted import in_units
 from nestling.measure.weighed import Weights
@@ -89,6 +90,8 @@ class Comparison:
 
     warnings: what should not be overlooked. machine: this computer's processor. versions: of packages.
     """
+
+    __repr__, _repr_html_ = in_short, as_table
 
     bundles: tuple[Compared, ...]
     images: int
