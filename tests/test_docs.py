@@ -152,7 +152,7 @@ def scratch(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def quick(name: str, rest: Sequence[str]) -> tuple[str, ...]:
     """What a command is told here beside what the page says, so that it takes seconds: a small network, one epoch, one file."""
-    if name == "fit" and "--backbone" not in rest:
+    if name == "fit" and not {"--backbone", "--update"} & set(rest):
         return NAMED if "--size" in rest else ("--backbone", "small.nest")
     if (name in ("finetune", "distill") or "--qat" in rest) and "--epochs" not in rest:
         return ("--epochs", "1")

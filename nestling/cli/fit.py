@@ -63,7 +63,7 @@ def command(
 
     Example:  nestling fit photos -o parts.nest
 
-    More photographs came:  nestling fit photos --update parts.nest -o parts.nest
+    More photographs came:  nestling fit photos --update parts.nest -o more.nest
     """
     from nestling.bundle import save
 
