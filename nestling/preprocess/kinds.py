@@ -96,7 +96,10 @@ def _tga(file: IO[bytes], head: bytes) -> Image.Image:
     pixels = width * height * depth // 8 if not kind & TGA_PACKED else 1 + depth // 8
     whole = TGA_HEADER.size + identified + (colours * entry // 8 if mapped else 0) + pixels
     file.seek(0)
-    image: Image.Image = Image.open(file, formats=("TGA",))
+    try:
+        image: Image.Image = Image.open(file, formats=("TGA",))
+    except UnidentifiedImageError as error:
+        raise UnusableData("a damaged TGA") from error
     if file.seek(0, SEEK_END) < whole:
         raise UnusableData("truncated")
     return image
