@@ -39,6 +39,8 @@ from nestling.preprocess.image import to_plain as preprocess_to_plain
 from nestling.printable import json_text
 
 SCHEMA = 1
+ARCHIVE = b"PK"  # how the file begins
+MAKE = "make one:  nestling fit PHOTOS -o my.nest"
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 FloatArray = NDArray[np.float32]
@@ -189,7 +191,10 @@ def save(bundle: Bundle, path: Path) -> None:
 
 def load(path: Path) -> Bundle:
     """Read a bundle. Raises UnusableFile, naming the file, for anything that is not a whole bundle of this schema."""
-    return from_bytes(outside.content(path, "make one:  nestling fit PHOTOS -o my.nest"), str(path))
+    content = outside.content(path, MAKE)
+    if not content.startswith(ARCHIVE):
+        raise UnusableFile(f"{path} is not a bundle.", f"{MAKE}; of somebody else's .tflite:  nestling import FILE -o my.nest")
+    return from_bytes(content, str(path))
 
 
 def to_bytes(bundle: Bundle) -> bytes:

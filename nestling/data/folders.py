@@ -24,12 +24,13 @@ from nestling.bundle import PARTS, Part
 from nestling.data.archive import archive_tree, is_archive
 from nestling.data.layout import ClassFolder, Layout, layout
 from nestling.data.listed import LINES, TABLES, is_list, read_listed
-from nestling.data.walk import DISK, LOOP, Tree, files_below, folders_in, path_order, print_of
+from nestling.data.walk import DISK, LOOP, Tree, files_below, folders_in, images_in, path_order, print_of
 from nestling.data.walk import LeftOut as LeftOut
 from nestling.errors import UnusableData
 from nestling.preprocess.pictures import File
 from nestling.temporary import restored
 
+LOOKED_AT = 20  # folders beside one, at most, where a message is made up
 LEAST = 5  # images of a class: with 60/20/20, three to learn from, one to choose by, one to test on
 
 
@@ -349,4 +350,10 @@ def _or_leave_out(dataset: Dataset, label: str) -> str:
 def _layout_hint(root: Path) -> str:
     if root.suffix.lower() in (*TABLES, *LINES):
         return "its paths are relative to the list"
-    return f"put the photographs of each class into a folder of its own:  {root}/good  {root}/bad"
+    if root.is_file():
+        return "put the photographs of each class into a folder of its own, photos/good  photos/bad, and name the one above"
+    own = f"put the photographs of each class into a folder of its own:  {root}/good  {root}/bad"
+    beside = [path for path in root.parent.iterdir() if path.is_dir() and path != root] if root.is_dir() else []
+    if any(next(images_in(path), None) for path in beside[:LOOKED_AT]):
+        return f"if its classes are {root.name} and the folders beside it:  nestling fit {root.parent}; else {own}"
+    return own

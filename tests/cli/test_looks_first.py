@@ -145,3 +145,17 @@ def test_on_a_pipe_it_says_how_far_it_is(capsys: pytest.CaptureFixture[str], mon
 def test_virtual_machines_are_named_where_there_are_some(nestling: Nestling, integers: Path, tmp_path: Path) -> None:
     nestling("export", integers, "--to", "tflite", "--precision", "int8", "-o", tmp_path)
     assert "virtual" not in nestling("bench", tmp_path).stderr
+
+
+def test_advice_makes_sense(nestling: Nestling, bundle: Path, photos: Path, tmp_path: Path) -> None:
+    """A file gets no folders; a class folder is called one; photographs are no place for files; a picture is no bundle."""
+    (tmp_path / "README.md").write_text("hello")
+    said = nestling("fit", tmp_path / "README.md", "-o", tmp_path / "x.nest", status=1).stderr
+    assert "README.md/" not in said and "photos/good" in said
+    said = nestling("fit", photos / "apple", "-o", tmp_path / "x.nest", status=1).stderr
+    assert f"if its classes are apple and the folders beside it:  nestling fit {photos}; else" in said
+    before = sorted(photos.rglob("*"))
+    said = nestling("export", bundle, "-o", photos, status=1).stderr
+    assert f"{photos} holds photographs" in said and "name another with -o" in said and sorted(photos.rglob("*")) == before
+    said = nestling("quantize", next(photos.rglob("*.jpg")), "-o", tmp_path / "x.nest", status=1).stderr
+    assert "is not a bundle." in said and "nestling fit PHOTOS" in said
