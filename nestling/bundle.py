@@ -33,7 +33,7 @@ from nestling.graph import structure as structures
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.graph.structure import Structure
-from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import Numbers, Preprocess, shape_of
 from nestling.preprocess.image import from_plain as preprocess_from_plain
 from nestling.preprocess.image import to_plain as preprocess_to_plain
 from nestling.printable import json_text
@@ -360,10 +360,11 @@ def _require_consistent(bundle: Bundle, name: str) -> None:
 
 def _require_fitting(graph: Graph, bundle: Bundle, name: str) -> None:
     image = graph.tensors[graph.inputs[0]]
-    wanted = (1, *bundle.preprocess.size, bundle.preprocess.channels)
-    dtypes = ("uint8",) if graph is bundle.graph else ("uint8", "float32")
+    p, wanted = bundle.preprocess, (1, *shape_of(bundle.preprocess))
+    dtypes = (p.dtype,) if isinstance(p, Numbers) else ("uint8",) if graph is bundle.graph else ("uint8", "float32")
     if len(graph.inputs) != 1 or image.shape != wanted or image.dtype not in dtypes:
-        raise UnusableFile(f"{name}: its graph takes {image.dtype} {list(image.shape)}, not images {list(wanted)}.")
+        what = f"{p.dtype} numbers" if isinstance(p, Numbers) else "images"
+        raise UnusableFile(f"{name}: its graph takes {image.dtype} {list(image.shape)}, not {what} {list(wanted)}.")
     answer = graph.tensors[graph.outputs[0]]
     shape = answer.shape
     if graph is bundle.graph and bundle.head is not None and answer.dtype != "int8":
@@ -379,7 +380,7 @@ def _require_backbone(graph: Graph, bundle: Bundle, name: str) -> None:
     if any(tensor.dtype != "float32" for tensor in graph.tensors.values()) or len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise UnusableFile(f"{name}: structure.json is no float network from one image to one embedding.")
     shape = graph.tensors[graph.outputs[0]].shape
-    used = graph.tensors[graph.inputs[0]].shape == (1, *bundle.preprocess.size, bundle.preprocess.channels)
+    used = graph.tensors[graph.inputs[0]].shape == (1, *shape_of(bundle.preprocess))
     if used and bundle.head is not None and math.prod(shape) != (numbers := bundle.head.weight.shape[1]):
         raise UnusableFile(f"{name}: structure.json gives {list(shape)}, {numbers} numbers are expected.")
 

@@ -19,7 +19,6 @@ from time import perf_counter
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nestling.apart.messages import packed, unpacked
 from nestling.errors import NestlingError, UnusableFile
@@ -37,7 +36,7 @@ class Held:
 
     runner: Any = None
     before: int = 0
-    image: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    image: Array = field(default_factory=lambda: np.empty(0, np.uint8))
 
 
 def main() -> None:
@@ -106,13 +105,13 @@ def _load(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     """file, runtime, threads, trust -> what the file says of itself, as about.to_json."""
     from nestling import formats
     from nestling.formats.about import About, to_json
+    from nestling.preprocess.image import noise
 
     _forget_peak()
     held.before = _peak()
     runner = formats.load(Path(arguments["file"]), arguments["threads"], arguments["runtime"], arguments["trust"])
     about = getattr(runner, "about", None) or About(runner.labels, runner.preprocess)
-    shape = (1, *about.preprocess.size, about.preprocess.channels)
-    held.runner, held.image = runner, np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    held.runner, held.image = runner, noise(about.preprocess)
     return to_json(about), ()
 
 

@@ -29,6 +29,7 @@ from nestling.formats import printed as all_printed
 from nestling.formats.c import folder, machines, names
 from nestling.formats.c.fitting import require_fitting
 from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
+from nestling.preprocess.image import ImagePreprocess
 from nestling.progress import Progress, silent
 from nestling.quantization.quantize import quantize
 from nestling.scores import doubts
@@ -45,12 +46,13 @@ class Refused:
 @dataclass(frozen=True)
 class Exported:
     """artifacts: the files that are in place. said: the images that they were judged on, in words. why: of refusals, where it is
-    the network's own."""
+    the network's own. photographs: whether it takes any."""
 
     artifacts: tuple[Artifact, ...]
     refused: tuple[Refused, ...]
     said: str
     why: str = ""
+    photographs: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,8 @@ def exported(
         _put(printed.content, out / file)
         artifacts.append(_artifact(file, name, precision, printed, judgement, Path(os.path.relpath(source.path, out))))
         manifest.note(out, artifacts[-1:])
-    return Exported(tuple(artifacts), tuple(refused), next(iter(sources.values())).expected.said, why)
+    said, photographs = next(iter(sources.values())).expected.said, isinstance(loaded.preprocess, ImagePreprocess)
+    return Exported(tuple(artifacts), tuple(refused), said, why, photographs)
 
 
 def _put(content: bytes | Mapping[str, bytes], path: Path) -> None:

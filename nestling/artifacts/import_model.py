@@ -3,8 +3,8 @@
 An integer network (int8, or the old uint8) becomes the bundle's int8 graph with a table in front, image -> what the file takes, and
 keeps its own end. A float network becomes the bundle's architecture, ending in the embedding, and its last layer the head: so it
 serves as a backbone, too; a table stands in front where it normalises its image itself. Which numbers a float network takes is seen
-in what it does to them first (import_input.py), or asked for. What else the file does not say is assumed, and the lineage says what
-was. NumPy only.
+in what it does to them first (import_input.py), or asked for; networks of no photographs: import_numbers.py. What else the file
+does not say is assumed, and the lineage says what was. NumPy only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from nestling import formats
 from nestling.artifacts.import_input import found
+from nestling.artifacts.import_numbers import with_numbers
 from nestling.bundle import Bundle, Step
 from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.format import AS_IT_IS, ReadConfig
@@ -27,7 +28,7 @@ from nestling.graph.edit import tidy
 from nestling.graph.ends import ending, ending_in, without_last_layer
 from nestling.graph.fixed_point import round_half_away
 from nestling.graph.ir import Array, Graph, Tensor
-from nestling.preprocess.image import ImagePreprocess, Preprocess
+from nestling.preprocess.image import SIDES, ImagePreprocess, Preprocess, shape_of
 from nestling.preprocess.image import from_plain as preprocess_from_plain
 from nestling.preprocess.image import table as normalised
 from nestling.preprocess.image import to_plain as preprocess_to_plain
@@ -39,7 +40,8 @@ CHOICES = """say it; the network's makers, or the code that it was trained with,
     --mean 0 --std 1                                          0..1, v / 255
     --mean 0.5 --std 0.5                                      -1..1, v / 127.5 - 1
     --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225          ImageNet's mean and deviation
-    --mean 0 --std 0.00392157                                 0..255, v as it is"""
+    --mean 0 --std 0.00392157                                 0..255, v as it is
+    --numbers                                                 no photographs: of sound, of sensors"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def import_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     config: ReadConfig = AS_IT_IS,
+    numbers: bool = False,
 ) -> Bundle:
     """Read a .tflite file, int8, old uint8 or float, as a bundle; the last line of its lineage says what was assumed.
 
@@ -69,7 +72,8 @@ def import_model(
     mean, std: one number, or one a channel, for values in 0..1: input = (v / 255 - mean) / std. Both or none; None for what the
     file says, else bytes as they are for a quantised input, what the graph shows for a float one.
     config: which of the file's networks, and the size of images where it takes any.
-    Raises UnusableFile for a damaged file and one that does not take one image or give one score a class, UnsupportedOp for an
+    numbers: what it takes is no image, though it has the shape of one; of other shapes it goes without saying (import_numbers.py).
+    Raises UnusableFile for a damaged file and one that does not give one score a class, UnsupportedOp for an
     operator that the Graph does not hold, NestlingError for labels or numbers that do not fit, and where mean and std are needed.
     """
     try:
@@ -79,19 +83,27 @@ def import_model(
     reader = formats.reader(path)
     file = reader(content, str(path), None, config)
     graph, notes = _first_output(file.graph)
-    image = _image(graph, path)
     _classifying(graph, path)
     if (mean is None) != (std is None):
         raise NestlingError("--mean and --std belong together; only one of them was given.")
-    ours = _own_preprocess(file.preprocess, image, path)
     given = None if mean is None or std is None else (tuple(mean), tuple(std))
+    image = None if numbers or _is_of_numbers(file.preprocess) else _image(graph)
+    preprocess: Preprocess
+    if image is None:
+        if given is not None:
+            raise NestlingError(f"{path} takes no photographs; --mean and --std are for those.", "leave them out")
+        graph, preprocess = with_numbers(graph, str(path))
+        said = Said((), (), "numbers that are no photograph's")
+    else:
 
-    def read(pixels: Array) -> Graph:
-        return _first_output(reader(content, str(path), pixels, config).graph)[0]
+        def read(pixels: Array) -> Graph:
+            return _first_output(reader(content, str(path), pixels, config).graph)[0]
 
-    said = _said(graph, image, given, ours, file.values, read, path)
-    preprocess = ours if ours is not None and given is None else _preprocess(image, said, path)
-    bundle, end_notes = _parts(_with_table(graph, image, said, preprocess, read), preprocess)
+        ours = _own_preprocess(file.preprocess, image, path)
+        said = _said(graph, image, given, ours, file.values, read, path)
+        preprocess = ours if ours is not None and given is None else _preprocess(image, said, path)
+        graph = _with_table(graph, image, said, preprocess, read)
+    bundle, end_notes = _parts(graph, preprocess)
     names, label_notes = _labels(labels, file.labels, _classes(bundle), path)
     if said.assumed:
         notes.append(f"its input is taken to be {said.source}: mean {_listed(said.mean)}, std {_listed(said.std)}")
@@ -108,14 +120,17 @@ def import_model(
 # ---- what comes in -------------------------------------------------------------------------------------------------------------
 
 
-def _image(graph: Graph, path: Path) -> Tensor:
-    """The input, where it is one image, of a size that images are made in."""
+def _image(graph: Graph) -> Tensor | None:
+    """The input, where it is one image, of a size that images are made in; None where what goes in is something else."""
     found = [graph.tensors[name] for name in graph.inputs]
     if len(found) != 1 or len(found[0].shape) != 4 or found[0].shape[3] not in (1, 3):
-        takes = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in found)
-        raise UnusableFile(f"{path} takes {takes}; nestling imports networks that take one image, [1, H, W, 1 or 3].")
-    _preprocess(found[0], Said((0.0,), (1.0,), ""), path)
-    return found[0]
+        return None
+    return found[0] if all(SIDES[0] <= side <= SIDES[1] for side in found[0].shape[1:3]) else None
+
+
+def _is_of_numbers(plain: object) -> bool:
+    """What nestling wrote into a file that it printed of such a network."""
+    return isinstance(plain, dict) and plain.get("kind") == "numbers"
 
 
 def _classifying(graph: Graph, path: Path) -> None:
@@ -210,8 +225,8 @@ def _own_preprocess(plain: object, image: Tensor, path: Path) -> Preprocess | No
         preprocess = preprocess_from_plain(plain)
     except UnusableFile as error:
         raise UnusableFile(f"{path}: {error.message}") from error
-    if (*preprocess.size, preprocess.channels) != image.shape[1:]:
-        raise UnusableFile(f"{path} says that it takes {preprocess.size}, but its input is {list(image.shape)}.")
+    if shape_of(preprocess) != image.shape[1:]:
+        raise UnusableFile(f"{path} says that it takes {shape_of(preprocess)}, but its input is {list(image.shape)}.")
     return preprocess
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.float_twin import float_twin
 from nestling.graph.ir import Graph
 from nestling.models.float_graph import float_graph
-from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import Numbers, Preprocess, noise, of_photographs, shape_of
 from nestling.progress import Progress, silent
 from nestling.quantization.quantize import YARDSTICK
 
@@ -63,7 +64,9 @@ def expected(bundle: Bundle, integers: bool, data: Source | None = None, progres
     said = f"{len(images)} validation photographs" if truth is not None else f"{len(images)} images"
     if not len(images):
         images, truth = made_up(bundle.preprocess), None
-        said = f"{len(images)} made-up images, since no photographs are at hand"
+        numbers = isinstance(bundle.preprocess, Numbers)
+        said = "sets of numbers, since it takes no photographs" if numbers else "images, since no photographs are at hand"
+        said = f"{len(images)} made-up {said}"
     stored = bundle.yardstick
     if integers and stored is not None and prints == stored.fingerprints:
         return Expected(images, stored.logits, stored.float_logits, truth, said)
@@ -89,13 +92,18 @@ def _asked(
 
 
 def made_up(preprocess: Preprocess, count: int = MADE_UP, seed: int = 0) -> Image:
-    """Images of soft random blots, uint8 [count, H, W, C]: nearer to photographs than noise is, which few layers answer to."""
+    """Images of soft random blots, uint8 [count, H, W, C]: nearer to photographs than noise is, which few layers answer to.
+
+    Where numbers are taken: as many bytes, which are as soft; of real numbers normal ones, float32 [count, ...].
+    """
+    if isinstance(preprocess, Numbers) and preprocess.dtype == "float32":
+        return cast(Image, noise(preprocess, count, seed))  # which such a network takes in an image's place
     rng = np.random.default_rng(seed)
-    height, width = preprocess.size
+    height, width, channels = shape_of(preprocess)
     rows, columns = np.linspace(0, 7, height), np.linspace(0, 7, width)
-    images = np.empty((count, height, width, preprocess.channels), np.uint8)
+    images = np.empty((count, height, width, channels), np.uint8)
     for image in images:
-        grid = rng.uniform(-60, 315, (8, 8, preprocess.channels))
+        grid = rng.uniform(-60, 315, (8, 8, channels))
         across = _between(grid, columns, axis=1)
         image[:] = np.clip(_between(across, rows, axis=0) + rng.normal(0, 8, image.shape), 0, 255)
     return images
@@ -111,7 +119,10 @@ def _between(grid: NDArray[np.float64], places: NDArray[np.float64], axis: int) 
 
 def _photographs(bundle: Bundle, data: Source | None) -> tuple[Image, NDArray[np.int64] | None, tuple[str, ...]]:
     """(the yardstick's images or as many of val, their classes, their fingerprints); of an imported network any images at hand."""
-    nothing = np.empty((0, *bundle.preprocess.size, bundle.preprocess.channels), np.uint8)
+    nothing = np.empty((0, *shape_of(bundle.preprocess)), np.uint8)
+    if isinstance(bundle.preprocess, Numbers) and data is None:
+        return nothing, None, ()
+    of_photographs(bundle.preprocess)
     if bundle.split is None and data is not None:
         items = sorted(scan(data, parts=False).items, key=lambda item: item.fingerprint)[:YARDSTICK]
         return np.stack(images_of(items, bundle.preprocess)), None, ()

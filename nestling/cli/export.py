@@ -89,7 +89,8 @@ def command(
     _show(made)
     require_passed(made)
     last = show.path_hint(output / made.artifacts[-1].file)
-    show.tell(f"written to {output}", f"next:  nestling bench {show.path_hint(output)}   or   nestling predict {last} PHOTO.jpg")
+    or_ask = f"   or   nestling predict {last} PHOTO.jpg" if made.photographs else ""
+    show.tell(f"written to {output}", f"next:  nestling bench {show.path_hint(output)}{or_ask}")
 
 
 def _require_no_photographs(folder: Path) -> None:

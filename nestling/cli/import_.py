@@ -24,6 +24,9 @@ def command(
         str | None,
         typer.Option(help="Of images, where the file takes any: HEIGHTxWIDTH, or one number.", show_default="the file's"),
     ] = None,
+    numbers: Annotated[
+        bool, typer.Option("--numbers", help="It takes no photographs, though its input has the shape of one.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Take somebody else's .tflite network: an integer one to run, trace and print, a float one as a backbone to learn on.
@@ -33,31 +36,35 @@ def command(
     from nestling.artifacts.import_model import import_model, read_labels
     from nestling.bundle import save
     from nestling.formats.format import ReadConfig
+    from nestling.preprocess.image import Numbers
 
     names = read_labels(labels) if labels else None
     config = ReadConfig(signature, _size(size))
-    bundle = import_model(file, names, options.numbers(mean, "--mean"), options.numbers(std, "--std"), config)
+    bundle = import_model(file, names, options.numbers(mean, "--mean"), options.numbers(std, "--std"), config, numbers)
     save(bundle, output)
     assumed, takes = list(bundle.lineage[-1].settings["assumed"]), bundle.lineage[-1].settings["normalisation"]
     for note in assumed:
         show.say(f"assumed: {note}" if note.startswith("its input") else f"note: {note}")
     kind = "integer" if bundle.architecture is None else "float"
-    height, width = bundle.preprocess.size
+    taken = bundle.preprocess
     if json:
-        plain: dict[str, object] = {
-            "bundle": str(output),
-            "kind": kind,
-            "size": [height, width],
-            "channels": bundle.preprocess.channels,
-        }
-        plain |= {"mean": list(bundle.preprocess.mean), "std": list(bundle.preprocess.std), "classes": len(bundle.labels)}
+        plain: dict[str, object] = {"bundle": str(output), "kind": kind, "classes": len(bundle.labels)}
+        if isinstance(taken, Numbers):
+            plain |= {"shape": list(taken.shape), "dtype": taken.dtype}
+        else:
+            plain |= {"size": list(taken.size), "channels": taken.channels, "mean": list(taken.mean), "std": list(taken.std)}
         embedding = bundle.head.weight.shape[1] if bundle.head is not None else None
         show.as_json(plain | {"embedding": embedding, "normalisation": takes, "assumed": assumed})
         return
     hint = show.path_hint(output)
-    following = f"nestling predict {hint} PHOTO" if kind == "integer" else f"nestling fit PHOTOS --backbone {hint} -o my.nest"
+    if isinstance(taken, Numbers):
+        what = f"{taken.dtype} numbers {list(taken.shape)}"
+        following = f"nestling export {hint} --to tflite,onnx --precision {'int8' if kind == 'integer' else 'fp32'}"
+    else:
+        what = f"images of {taken.size[0]}x{taken.size[1]}"
+        following = f"nestling predict {hint} PHOTO" if kind == "integer" else f"nestling fit PHOTOS --backbone {hint} -o my.nest"
     show.tell(
-        f"{kind} network, {len(bundle.labels)} classes, images of {height}x{width}",
+        f"{kind} network, {len(bundle.labels)} classes, {what}",
         f"takes       {takes}",
         f"written to  {output}",
         f"next:  {following}",

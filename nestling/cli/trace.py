@@ -13,7 +13,7 @@ LISTED = 20  # differing layers in the table; --json has all
 
 def command(
     bundle: Annotated[Path, options.bundle("The quantised bundle.")],
-    image: Annotated[Path, typer.Argument(help="An image file.")],
+    image: Annotated[Path | None, typer.Argument(help="An image file; none where the network takes no photographs.")] = None,
     output: Annotated[Path | None, options.new_folder("Folder for one .npy a layer and index.json.")] = None,
     against: Annotated[Path | None, options.file("A .tflite file or folder of C to compare with, layer by layer.")] = None,
     trust: options.Trust = False,

@@ -11,6 +11,7 @@ from nestling.bundle import Bundle, Part, Split
 from nestling.data.folders import Dataset, Item, Source, by_path, fingerprint, scan, whole
 from nestling.data.split import of_part, split
 from nestling.errors import UnusableData
+from nestling.preprocess.image import of_photographs
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,10 @@ def training_data(bundle: Bundle, data: Source | None) -> Dataset:
     """The folder that the bundle learned from: `data`, or the one that its lineage names (with photographs that were added later,
     those).
 
-    Raises UnusableData where there is none, or it holds nothing that the bundle was trained on.
+    Raises UnusableData where there is none, or it holds nothing that the bundle was trained on; NestlingError where the network
+    takes no photographs.
     """
+    of_photographs(bundle.preprocess)
     known = places_of(bundle)
     root, *beside = (data,) if data is not None else known or (None,)
     if root is None or (isinstance(root, Path) and not root.exists()):

@@ -25,7 +25,7 @@ from nestling.embedding.cache import default_cache
 from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.formats.about import About
 from nestling.formats.runner import Runner
-from nestling.preprocess.image import try_load
+from nestling.preprocess.image import of_photographs, try_load
 from nestling.progress import Progress, silent
 from nestling.scores.agree import Agreement, agreement
 from nestling.scores.evaluate import Evaluation, judge, softmax
@@ -77,6 +77,7 @@ def evaluate(model: Path, data: Source, progress: Progress = silent, trust: bool
     trust: compile a folder of C, whoever wrote it; without, NotTrusted is raised for one of somebody else's.
     """
     runner = load(model, trust=trust)
+    of_photographs(runner.preprocess)
     dataset = scan_for(runner.labels, data)
     chosen = for_evaluation(dataset, known_split(runner, dataset))
     items, logits, left_out = answers([runner], chosen.items, progress)
@@ -93,6 +94,7 @@ def agree(a: Path, b: Path, data: Source, progress: Progress = silent, trust: bo
     first, second = load(a, trust=trust), load(b, trust=trust)
     if first.labels != second.labels:
         raise NestlingError(f"{a} and {b} know different classes: {list(first.labels)} and {list(second.labels)}.")
+    of_photographs(first.preprocess)
     dataset = scan_for(first.labels, data)
     split = known_split(first, dataset) or known_split(second, dataset)
     chosen = for_evaluation(dataset, split)
@@ -111,6 +113,7 @@ def predict(
     if top < 1:
         raise WrongOption(f"--top is 1 or more; found {top}.")
     runner = load(model, trust=trust)
+    of_photographs(runner.preprocess)
     items: list[Item] = []
     found: list[Prediction] = []
     left_out: list[LeftOut] = []

@@ -24,6 +24,7 @@ from nestling.formats.tflite.file import FileTensor, parse
 from nestling.graph import reference
 from nestling.graph.ends import with_head
 from nestling.graph.ir import Array, Graph, Tensor
+from nestling.preprocess.image import Numbers, noise, of_photographs
 from nestling.preprocess.image import load as load_image
 from nestling.printable import json_text
 from nestling.temporary import restored
@@ -78,12 +79,17 @@ class Comparison:
     differing: tuple[Difference, ...]
 
 
-def trace(bundle: Bundle, image: Path) -> tuple[Activation, ...]:
+def trace(bundle: Bundle, image: Path | None = None) -> tuple[Activation, ...]:
     """The reference's activations for one image file, the image itself first, in running order; the head's behind the graph's.
 
-    A bundle that is not quantised is traced in float. Raises UnusableData for a file that can't be read.
+    image: None for made-up numbers, where the network takes no photographs. A bundle that is not quantised is traced in float.
+    Raises UnusableData for a file that can't be read, NestlingError where a photograph is missing, or given to no use.
     """
-    return traced(network(bundle), load_image(bundle.preprocess, image))
+    if isinstance(bundle.preprocess, Numbers) and image is None:
+        return traced(network(bundle), noise(bundle.preprocess)[0])
+    if image is None:
+        raise NestlingError("this network takes a photograph.", "name one:  nestling trace my8.nest photo.jpg -o trace/")
+    return traced(network(bundle), load_image(of_photographs(bundle.preprocess), image))
 
 
 def network(bundle: Bundle) -> Graph:
@@ -97,7 +103,7 @@ def network(bundle: Bundle) -> Graph:
 
 
 def traced(graph: Graph, image: Array) -> tuple[Activation, ...]:
-    """As trace, for an image uint8 [H, W, C] of the graph's size."""
+    """As trace, for an image uint8 [H, W, C] of the graph's size (or the numbers that it takes)."""
     nodes = {node.name: node for node in graph.nodes}
     return tuple(
         Activation(name, nodes[name].op, nodes[name].source, graph.tensors[name], values)

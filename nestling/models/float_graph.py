@@ -17,7 +17,7 @@ from nestling.graph.ir import Graph, Node, Table, Tensor
 from nestling.graph.passes import prepare
 from nestling.graph.spec import check
 from nestling.graph.structure import filled, image_of, structure_of
-from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import Numbers, Preprocess
 from nestling.preprocess.image import table as normalisation
 
 
@@ -80,9 +80,10 @@ def _image(bundle: Bundle) -> tuple[int, int, int, int]:
 
 
 def _with_table(graph: Graph, preprocess: Preprocess) -> Graph:
-    """The graph with the normalisation in front, unless it takes bytes already; an input "image" becomes "normalised"."""
+    """The graph with the normalisation in front, unless it takes bytes already, or numbers that nobody normalises; an input "image"
+    becomes "normalised"."""
     first = graph.tensors[graph.inputs[0]]
-    if first.dtype == "uint8":
+    if first.dtype == "uint8" or isinstance(preprocess, Numbers):
         return graph
     name = "normalised" if first.name == "image" and "normalised" not in graph.tensors else first.name
     tensors = {name if own == first.name else own: tensor for own, tensor in graph.tensors.items()}

@@ -29,7 +29,7 @@ from nestling.graph.structure import filled, structure_of
 from nestling.models.packages import Package, package_of, source_of, tensors_in
 from nestling.models.pth import Array
 from nestling.outside import Record
-from nestling.preprocess.image import SIDES, ImagePreprocess, Size, as_option, sides_of
+from nestling.preprocess.image import SIDES, ImagePreprocess, Size, as_option, of_photographs, sides_of
 from nestling.preprocess.image import from_plain as preprocess_from_plain
 
 FOLDER = Path(__file__).with_name("recorded")
@@ -70,7 +70,7 @@ def created(name: str, size: Size | None = None) -> tuple[Timm, dict[str, Array]
 
 def preprocess_of(name: str, size: Size | None = None) -> ImagePreprocess:
     """What images a recorded backbone takes. Raises NestlingError for a size that no image has."""
-    found = preprocess_from_plain(_plain(name)["preprocess"])
+    found = of_photographs(preprocess_from_plain(_plain(name)["preprocess"]))
     if size is None:
         return found
     require_size(name, size, found.size)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nestling.errors import UnusableFile
+from nestling.errors import NestlingError, UnusableFile
 from nestling.outside import brief
 from nestling.preprocess.levels import SIXTEEN_BITS, white
 from nestling.preprocess.pictures import (
@@ -40,6 +40,9 @@ Size: TypeAlias = int | tuple[int, int]
 
 SIDES = (8, 4096)  # smallest and largest side of what a network takes
 LONGEST = 10_000  # largest side before the crop, so that a square image enlarged to it has at most MOST_PIXELS
+WITHOUT = "nestling trace, export and bench try it with made-up numbers"
+RANKS: Mapping[str, Sequence[int]] = {"float32": range(1, 6), "uint8": (3,)}  # of numbers
+LARGEST = 2**26  # how many they may be
 LEVELS = (white(8), SIXTEEN_BITS)  # least and largest value of a 16-bit pixel that may be white
 
 FILTERS: Mapping[Interpolation, Image.Resampling] = {
@@ -65,7 +68,55 @@ class ImagePreprocess:
     reading: Reading = AS_STORED
 
 
-Preprocess: TypeAlias = ImagePreprocess  # a union as soon as there is a second kind, told apart by "kind" in a file
+@dataclass(frozen=True)
+class Numbers:
+    """What a network takes that is given no photographs: numbers that are made elsewhere, of sound or by sensors.
+
+    shape: of one, without the batch. dtype: float32; or uint8, and then the shape is [height, width, channels]: an integer
+    network's own int8, 128 higher, so that all that takes an image's bytes takes these.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "uint8"]
+
+    def __getattr__(self, name: str) -> Any:
+        """What only photographs have, a size, a mean: whoever asks for it is told in plain words, by a NestlingError."""
+        raise _no_photographs(self) if name in ImagePreprocess.__dataclass_fields__ else AttributeError(name)
+
+
+Preprocess: TypeAlias = ImagePreprocess | Numbers  # told apart by "kind" in a file
+
+
+def shape_of(p: Preprocess) -> tuple[int, ...]:
+    """What an artifact takes, without the batch: [H, W, C] of an image."""
+    return p.shape if isinstance(p, Numbers) else (*p.size, p.channels)
+
+
+def of_photographs(p: Preprocess) -> ImagePreprocess:
+    """The preprocessing, where it is one of photographs. Raises NestlingError where it is not."""
+    if isinstance(p, Numbers):
+        raise _no_photographs(p)
+    return p
+
+
+def _no_photographs(p: Numbers) -> NestlingError:
+    return NestlingError(f"this network takes numbers, {p.dtype} {list(p.shape)}, not photographs.", WITHOUT)
+
+
+def noise(p: Preprocess, count: int = 1, seed: int = 0) -> NDArray[np.uint8 | np.float32]:
+    """What any network can be tried with, [count, ...]: bytes of any value, or normal numbers; the same for the same seed."""
+    rng, shape = np.random.default_rng(seed), (count, *shape_of(p))
+    if isinstance(p, Numbers) and p.dtype == "float32":
+        return rng.normal(size=shape).astype(np.float32)
+    return rng.integers(0, 256, shape).astype(np.uint8)
+
+
+def require_taken(p: Preprocess, given: NDArray[Any], name: str) -> None:
+    """That a network of the name can be given these, [N, ...]. Raises NestlingError."""
+    dtype = p.dtype if isinstance(p, Numbers) else "uint8"
+    if given.dtype != np.dtype(dtype) or given.shape[1:] != shape_of(p):
+        what = "numbers" if isinstance(p, Numbers) else "images"
+        raise NestlingError(f"{name} takes {dtype} {what} of shape {shape_of(p)}, not {given.dtype} of {given.shape[1:]}.")
 
 
 def sides_of(size: Size) -> tuple[int, int]:
@@ -90,6 +141,8 @@ def normalised(p: Preprocess, mean: Sequence[float], std: Sequence[float]) -> Pr
 
 def to_plain(p: Preprocess) -> dict[str, Any]:
     """What JSON can hold; from_plain gives it back. Levels and colour are in it where they are not those of older bundles."""
+    if isinstance(p, Numbers):
+        return {"kind": "numbers", "shape": list(p.shape), "dtype": p.dtype}
     reading: dict[str, Any] = {}
     if p.reading.levels != SIXTEEN_BITS:
         reading["levels"] = p.reading.levels
@@ -108,9 +161,11 @@ def to_plain(p: Preprocess) -> dict[str, Any]:
 
 def from_plain(plain: Mapping[str, Any]) -> Preprocess:
     """The inverse of to_plain. Raises UnusableFile, saying which value is wrong, for what no network could take."""
-    if not isinstance(plain, Mapping) or plain.get("kind") != "image":
-        kind = plain.get("kind") if isinstance(plain, Mapping) else plain
-        raise UnusableFile(f"the preprocessing is of kind {brief(kind)}; this nestling knows 'image'.")
+    kind = plain.get("kind") if isinstance(plain, Mapping) else plain
+    if kind == "numbers":
+        return _numbers(plain)
+    if kind != "image":
+        raise UnusableFile(f"the preprocessing is of kind {brief(kind)}; this nestling knows 'image' and 'numbers'.")
     expected: tuple[tuple[str, bool, str], ...] = (
         ("size", _is_list(plain.get("size"), 2, _is_side), f"[height, width], whole numbers from {SIDES[0]} to {SIDES[1]}"),
         ("channels", _is_whole(plain.get("channels")) and plain["channels"] in (1, 3), "1 or 3"),
@@ -135,6 +190,15 @@ def from_plain(plain: Mapping[str, Any]) -> Preprocess:
         std=tuple(float(v) for v in plain["std"]),
         reading=Reading(plain.get("levels", SIXTEEN_BITS), plain.get("colour", "as stored")),
     )
+
+
+def _numbers(plain: Mapping[str, Any]) -> Numbers:
+    shape: Any = plain.get("shape")
+    dtype: Any = plain.get("dtype")
+    right = isinstance(shape, list) and len(shape) in RANKS.get(dtype if isinstance(dtype, str) else "", ())
+    if not right or not all(_is_whole(side) and 1 <= side <= LARGEST for side in shape) or math.prod(shape) > LARGEST:
+        raise UnusableFile(f"the preprocessing's numbers are {brief(dtype)} {brief(shape)}; expected float32, or uint8 of 3 sides.")
+    return Numbers(tuple(shape), dtype)
 
 
 def _is_whole(value: object) -> bool:

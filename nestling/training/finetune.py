@@ -25,7 +25,7 @@ from nestling.embedding.refit import judged_by, refitted, training_views
 from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.models.backbones import build, preprocess_of
 from nestling.models.graph_module import GraphModule
-from nestling.preprocess.image import Size, as_option, sides_of
+from nestling.preprocess.image import Size, as_option, of_photographs, sides_of
 from nestling.progress import Progress
 from nestling.scores.evaluate import Evaluation
 from nestling.training.augment import AUGMENTATIONS, Augmentation, Mixing
@@ -222,7 +222,8 @@ def _sized(bundle: Bundle, size: Size | None) -> Bundle:
         raise NestlingError(
             f"this network is a graph for {height}x{width} pixels; found --size {as_option(size)}.", "leave out --size"
         )
-    return replace(bundle, preprocess=replace(bundle.preprocess, size=preprocess_of(bundle.architecture.name, size).size))
+    sized = replace(of_photographs(bundle.preprocess), size=preprocess_of(bundle.architecture.name, size).size)
+    return replace(bundle, preprocess=sized)
 
 
 def _refitted(bundle: Bundle, dataset: Dataset, progress: Progress) -> Bundle:

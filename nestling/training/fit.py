@@ -22,7 +22,7 @@ from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.graph.ir import Graph
 from nestling.models.known import DEFAULT, created, require_made, weights_for
 from nestling.models.lacking import Lacking, lacking
-from nestling.preprocess.image import Size, normalised
+from nestling.preprocess.image import Size, normalised, of_photographs
 from nestling.preprocess.levels import SIXTEEN_BITS
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation
@@ -191,4 +191,4 @@ def _reading_as(backbone: Bundle, found: Survey, config: FitConfig) -> Bundle:
     """The backbone for this set; a bundle keeps its own levels where the set has no photographs of 16 bits to tell others."""
     own = backbone.preprocess.reading.levels
     levels = config.levels if config.levels is not None or found.deep or own == SIXTEEN_BITS else own
-    return replace(backbone, preprocess=replace(backbone.preprocess, reading=reading_of(found, levels)))
+    return replace(backbone, preprocess=replace(of_photographs(backbone.preprocess), reading=reading_of(found, levels)))

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nestling.data.folders import Item, LeftOut, labels_of
 from nestling.data.stream import stream
-from nestling.preprocess.image import Preprocess, load
+from nestling.preprocess.image import Preprocess, load, of_photographs
 from nestling.preprocess.room import OneLarge, Turn
 from nestling.processor import cores
 from nestling.progress import Progress, silent
@@ -81,9 +81,10 @@ def read_samples(
     For a random crop the images are held larger than the network takes them, without preprocess.crop: the crop makes up for it.
     """
     augmentation = augmentation or Augmentation()
-    decoding = preprocess
+    decoding = of_photographs(preprocess)
     if augmentation.area:
-        decoding = replace(preprocess, size=(ceil(preprocess.size[0] * MARGIN), ceil(preprocess.size[1] * MARGIN)), crop=1.0)
+        height, width = (ceil(side * MARGIN) for side in decoding.size)
+        decoding = replace(decoding, size=(height, width), crop=1.0)
     fits = len(items) * decoding.size[0] * decoding.size[1] * decoding.channels <= most_bytes
     kept: list[Item] = []
     left_out: list[LeftOut] = []

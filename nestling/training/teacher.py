@@ -35,7 +35,7 @@ from nestling.graph.ends import ending, ending_in
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
 from nestling.models.known import created, weights_for
-from nestling.preprocess.image import Preprocess, Size
+from nestling.preprocess.image import Preprocess, Size, of_photographs
 from nestling.progress import Progress, silent
 from nestling.temporary import sweep
 from nestling.training.samples import Samples, batches, in_order, read_samples
@@ -98,7 +98,7 @@ def teacher_bundle(wanted: str, student: Bundle, dataset: Dataset, size: Size | 
             raise
         hint = f"a bundle can teach, too:  nestling fit PHOTOS --backbone {wanted} --weights FILE -o teacher.nest"
         raise NestlingError(error.message, hint) from error
-    preprocess = replace(made.preprocess, reading=student.preprocess.reading)
+    preprocess = replace(of_photographs(made.preprocess), reading=student.preprocess.reading)
     bare = replace(
         student, architecture=made.architecture, arrays=made.arrays, preprocess=preprocess, head=None, graph=None, yardstick=None
     )
@@ -230,7 +230,7 @@ def _as_seen(preprocess: Preprocess, samples: Samples) -> Preprocess:
         )
     if (preprocess.size, preprocess.channels) == (samples.preprocess.size, samples.preprocess.channels):
         return samples.preprocess
-    return replace(preprocess, crop=samples.preprocess.crop)
+    return replace(of_photographs(preprocess), crop=samples.preprocess.crop)
 
 
 def _samples(seen: Preprocess, samples: Samples, progress: Progress) -> Samples:

@@ -19,7 +19,7 @@ from nestling.models.capture.capture import capture
 from nestling.models.known import DEFAULT, RECOMMENDED, described
 from nestling.models.known import created as known_created
 from nestling.models.packages import PACKAGES, package_of, tensors_in
-from nestling.preprocess.image import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess, of_photographs
 
 NAMES = recorded.names()
 QUICKLY = [(DEFAULT, 64), (DEFAULT, 97), ("tf_efficientnet_lite1", 64), ("tf_efficientnet_lite2", 64)]
@@ -105,4 +105,6 @@ def test_without_torch_a_name_says_what_to_install(monkeypatch: pytest.MonkeyPat
             known_created(name, weights)
         assert "pip install" in refused.value.hint and DEFAULT in refused.value.hint
     made = known_created(DEFAULT, "package", 64)
-    assert isinstance(made.architecture, Timm) and replace(made.preprocess, size=(224, 224)) == recorded.preprocess_of(DEFAULT)
+    assert isinstance(made.architecture, Timm) and replace(
+        of_photographs(made.preprocess), size=(224, 224)
+    ) == recorded.preprocess_of(DEFAULT)

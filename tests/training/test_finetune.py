@@ -19,6 +19,7 @@ from nestling.measure.answers import evaluate
 from nestling.models.backbones import build
 from nestling.models.float_graph import float_graph
 from nestling.preprocess.image import load as load_image
+from nestling.preprocess.image import of_photographs
 from nestling.quantization.quantize import quantize
 from nestling.training import finetune as module
 from nestling.training.blocks import blocks_of
@@ -165,7 +166,7 @@ def test_frozen_norms_keep_their_statistics(fitted: Bundle, photos: Path) -> Non
 
 def test_another_size_begins_with_a_head_of_that_size(fitted: Bundle, photos: Path) -> None:
     after = finetune(fitted, photos, replace(QUICK, epochs=1, size=64))
-    assert after.bundle.preprocess == replace(fitted.preprocess, size=(64, 64))
+    assert after.bundle.preprocess == replace(of_photographs(fitted.preprocess), size=(64, 64))
     direct = fit(photos, config=FitConfig("mobilenetv3_small_050", "none", 64)).bundle.lineage[-1].metrics["val_top1"]
     assert after.val_top1_before == pytest.approx(direct)
 

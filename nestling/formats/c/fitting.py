@@ -15,7 +15,7 @@ from nestling.formats.c.plan.plan import Plan
 from nestling.formats.c.plan.report import Fit, fits
 from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.ir import Graph
-from nestling.preprocess.image import as_option
+from nestling.preprocess.image import as_option, of_photographs
 
 CODE = 24 * 1024  # bytes that the generated code and its kernels stay under; `make size` tells the exact number
 STEP, SMALLEST = 16, 32  # pixels: resolutions that are tried
@@ -86,6 +86,6 @@ def _at(bundle: Bundle, size: tuple[int, int]) -> Graph:
     from nestling.graph.integers import QuantizeConfig, Range, with_integers
     from nestling.models.float_graph import float_graph
 
-    graph = float_graph(replace(bundle, preprocess=replace(bundle.preprocess, size=size)))
+    graph = float_graph(replace(bundle, preprocess=replace(of_photographs(bundle.preprocess), size=size)))
     ranges = {name: Range(-1.0, 1.0) for name, tensor in graph.tensors.items() if tensor.data is None}
     return with_head(with_integers(graph, ranges, QuantizeConfig()), fitted_head(bundle))

@@ -9,6 +9,7 @@ from nestling.formats.executorch.graph_program import GraphProgram
 from nestling.formats.executorch.printing import print_program
 from nestling.formats.executorch.symmetric import symmetric_weights
 from nestling.formats.format import INTEGERS, Format, Job, Printed
+from nestling.preprocess.image import Numbers
 
 
 def printed(job: Job, form: Format, gives: Gives, precision: str) -> Printed:
@@ -20,6 +21,8 @@ def printed(job: Job, form: Format, gives: Gives, precision: str) -> Printed:
 
 def as_torch_has_it(bundle: Bundle, refusal: UnsupportedOp) -> Printed:
     """What the Graph does not hold ExecuTorch may."""
+    if isinstance(bundle.preprocess, Numbers):
+        raise refusal
     from nestling.models.backbones import build  # brings timm, which other programs do without
 
     try:

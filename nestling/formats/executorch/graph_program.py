@@ -53,7 +53,7 @@ class GraphProgram(nn.Module):
         broadcast = {name for node in graph.nodes for name in node.inputs if node.op in ("add", "mul")}
         broadcast -= {name for node in graph.nodes for name in node.inputs if node.op not in ("add", "mul")}
         if graph.tensors[graph.inputs[0]].dtype != "uint8":
-            raise UnsupportedOp("a .pte takes the image's bytes; this graph has no normalisation in front.")
+            raise UnsupportedOp("a .pte takes bytes, and this network float numbers; .tflite and .onnx work.")
         for node in graph.nodes:
             if node.op not in (*RUN, *OWN_FORM):
                 raise UnsupportedOp(

@@ -10,7 +10,7 @@ from torch import nn
 from nestling.errors import NestlingError
 from nestling.formats.about import About, to_json
 from nestling.formats.quiet import quiet
-from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import Preprocess, shape_of
 
 ABOUT_METHOD = "nestling"  # the constant method that returns the JSON
 
@@ -52,4 +52,4 @@ def print_program(module: nn.Module, what: About) -> Printed:
 
 def blank(preprocess: Preprocess) -> torch.Tensor:
     """One black image, uint8 [1, H, W, C]."""
-    return torch.zeros(1, *preprocess.size, preprocess.channels, dtype=torch.uint8)
+    return torch.zeros(1, *shape_of(preprocess), dtype=torch.uint8)

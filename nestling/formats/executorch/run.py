@@ -20,7 +20,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.about import About, from_json, require_labels
 from nestling.formats.executorch.printing import ABOUT_METHOD
 from nestling.formats.quiet import quiet
-from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import Preprocess, require_taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,7 @@ class ExecutorchRunner:
 
     def _outputs(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One image after the other: the program takes one at a time."""
-        expected = (*self.preprocess.size, self.preprocess.channels)
-        if images.dtype != np.uint8 or images.shape[1:] != expected:
-            raise NestlingError(f"{self.name} takes uint8 images of shape {expected}, not {images.dtype} of {images.shape[1:]}.")
+        require_taken(self.preprocess, images, self.name)
         rows = np.empty((len(images), math.prod(self.method.metadata.output_tensor_meta(0).sizes())), np.float32)
         try:
             for row, image in zip(rows, images, strict=True):

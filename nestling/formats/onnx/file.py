@@ -9,6 +9,7 @@ import onnx
 
 from nestling.errors import UnusableFile
 from nestling.formats.about import About, from_json
+from nestling.preprocess.image import Numbers, shape_of
 
 ABOUT = "nestling"  # the key in the file's metadata
 AGAIN = "make it again:  nestling export my.nest --to onnx"
@@ -67,12 +68,14 @@ def _is_outside(tensor: Any) -> bool:
 
 
 def _require_image(graph: Any, about: About, name: str) -> None:
-    """One image in, float numbers out."""
+    """One image in, or the numbers that it says; float numbers out."""
     takes = [(value.type.tensor_type.elem_type, _shape(value)) for value in graph.input]
-    wanted = [1, *about.preprocess.size, about.preprocess.channels]
-    if takes != [(onnx.TensorProto.UINT8, wanted)]:
+    p, wanted = about.preprocess, [1, *shape_of(about.preprocess)]
+    kind = onnx.TensorProto.FLOAT if isinstance(p, Numbers) and p.dtype == "float32" else onnx.TensorProto.UINT8
+    if takes != [(kind, wanted)]:
         found = ", ".join(str(shape) for _, shape in takes) or "nothing"
-        raise UnusableFile(f"{name} takes {found}, not one uint8 image {wanted} as it says.", AGAIN)
+        what = f"{p.dtype} numbers" if isinstance(p, Numbers) else "one uint8 image"
+        raise UnusableFile(f"{name} takes {found}, not {what} {wanted} as it says.", AGAIN)
     gives = {value.type.tensor_type.elem_type for value in graph.output}
     if gives != {onnx.TensorProto.FLOAT}:
         raise UnusableFile(f"{name} gives other things than float32 numbers.", AGAIN)

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from nestling.formats.layer_time import LayerTime
 from nestling.formats.onnx.file import read
 from nestling.formats.onnx.runtimes import open_session, run
+from nestling.preprocess.image import noise
 
 
 def layer_times(content: bytes, runs: int, threads: int) -> tuple[LayerTime, ...]:
@@ -23,8 +22,7 @@ def layer_times(content: bytes, runs: int, threads: int) -> tuple[LayerTime, ...
     Raises UnusableFile as load_bytes.
     """
     model, about = read(content, "the printed graph")
-    shape = (1, *about.preprocess.size, about.preprocess.channels)
-    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    image = noise(about.preprocess)
     with TemporaryDirectory() as folder:
         session = open_session(content, threads, Path(folder) / "profile")
         for _ in range(runs + 1):

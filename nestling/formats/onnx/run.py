@@ -15,7 +15,7 @@ from nestling.formats.onnx.file import AGAIN, parse, read
 from nestling.formats.onnx.pieces import NHWC, signed
 from nestling.formats.onnx.runtimes import OPEN, Answer, Runtime, open_session, run
 from nestling.graph.ir import Array
-from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import Preprocess, require_taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +55,7 @@ class OnnxRunner:
         return self._output(images, 1)
 
     def _output(self, images: NDArray[np.uint8], which: int) -> NDArray[np.float32]:
-        expected = (*self.preprocess.size, self.preprocess.channels)
-        if images.dtype != np.uint8 or images.shape[1:] != expected:
-            raise NestlingError(f"{self.name} takes uint8 images of shape {expected}, not {images.dtype} of {images.shape[1:]}.")
+        require_taken(self.preprocess, images, self.name)
         rows = np.empty((len(images), self.widths[which]), np.float32)
         for row, image in zip(rows, images, strict=True):  # the file takes one at a time
             row[:] = self._answered(np.ascontiguousarray(image[None]))[which].reshape(-1)

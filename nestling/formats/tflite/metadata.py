@@ -74,7 +74,8 @@ def entries(
             constants = None if table.data is None or table.dtype != "float32" else affine_table.affine(table.data, None)
             if constants and table.data is not None and affine_table.evaluate(*constants, None).tobytes() != table.data.tobytes():
                 found[TABLE + table.name] = table.data.tobytes()
-    return {**found, STANDARD: _model_metadata(graph, labels, name)}
+    image = preprocess is None or preprocess.get("kind") != "numbers"
+    return {**found, STANDARD: _model_metadata(graph, labels, name, image)}
 
 
 def with_labels_file(model: bytes, labels: Sequence[str]) -> bytes:
@@ -170,9 +171,9 @@ def _labels_file(model: bytes) -> tuple[str, ...]:
 Slot = tuple[int, str, Any]  # field number, kind ("offset", "byte" or "uint32"), value
 
 
-def _model_metadata(graph: Graph, labels: Sequence[str], name: str) -> bytes:
+def _model_metadata(graph: Graph, labels: Sequence[str], name: str, image: bool) -> bytes:
     b = flatbuffers.Builder(1024)
-    inputs = [_image(b, graph.tensors[tensor].shape, tensor) for tensor in graph.inputs]
+    inputs = [_image(b, graph.tensors[tensor].shape if image else (), tensor) for tensor in graph.inputs]
     outputs = [_scores(b, tensor, bool(labels) and i == 0) for i, tensor in enumerate(graph.outputs)]
     subgraph = _table(b, 10, [(2, "offset", _vector(b, inputs)), (3, "offset", _vector(b, outputs))])
     fields = [(0, name), (7, MIN_PARSER_VERSION)]
@@ -183,7 +184,7 @@ def _model_metadata(graph: Graph, labels: Sequence[str], name: str) -> bytes:
 
 
 def _image(b: flatbuffers.Builder, shape: tuple[int, ...], name: str) -> int:
-    """TensorMetadata of an image that comes in as it is."""
+    """TensorMetadata of an image that comes in as it is; of another shape than an image's only the name."""
     slots: list[Slot] = [(0, "offset", b.CreateString(name))]
     if len(shape) == 4:
         _, height, width, channels = shape

@@ -19,7 +19,7 @@ from nestling.formats.quiet import quiet
 from nestling.formats.tflite import metadata
 from nestling.formats.tflite.metadata import AGAIN
 from nestling.graph.ir import Array
-from nestling.preprocess.image import Preprocess
+from nestling.preprocess.image import Numbers, Preprocess
 from nestling.preprocess.image import from_plain as preprocess_from_plain
 
 Kernels = Literal["default", "builtin", "reference"]
@@ -117,8 +117,10 @@ class TfliteRunner:
 
     def _output(self, images: NDArray[np.uint8], which: int) -> NDArray[np.float32]:
         out, expected = self.outputs[which], tuple(int(n) for n in self.source["shape"][1:])
-        if images.dtype != np.uint8 or images.shape[1:] != expected:
-            raise NestlingError(f"{self.file} takes uint8 images of shape {expected}, not {images.dtype} of {images.shape[1:]}")
+        dtype = np.float32 if self.source["dtype"] is np.float32 else np.uint8
+        if images.dtype != dtype or images.shape[1:] != expected:
+            what = f"{np.dtype(dtype)} {'images' if dtype is np.uint8 else 'numbers'} of shape {expected}"
+            raise NestlingError(f"{self.file} takes {what}, not {images.dtype} of {images.shape[1:]}")
         rows = np.empty((len(images), int(np.prod(out["shape"]))), np.float32)
         try:
             for row, image in zip(rows, _as_input(images, self.source["dtype"]), strict=True):
@@ -145,14 +147,21 @@ def load_bytes(model: bytes, path: str, kernels: Kernels = "default", threads: i
     except (ValueError, RuntimeError) as error:  # a tensor's name that is no text
         raise UnusableFile(f"{path} is damaged: {error}.", AGAIN) from error
     found = [(detail["dtype"], detail["shape"].tolist()) for detail in sources]
-    if len(found) != 1 or found[0][0] not in (np.uint8, np.int8) or len(found[0][1]) != 4 or found[0][1][0] != 1 or not outputs:
+    about = _about(model, path)
+    if len(found) != 1 or not outputs or not _is_taken(*found[0], about):
         takes = ", ".join(f"{dtype.__name__} {shape}" for dtype, shape in found)
         hint = f"let nestling read it:  nestling import {path} -o my.nest"
         raise UnusableFile(f"{path} takes {takes}, not one uint8 image.", hint)
-    about = _about(model, path)
     if about is not None:
         require_labels(about, math.prod(outputs[0]["shape"].tolist()), path)
     return TfliteRunner(path, interpreter, sources[0], outputs, about)
+
+
+def _is_taken(dtype: type, shape: list[int], about: About | None) -> bool:
+    """One image's bytes, of any file; numbers where it says so itself."""
+    if about is not None and isinstance(about.preprocess, Numbers):
+        return (np.dtype(dtype), shape) == (np.dtype(about.preprocess.dtype), [1, *about.preprocess.shape])
+    return dtype in (np.uint8, np.int8) and len(shape) == 4 and shape[0] == 1
 
 
 def _about(model: bytes, file: str) -> About | None:
@@ -168,7 +177,7 @@ def _about(model: bytes, file: str) -> About | None:
 
 def _as_input(images: NDArray[np.uint8], dtype: type) -> Array:
     """Bytes as the file takes them; files of others that take int8 mean the byte less 128."""
-    return images if dtype is np.uint8 else (images ^ np.uint8(128)).view(np.int8)
+    return (images ^ np.uint8(128)).view(np.int8) if dtype is np.int8 else images
 
 
 def _real(values: Array, quantization: tuple[float, int]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from nestling.graph.head import Head
 from nestling.graph.ir import Graph, Node, Quant, Tensor
 from nestling.graph.passes import prepare
 from nestling.graph.spec import check, output_shape
-from nestling.preprocess.image import ImagePreprocess
+from nestling.preprocess.image import ImagePreprocess, of_photographs
 from tests.helpers.quantization_cases import (
     TABLE,
     Everything,
@@ -77,7 +77,9 @@ class Grey(nn.Module):
 def test_a_grey_networks_weights_are_found_and_altered_ones_are_not(size: tuple[int, int]) -> None:
     images = [picture[..., :1] for picture in (*CALIBRATION, *UNSEEN[:4])]
     graph, _ = calibrated(prepare(captured_once(seeded(Grey, size), (16, 16, 1), TABLE[:1])), images)
-    what = replace(WHAT, preprocess=replace(WHAT.preprocess, channels=1, mean=(0.5,), std=(0.5,)), gives="embedding")
+    what = replace(
+        WHAT, preprocess=replace(of_photographs(WHAT.preprocess), channels=1, mean=(0.5,), std=(0.5,)), gives="embedding"
+    )
     printed = executorch.print_program(GraphProgram(graph).eval(), what)
     runner = executorch_run.load_bytes(printed.content, "x.pte")
 
@@ -144,7 +146,7 @@ def forms() -> Graph:
 
 
 def program_of(graph: Graph) -> executorch.Printed:
-    about = replace(WHAT, preprocess=replace(WHAT.preprocess, size=(8, 8)), gives="embedding")
+    about = replace(WHAT, preprocess=replace(of_photographs(WHAT.preprocess), size=(8, 8)), gives="embedding")
     return executorch.print_program(GraphProgram(graph).eval(), about)
 
 

@@ -14,6 +14,7 @@ from nestling.formats.onnx.runtimes import Runtime
 from nestling.formats.tflite.read_builder import DTYPES
 from nestling.graph import ir, reference
 from nestling.graph.ir import Array, Graph, Node, Quant, Tensor
+from nestling.preprocess.image import of_photographs
 from nestling.words import OnnxWeights
 from tests.formats.onnx.onnx_cases import (
     EMBEDDING,
@@ -199,7 +200,9 @@ def answered(graph: Graph, runtime: Runtime) -> Array:
     channels = graph.tensors["image"].shape[3]
     what = replace(
         EMBEDDING,
-        preprocess=replace(SIXTEEN.preprocess, channels=1 if channels == 1 else 3, mean=(0.5,) * channels, std=(0.5,) * channels),
+        preprocess=replace(
+            of_photographs(SIXTEEN.preprocess), channels=1 if channels == 1 else 3, mean=(0.5,) * channels, std=(0.5,) * channels
+        ),
     )
     image = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), channels, axis=3)
     return load_bytes(print_graph(graph, what), "table.onnx", 1, runtime).features(image).reshape(256, channels).T

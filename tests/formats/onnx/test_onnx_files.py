@@ -22,6 +22,7 @@ from nestling.formats.onnx.runtimes import Runtime
 from nestling.graph.ends import with_head
 from nestling.graph.head import Head
 from nestling.graph.ir import Graph
+from nestling.preprocess.image import of_photographs
 from tests.formats.onnx.onnx_cases import RUNTIMES, SIXTEEN
 from tests.helpers.quantization_cases import Everything, calibrated, captured, pictures, seeded
 
@@ -162,7 +163,7 @@ def test_a_file_that_reads_other_files_is_refused(
 
 
 def test_a_file_that_takes_other_images_than_it_says_is_refused(graph: Graph, written: Callable[[bytes], Path]) -> None:
-    other = replace(WHAT, preprocess=replace(WHAT.preprocess, size=(16, 24)))
+    other = replace(WHAT, preprocess=replace(of_photographs(WHAT.preprocess), size=(16, 24)))
     with pytest.raises(UnusableFile, match=r"net\.onnx takes \[1, 16, 16, 3\]"):
         load(written(print_graph(graph, other)))
 
