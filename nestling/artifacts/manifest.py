@@ -51,7 +51,9 @@ class Artifact:
 
 def read(folder: Path) -> tuple[Artifact, ...]:
     """What the folder's manifest lists, by file name. Raises UnusableFile where there is none, or it is not one of nestling's."""
-    path, again = folder / NAME, f"export again into a new folder:  nestling export my.nest -o {folder}"
+    path, again = folder / NAME, "export again into a new folder:  nestling export my.nest -o out"
+    if folder.is_dir() and not path.exists():
+        raise UnusableFile(f"{folder} holds no {NAME}: nothing was exported into it.", "nestling export my.nest -o out")
     record = Record(parsed(content(path, again), f"{path}", again), f"{path} is not a manifest of nestling's", again)
     artifacts = tuple(map(_artifact, record.records("artifacts", MOST_ARTIFACTS)))
     for artifact in artifacts:

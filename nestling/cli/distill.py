@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="The fitted bundle that learns.")],
+    bundle: Annotated[Path, options.bundle("The fitted bundle that learns.")],
     data: options.LearnedFrom = None,
     teacher: Annotated[str, typer.Option(help="What answers: a bundle, NAME.nest, or a timm name.")] = "",
     output: options.NewBundle = Path("distilled.nest"),

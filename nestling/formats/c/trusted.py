@@ -82,7 +82,8 @@ def _read(folder: Path) -> dict[str, bytes]:
         names = sorted(path.name for path in restored(folder).iterdir() if path.name == ABOUT or path.suffix in SUFFIXES)
         if ABOUT not in names:
             raise UnusableFile(
-                f"{folder} holds no {ABOUT}: it is no folder of C.", f"make one:  nestling export my8.nest --to c -o {folder}"
+                f"{folder} holds no {ABOUT}: it is no folder of C, and no other one is a network.",
+                "name a bundle, an exported file, or make a folder of C:  nestling export my8.nest --to c -o out",
             )
         found: dict[str, bytes] = {}
         left = LARGEST
