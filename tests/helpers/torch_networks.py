@@ -27,6 +27,17 @@ NINE = (
     "mnasnet_100",
     "resnet18",
 )
+FURTHER = (  # branches that become one layer, gelu, slices, splits, nearest neighbours
+    "repvgg_a0",
+    "mobileone_s1",
+    "repvit_m0_9",
+    "fastvit_t8",
+    "mixnet_s",
+    "rexnet_100",
+    "ghostnetv2_100",
+    "ghostnetv3_050",
+    "hrnet_w18_small",
+)
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -20,7 +20,7 @@ from nestling.graph.ir import Graph, same
 from nestling.graph.passes import prepare
 from nestling.models.capture.capture import capture
 from nestling.models.plain import plain
-from tests.helpers.torch_networks import NINE, SMALL, difference, image, network, randomised, torch_answer
+from tests.helpers.torch_networks import FURTHER, NINE, SMALL, difference, image, network, randomised, torch_answer
 
 
 class Net(nn.Module):
@@ -139,8 +139,8 @@ def test_small_networks_answer_as_torch(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NINE)
-def test_nine_networks_answer_as_torch(name: str) -> None:
+@pytest.mark.parametrize("name", (*NINE, *FURTHER))
+def test_real_networks_answer_as_torch(name: str) -> None:
     assert_answers_as_torch(name)
 
 

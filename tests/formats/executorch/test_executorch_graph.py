@@ -112,8 +112,10 @@ def test_a_float_head_stays_float(case: tuple[nn.Module, Graph, bytes]) -> None:
 
 
 def forms() -> Graph:
-    """float: windows padded on one side, broadcasts by the Graph's order of dimensions, reshapes of maps, a mean of one axis."""
-    rng = np.random.default_rng(3)
+    """float: windows padded on one side, slices of channels, columns and numbers, broadcasts by the Graph's order of dimensions,
+    reshapes of maps, a mean of one axis.
+    """
+    rng = np.random.default_rng(6)
     tensors = {"image": Tensor("image", (1, 8, 8, 3), "uint8"), "table": Tensor("table", TABLE.shape, "float32", TABLE)}
     nodes: list[Node] = []
 
@@ -129,16 +131,22 @@ def forms() -> Graph:
         nodes.append(Node(op, inputs, (out,), attrs))
 
     then(ir.Table())
-    then(ir.Conv2d(padding=(1, 1, 1, 1)), (8, 3, 3, 3), (8,))
+    then(ir.Conv2d(padding=(1, 1, 1, 1)), (10, 3, 3, 3), (10,))
+    then(ir.Slice(3, 1, 9))
     then(ir.AveragePool((3, 3), (2, 2), (0, 1, 0, 1)))  # [1, 4, 4, 8]
     then(ir.Mul(), (1, 8))
     then(ir.Add(), (4, 8))
     then(ir.MaxPool((3, 3), (1, 1), (0, 2, 1, 1)))
+    then(ir.ResizeNearest((8, 9)))
+    then(ir.Slice(2, 1, 9))
+    then(ir.Gelu())
+    then(ir.ResizeNearest((4, 4), half_pixel_centers=True))
     then(ir.Mean((1,)))  # [1, 4, 8]
     then(ir.Reshape(), shape=(1, 2, 2, 8))
     then(ir.Conv2d(clamp="relu"), (6, 1, 1, 8), (6,))
     then(ir.Reshape(), shape=(1, 24))
-    then(ir.FullyConnected(), (12, 24), (12,))
+    then(ir.FullyConnected(), (14, 24), (14,))
+    then(ir.Slice(1, 2, 14))
     then(ir.Reshape(), shape=(1, 2, 1, 6))
     then(ir.Softmax())
     then(ir.Reshape(), shape=(1, 12))
@@ -151,7 +159,7 @@ def program_of(graph: Graph) -> executorch.Printed:
 
 
 def test_odd_forms_are_computed_as_the_graph_has_them() -> None:
-    """In float to rounding errors, in integers to a step or two of a softmax that ten other roundings lead to."""
+    """In float to rounding errors, in integers to a step or two of a softmax that a dozen other roundings lead to."""
     graph, images = forms(), pictures(40, 8)
     integers, _ = calibrated(graph, images[:20])
     floats, steps = (
@@ -160,7 +168,7 @@ def test_odd_forms_are_computed_as_the_graph_has_them() -> None:
     wanted, reference = litert(graph, images), litert(integers, images)
     np.testing.assert_allclose(floats, wanted, atol=1e-5)
     assert np.std(wanted, 0).mean() > 9 / 256  # or a constant would do
-    assert np.abs(steps - reference).max() < 3.5 / 256 and np.sqrt(np.mean((steps - reference) ** 2)) < 1 / 256
+    assert np.abs(steps - reference).max() < 4.5 / 256 and np.sqrt(np.mean((steps - reference) ** 2)) < 1 / 256
 
 
 @pytest.mark.parametrize("size", [(16, 24), (5, 11)])
