@@ -4,7 +4,7 @@
 
 Each in a process of its own: random weights with BatchNorm statistics of the data, a head learned on the data, integers, and the
 int8 .tflite, .onnx, .pte and C, judged as export judges them. With --rows a line of JSON is kept of each, and what has one is not
-tried again.
+tried again for the same format.
 """
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ def main() -> None:
     arguments.add_argument("--names", default=",".join(NAMES), help="timm's")
     arguments.add_argument("--size", type=int, default=64, help="pixels, where a network takes them")
     arguments.add_argument("--images", type=int, default=30, help="photographs of each class")
+    arguments.add_argument("--formats", default=",".join(FORMATS), help="int8 files; a .pte takes longest")
     arguments.add_argument("--minutes", type=float, default=15, help="that one network may take")
     arguments.add_argument("--rows", type=Path, help="a file of lines, to go on with")
     arguments.add_argument("--write", type=Path, help="a page of Markdown")
     arguments.add_argument("--one", help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
     if chosen.one:
-        print(json.dumps(tried(chosen.one, chosen.data, chosen.size)))
+        print(json.dumps(tried(chosen.one, chosen.data, chosen.size, chosen.formats.split(","))))
         return
     lines = chosen.rows.read_text().splitlines() if chosen.rows and chosen.rows.exists() else []
     rows = {row["name"]: row for row in map(json.loads, lines)}
@@ -73,8 +74,12 @@ def main() -> None:
     with folder(chosen.data) as data, tempfile.TemporaryDirectory() as place:
         some = _some(data, Path(place) / "photographs", chosen.images)
         for name in names:
-            if name not in rows:
-                rows[name] = _apart(name, some, chosen.size, chosen.minutes)
+            row = rows.get(name, {})
+            known = row.get("formats", {})
+            formats = [form for form in chosen.formats.split(",") if form not in known and "refused" not in row]
+            if formats:
+                new = _apart(name, some, chosen.size, chosen.minutes, formats)
+                rows[name] = row | new | ({"formats": known | new["formats"]} if "formats" in new else {})
                 print(json.dumps(rows[name]), flush=True)
             if chosen.rows:
                 write_atomically(chosen.rows, "".join(f"{json.dumps(row)}\n" for row in rows.values()).encode())
@@ -96,9 +101,10 @@ def _some(data: Path, place: Path, images: int) -> Path:
     return place
 
 
-def _apart(name: str, data: Path, size: int, minutes: float) -> dict[str, Any]:
+def _apart(name: str, data: Path, size: int, minutes: float, formats: Sequence[str]) -> dict[str, Any]:
     """The row of a network, tried in a process whose end is not ours."""
     command = [sys.executable, __file__, "--one", name, "--data", str(data), "--size", str(size)]
+    command += ["--formats", ",".join(formats)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60 * minutes)
     except subprocess.TimeoutExpired:
@@ -112,7 +118,7 @@ def _apart(name: str, data: Path, size: int, minutes: float) -> dict[str, Any]:
 # ---- one network ---------------------------------------------------------------------------------------------------------------
 
 
-def tried(name: str, data: Path, size: int) -> dict[str, Any]:
+def tried(name: str, data: Path, size: int, wanted: Sequence[str]) -> dict[str, Any]:
     """A row: name, parameters; then nodes and what each format's gates said; or what it was refused for."""
     start = perf_counter()
     fixed = timm.get_pretrained_cfg(name).fixed_input_size
@@ -126,7 +132,7 @@ def tried(name: str, data: Path, size: int) -> dict[str, Any]:
         made = quantize(bundle, data, QuantizeConfig(equalize="off", bias_correction="off"))
         path = Path(place) / f"{name}.nest"
         bundles.save(made, path)
-        formats = {form: _judged(path, Path(place) / "out", form, data) for form in FORMATS}
+        formats = {form: _judged(path, Path(place) / "out", form, data) for form in wanted}
     assert made.graph is not None
     return row | {"nodes": len(made.graph.nodes), "formats": formats, "seconds": perf_counter() - start}
 
@@ -148,7 +154,7 @@ def _judged(path: Path, out: Path, form: str, data: Path) -> str:
 
 def _page(rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace) -> list[str]:
     printed = [row for row in rows if "formats" in row]
-    passed = [row for row in printed if not any(said.startswith("refused") for said in row["formats"].values())]
+    passed = [row for row in printed if all(_passed(row["formats"].get(form, "refused")) for form in FORMATS)]
     return [
         "# Which of timm's networks?",
         "",
@@ -176,8 +182,13 @@ def _page(rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace) -> list
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    cells = [row["name"], _millions(row), str(row["nodes"]), *row["formats"].values(), f"{row['seconds']:.0f}"]
+    said = [row["formats"].get(form, "not tried") for form in FORMATS]
+    cells = [row["name"], _millions(row), str(row["nodes"]), *said, f"{row['seconds']:.0f}"]
     return f"| {' | '.join(cells)} |"
+
+
+def _passed(said: str) -> bool:
+    return not said.startswith("refused")
 
 
 def _millions(row: Mapping[str, Any]) -> str:
