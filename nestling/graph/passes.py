@@ -143,21 +143,27 @@ def _norm_folded(graph: Graph) -> Graph | None:
 
 def _factor_folded(graph: Graph) -> Graph | None:
     """A constant a channel that a layer, or a batch_norm, is multiplied with: a layer scale, the minus of a difference."""
-    written, _ = links(graph)
+    written, read = links(graph)
     for node in graph.nodes:
-        names = [name for name in node.inputs if graph.tensors[name].data is None] if node.op == "mul" else []
-        layer = written.get(names[0]) if len(names) == 1 else None
-        if layer is None or node.attrs != Mul() or (layer.op != "batch_norm" and foldable(layer, node, graph)):
+        if node.op != "mul" or node.attrs != Mul():
             continue
-        channels = graph.tensors[node.name].shape[-1]
-        held = np.asarray(next(data for name in node.inputs if (data := graph.tensors[name].data) is not None), np.float64)
-        if len(graph.readers(layer.name)) > 1 or layer.name in graph.outputs or held.size not in (1, held.shape[-1]):
+        layer = next((written[name] for name in node.inputs if name in written and read[name] == 1), None)
+        factor = _factor(node, graph)
+        if layer is None or factor is None or graph.tensors[layer.name].shape != graph.tensors[node.name].shape:
             continue
-        if graph.tensors[layer.name].shape != graph.tensors[node.name].shape:
-            continue
-        factor = np.broadcast_to(held.reshape(-1), channels)
-        return (_fold if layer.op != "batch_norm" else _rescaled)(graph, layer, node, factor, np.zeros(channels))
+        if layer.op == "batch_norm":
+            return _rescaled(graph, layer, node, factor)
+        if not foldable(layer, node, graph):
+            return _fold(graph, layer, node, factor, np.zeros_like(factor))
     return None
+
+
+def _factor(node: Node, graph: Graph) -> np.ndarray | None:
+    """What a mul multiplies each channel with, float64 [C]; None where that is no constant a channel."""
+    held = [np.asarray(data, np.float64) for name in node.inputs if (data := graph.tensors[name].data) is not None]
+    if len(held) != 1 or held[0].size not in (1, held[0].shape[-1]):
+        return None
+    return np.broadcast_to(held[0].reshape(-1), graph.tensors[node.name].shape[-1:])
 
 
 def foldable(layer: Node, norm: Node, graph: Graph) -> str | None:
@@ -185,7 +191,7 @@ def _fold(graph: Graph, layer: Node, node: Node, factor: np.ndarray, shift: np.n
     return _joined(graph, layer, node, (weight, bias))
 
 
-def _rescaled(graph: Graph, norm: Node, node: Node, factor: np.ndarray, _: np.ndarray) -> Graph:
+def _rescaled(graph: Graph, norm: Node, node: Node, factor: np.ndarray) -> Graph:
     """A batch_norm's gamma and beta times factor."""
     gamma, beta = (constant(graph, name, np.asarray(graph.tensors[name].data) * factor, norm) for name in norm.inputs[1:3])
     return _joined(graph, norm, node, (gamma, beta))
