@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 what=${1:-everything}
 case $what in
-    demo) extras=demo brings="the core and the demo's photographs: about 0.7 GB" ;;
+    demo) extras=demo brings="the core and the demo's photographs: about 0.65 GB" ;;
     everything)
         extras=all,dev,executorch-runner
         if [ -n "${NESTLING_TORCH_INDEX:-}" ]; then brings="everything, torch from $NESTLING_TORCH_INDEX: some minutes"

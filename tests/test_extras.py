@@ -49,3 +49,12 @@ def test_one_that_is_not_there_says_what_to_type(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(NestlingError, match="FastNAS needs no_such_module_at_all") as caught:
         extras.require("search", "FastNAS")
     assert caught.value.hint == "pip install 'nestling[search]'"
+
+
+def test_make_demo_installs_no_tools_of_ours() -> None:
+    """Of what the set-up is told to install for the demo nothing is for tests, for torch or for a search."""
+    setup = (ROOT / "scripts" / "setup.sh").read_text(encoding="utf-8")
+    (wanted,) = re.findall(r"demo\) extras=(\S+)", setup)
+    assert re.search(r"(?m)^demo: \.venv/core$", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    demo = set().union(*map(brought, wanted.split(",")), {re.split(r"[<>=\[ ]", line)[0] for line in PROJECT["dependencies"]})
+    assert "elpv-dataset" in demo and demo.isdisjoint(brought("dev") | brought("search") | brought("executorch"))

@@ -10,6 +10,7 @@ from nestling.cli import show
 if TYPE_CHECKING:
     from nestling.models.known import Row
     from nestling.models.lacking import Lacking
+    from nestling.models.packages import Package
 
 
 def command(
@@ -25,6 +26,7 @@ def command(
     from nestling.models import recorded
     from nestling.models.known import RECOMMENDED, created, described
     from nestling.models.lacking import lacking
+    from nestling.models.packages import package_of
 
     rows: list[tuple[Row, Lacking | None]] = []
     if not extras.has("train"):
@@ -41,9 +43,15 @@ def command(
             for name in chosen:
                 rows.append((describe(name), None if name in RECOMMENDED else lacking(created(name, "none"))))
                 advance(1)
+    packages = {row.name: package for row, _ in rows if (package := package_of(row.name)) is not None}
     if json:
-        formats = [{"formats": lost.remains if lost else "all", "lacking": lost.what if lost else None} for _, lost in rows]
-        show.as_json([asdict(row) | {"size": [row.size] * 2} | told for (row, _), told in zip(rows, formats, strict=True)])
+        plain = [
+            asdict(row)
+            | {"size": [row.size] * 2, "formats": lost.remains if lost else "all", "lacking": lost.what if lost else None}
+            | {"weights_package": _told(packages.get(row.name))}
+            for row, lost in rows
+        ]
+        show.as_json(plain)
         return
     show.warnings([str(lost) for _, lost in rows if lost])
     show.table(
@@ -61,3 +69,13 @@ def command(
             for row, lost in rows
         ],
     )
+    alike: dict[tuple[str, str], list[str]] = {}
+    for package in packages.values():
+        alike.setdefault((package.origin, package.licence), []).append(package.distribution)
+    for (origin, licence), names_of in alike.items():
+        show.tell(f"weights of {', '.join(names_of)}: {origin}", f"their licence: {licence}")
+
+
+def _told(package: "Package | None") -> dict[str, str] | None:
+    """Where weights that come as a package are from, and under which licence, as --json prints it."""
+    return {"name": package.distribution, "origin": package.origin, "licence": package.licence} if package else None

