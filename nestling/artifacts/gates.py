@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import comb
 from time import perf_counter
 
 import numpy as np
@@ -30,13 +29,13 @@ from nestling.processor import processor
 from nestling.quantization.calibrate import batches
 from nestling.quantization.simulate import carrying, with_carried_constants
 from nestling.scores.agree import agreement, rms
+from nestling.scores.chance import LIKELY, chance_of
 
 Logits = NDArray[np.float32]
 
 MOST_NOISE = 1.0  # times the noise of quantisation itself
 NEAR = 0.5  # times that noise: what near ties in float sums came to in the most fragile networks was 0.33
-MOST_DROP = 0.005  # of top-1 on the yardstick
-CHANCE = 0.05  # a larger drop that chance brings about more often than this is none
+MOST_DROP = 0.005  # of top-1 on the yardstick; a larger one that chance may have brought about (LIKELY) is none
 MOST_DIFFERENCE: Mapping[str, float] = {"fp32": 1e-3}  # of a float format's logits, relative to the image's largest
 C_IMAGES = 50  # plain C is slow, and its bytes have been seen by then
 
@@ -148,17 +147,11 @@ def dropped(answers: Logits, expected: Expected) -> Iterator[str]:
         return
     before, after = (logits.argmax(1) == expected.truth for logits in (expected.answers, answers))
     lost, won = int((before & ~after).sum()), int((after & ~before).sum())
-    if lost - won > MOST_DROP * len(answers) and chance_of(lost, won) < CHANCE:
+    if lost - won > MOST_DROP * len(answers) and chance_of(lost, won) < LIKELY:
         yield (
             f"it is right on {after.sum()} of {len(answers)} images, the network it was printed from on {before.sum()}: "
             f"{lost} right answers became wrong, {won} wrong ones right"
         )
-
-
-def chance_of(lost: int, won: int) -> float:
-    """How often at least `lost` of `lost + won` fair coins fall on one side: the exact one-sided test of McNemar 1947."""
-    changed = lost + won
-    return float(sum(comb(changed, count) for count in range(lost, changed + 1)) / 2**changed)
 
 
 # ---- proofs that a file is right whose runtime strays --------------------------------------------------------------------------

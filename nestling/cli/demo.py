@@ -20,6 +20,7 @@ def command(
 
     from nestling.data.demo_set import ABOUT
     from nestling.demonstration import demo
+    from nestling.pages.page import advise_rows
 
     show.say(ABOUT)
     rows = demo(output, show.bars, show.say)
@@ -27,5 +28,6 @@ def command(
         show.as_json({"artifacts": [asdict(row) for row in rows], "page": str(output / "report.html")})
         return
     show.networks(rows)
+    show.advised(advise_rows(rows))
     hint = show.path_hint(output / "elpv-int8.tflite")
     show.tell(f"all of it on one page: {output / 'report.html'}", f"try:  nestling predict {hint} PHOTO")

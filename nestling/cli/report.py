@@ -56,13 +56,16 @@ def _report(folder: Path, output: Path, data: Path | None, trust: bool, json: bo
     from dataclasses import asdict
 
     from nestling.pages.gather import report
+    from nestling.pages.page import advice_of, following
 
     page = report(folder, output, data, show.bars, trust=trust)
     if json:
         show.as_json({"page": str(output), "artifacts": [asdict(row) for row in page.rows]})
         return
-    show.networks(page.rows)
-    show.tell(f"written to {output}: open it in a browser")
+    show.networks(page.rows, page.against)
+    advice = advice_of(page)
+    show.advised(advice)
+    show.tell(f"written to {output}: open it in a browser", *(f"next:  {command}" for command in following(page, advice)))
 
 
 def _compare(
@@ -85,7 +88,7 @@ def _compare(
 
     config = CompareConfig(wanted or DEFAULTS, not no_int8, machine or None, keep=keep)
     found = compare(paths, data, config, show.bars)
-    write_atomically(output, compare_page.render(found).encode())
+    write_atomically(output, compare_page.render(found, output).encode())
     if markdown is not None:
         write_atomically(markdown, compare_words.markdown(found).encode())
     if picture is not None:
@@ -103,13 +106,14 @@ def _print(found: "Comparison") -> None:
     from nestling.pages import words
     from nestling.pages.compare import words as compare_words
 
-    verdict = compare_words.verdict(found)
-    show.tell(words.unisolated(verdict.sentence))
+    advice = compare_words.advice(found)
     show.table(*compare_words.table(found))
     show.tell(compare_words.below(found))
     for change in compare_words.changes(found):
         show.tell(words.unisolated(change))
-    for warning in verdict.warnings:
+    show.advised(advice)
+    show.tell(*(f"next:  {command}" for command in compare_words.following(found, advice)))
+    for warning in compare_words.warnings(found):
         show.say(f"warning: {words.unisolated(warning)}")
     for note in found.notes:
         show.say(note)

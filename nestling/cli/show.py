@@ -29,6 +29,7 @@ from nestling.progress import Advance
 
 if TYPE_CHECKING:
     from nestling.data.folders import LeftOut
+    from nestling.pages.advice import Advice
     from nestling.pages.page import Row
     from nestling.scores.evaluate import Evaluation, PerClass
 
@@ -283,7 +284,7 @@ def _recall(row: PerClass) -> str:
     return "-" if row.recall is None else f"{share(row.recall)} [{low * 100:.0f}, {high * 100:.0f}]"
 
 
-def networks(rows: Sequence[Row]) -> None:
+def networks(rows: Sequence[Row], against: str = "the float network") -> None:
     """What a report says of each file, and a warning for each runtime that adds more noise than quantisation did."""
     table(
         ["network", "runtime", "test top-1 [95%]", "agreement", "noise ratio", "size", "median", "95th pct", "peak memory"],
@@ -301,12 +302,20 @@ def networks(rows: Sequence[Row]) -> None:
             ]
             for row in rows
         ],
-        f"{rows[0].images} test photographs; one image at a time, one thread; agreement with the float network",
+        f"{rows[0].images} test photographs; one image at a time, one thread; agreement with {against}",
     )
     from nestling.pages.words import fewer
 
     say(*fewer(rows))
     noisy([(row.file, row.runtime, row.noise_ratio) for row in rows])
+
+
+def advised(advice: Advice) -> None:
+    """What to ship, and why, on stdout."""
+    from nestling.pages.advice import lines
+    from nestling.pages.words import unisolated
+
+    tell(*(unisolated(line) for line in lines(advice)))
 
 
 def noisy(ratios: Sequence[tuple[str, str, float | None]]) -> None:

@@ -24,11 +24,15 @@ from nestling.files import write_atomically
 from nestling.formats import named, runtimes
 from nestling.formats.c.trusted import require_trusted
 from nestling.formats.format import INTEGERS
+from nestling.formats.nest.floats import float_runner
+from nestling.formats.runner import Runner
 from nestling.measure.answers import answers
 from nestling.measure.bench import Timing, bench
 from nestling.measure.counted import counted, machine_of
 from nestling.measure.layers import LayerRow, LayerTable, layer_tables
-from nestling.pages.page import Example, Page, Row, render
+from nestling.models.float_graph import has_graph
+from nestling.pages.advice import ONE_FLOAT
+from nestling.pages.page import BUNDLE, Example, Page, Row, advise_rows, render
 from nestling.pages.words import fewer
 from nestling.preprocess.pictures import File, Reading, read_image
 from nestling.processor import processor, versions
@@ -36,6 +40,7 @@ from nestling.progress import Progress, silent
 from nestling.quantization.explain import LayerCost, explain
 from nestling.quantization.quantize import float_network
 from nestling.scores.agree import agreement
+from nestling.scores.chance import changed
 from nestling.scores.evaluate import judge, softmax
 
 EXPLAINED = 16  # images; the answer is which layers matter, not how much to a decimal
@@ -63,7 +68,7 @@ def report(
     Raises UnusableFile without a manifest or its bundles, UnusableData without photographs, NotTrusted.
     """
     made = gather(out, data, progress, rounds, trust)
-    write_atomically(page, render(made).encode())
+    write_atomically(page, render(made, page).encode())
     return made
 
 
@@ -89,19 +94,19 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
     known = {artifact.file: artifact for artifact in artifacts}
     networks = [_Network(file, runtime, known.get(file.name)) for file in files for runtime in runtimes(file)]
     runners = [load(network.path, 1, network.runtime, trust) for network in networks]
+    twin, against, told = _held_against(bundle)
     # in the order of their fingerprints, as good as by lot: where a slow one answers the first ones only, these stand for all
     drawn = sorted(chosen.items, key=lambda item: item.fingerprint)
-    items, logits, _ = answers(runners, drawn, progress, MOST_SECONDS)
-    del runners  # they would wait beside the timing, and keep their memory
+    items, logits, _ = answers([*runners, *twin], drawn, progress, MOST_SECONDS)
+    del runners, twin  # they would wait beside the timing, and keep their memory
     timings = bench(files, (1,), progress, data, rounds, trust=trust)
+    floats = (logits[len(networks) :] or logits)[0]
     rows = tuple(
-        _row(network, timing, own, logits[0], items, bundle.labels)
-        for network, timing, own in zip(networks, timings, logits, strict=True)
+        _row(network, timing, own, floats, items, bundle) for network, timing, own in zip(networks, timings, logits, strict=False)
     )
-    shown = next(
-        (i for i, n in enumerate(networks) if n.artifact and n.artifact.precision == INTEGERS and len(logits[i]) == len(items)), 0
-    )
-    truth = labels_of(items)
+    at = _shown(rows)
+    seen = items[: rows[at].images]
+    own = logits[at][: len(seen)]
     integers = bundles.load(next((out / a.bundle for a in artifacts if a.precision == INTEGERS), sources[0]))
     costs, notes = _costs(integers, dataset, progress)
     boards, why = _boards([out / a.file for a in listed if machine_of(out / a.file)], data, progress, trust)
@@ -110,16 +115,38 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
         rows=rows,
         layers=(*layer_tables(files[1:], 1, progress), *boards),
         costs=costs,
-        evaluation=judge(logits[shown], truth, [item.path for item in items], bundle.labels),
-        evaluated=networks[shown].path.name,
-        examples=_examples(items, logits[shown], bundle.labels, bundle.preprocess.reading),
+        evaluation=judge(own, labels_of(seen), [item.path for item in seen], bundle.labels),
+        evaluated=rows[at].file,
+        examples=_examples(seen, own, bundle.labels, bundle.preprocess.reading, dataset.root),
         lineage=integers.lineage,
         labels=bundle.labels,
         machine=processor(),
         versions=versions(),
         data=f"{dataset.root.name}: {chosen.said}",
-        notes=(*notes, *why, *fewer(rows)),
+        notes=(*told, *notes, *why, *fewer(rows)),
+        against=against,
+        paths={path.name: path for path in (*files, *(out / a.file for a in listed))},
+        bundle=sources[0],
     )
+
+
+def _shown(rows: Sequence[Row]) -> int:
+    """Whose answers the page shows, of those that saw all photographs: the advised file, else an int8 one, else the first."""
+    chosen = advise_rows(rows).chosen
+    most = max(row.images for row in rows)
+    whole = [i for i, row in enumerate(rows) if row.images == most]
+    advised = [i for i in whole if chosen is not None and (rows[i].file, rows[i].runtime) == (chosen.file, chosen.runtime)]
+    return next(iter([*advised, *(i for i in whole if rows[i].precision == INTEGERS and rows[i].format != BUNDLE), *whole]))
+
+
+def _held_against(bundle: Bundle) -> tuple[list[Runner], str, list[str]]:
+    """(what the answers are held against where it is not the first of the files, what it is called, what is to be told of it)."""
+    if bundle.graph is None:
+        return [], ONE_FLOAT, []
+    if not has_graph(bundle):
+        return [], "the integer network", ["There is no float network at hand: answers are held against the integers."]
+    note = "There is no float file here: answers are held against the float network in the bundle, under the head of the integers."
+    return [float_runner(bundle, 1)], ONE_FLOAT, [note]
 
 
 def _row(
@@ -128,16 +155,19 @@ def _row(
     own: NDArray[np.float32],
     floats: NDArray[np.float32],
     items: Sequence[Item],
-    labels: tuple[str, ...],
+    bundle: Bundle,
 ) -> Row:
-    answered = items[: len(own)]
-    evaluation = judge(own, labels_of(answered), [item.path for item in answered], labels)
-    found = agreement(floats[: len(own)], own)
+    both = min(len(own), len(floats))  # a slow one answered the first photographs only
+    own, floats, answered = own[:both], floats[:both], items[:both]
+    truth = labels_of(answered)
+    evaluation = judge(own, truth, [item.path for item in answered], bundle.labels)
+    found = agreement(floats, own)
+    beside = changed(floats.argmax(1) == truth, own.argmax(1) == truth)
     artifact = network.artifact
     return Row(
         file=network.path.name,
         format=artifact.format.partition("-")[0] if artifact else "nest",
-        precision=artifact.precision if artifact else "float",
+        precision=artifact.precision if artifact else "float" if bundle.graph is None else INTEGERS,
         runtime=network.runtime,
         threads=timing.threads,
         bytes=timing.bytes,
@@ -151,6 +181,8 @@ def _row(
         ms_p95=timing.ms_p95,
         peak_memory_bytes=timing.peak_memory_bytes,
         forced=bool(artifact and artifact.failed),
+        lost=beside.lost,
+        won=beside.won,
     )
 
 
@@ -185,7 +217,9 @@ def _costs(bundle: Bundle, dataset: Dataset, progress: Progress) -> tuple[tuple[
     return explain(graph, bundle.graph, bundle.head, images, labels, progress), []
 
 
-def _examples(items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[str, ...], reading: Reading) -> tuple[Example, ...]:
+def _examples(
+    items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[str, ...], reading: Reading, root: Path
+) -> tuple[Example, ...]:
     """The most confident mistakes; and right answers from the surest to the least sure, evenly."""
     sure = softmax(logits).max(axis=1)
     answered = logits.argmax(axis=1)
@@ -194,9 +228,20 @@ def _examples(items: Sequence[Item], logits: NDArray[np.float32], labels: tuple[
     good, bad = order[right[order]], order[~right[order]][:EXAMPLES]
     spread = good[np.linspace(0, len(good) - 1, min(EXAMPLES, len(good))).astype(int)] if len(good) else good
     return tuple(
-        Example(_thumbnail(items[i].file, reading), labels[items[i].label], labels[answered[i]], float(sure[i]))
+        Example(
+            _thumbnail(items[i].file, reading),
+            labels[items[i].label],
+            labels[answered[i]],
+            float(sure[i]),
+            _within(items[i].path, root),
+        )
         for i in (*spread, *bad)
     )
+
+
+def _within(path: Path, root: Path) -> str:
+    """Where a photograph lies in its set."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _thumbnail(file: File, reading: Reading) -> bytes:

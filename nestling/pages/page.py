@@ -1,6 +1,7 @@
 """The report: one self-contained HTML page that needs no script and asks nobody for anything.
 
-    words.py       the verdict, the lineage, numbers
+    advice.py      what to ship, and why
+    words.py       the lineage, numbers
     pictures.py    inline SVG
     curves.py      of trainings
     templates/     the page itself, and its style sheet
@@ -11,11 +12,15 @@ Nothing here loads or runs a network: what is on the page comes in a Page.
 from __future__ import annotations
 
 import base64
+import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,8 +31,11 @@ from nestling.bundle import Step
 from nestling.errors import NestlingError
 from nestling.measure.layers import LayerTable
 from nestling.pages import curves, pictures, words
+from nestling.pages.advice import ONE_FLOAT, Advice, Candidate, advise, called
 from nestling.pages.pictures import Bars, Point
 from nestling.printable import shown
+from nestling.scores import doubts
+from nestling.scores.chance import Changed
 from nestling.scores.evaluate import LEAST_TOLD, Evaluation
 
 if TYPE_CHECKING:
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
 MOST_CELLS = 20  # classes of a confusion matrix that is a table; more are a picture
 MOST_BARS = 20  # layers in a picture
 MOST_LABELS = 10  # networks that a picture names; more are numbered
+BUNDLE = "nest"  # the format of what files are printed from
 IMAGES: Mapping[bytes, str] = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}  # by how a file begins
 
 
@@ -45,7 +54,7 @@ class Row:
 
     bytes: of the file. top1 with its interval, of `images` test photographs. agreement: share of answers equal to float's.
     noise_ratio: rms(this runtime - int8 reference) / rms(float - int8 reference). ms: of one image. What is None was not measured.
-    forced: it failed its gate and was kept.
+    forced: it failed its gate and was kept. lost: right answers of float's that became wrong; won: the reverse.
     """
 
     file: str
@@ -64,16 +73,22 @@ class Row:
     ms_p95: float | None = None
     peak_memory_bytes: int | None = None
     forced: bool = False
+    lost: int | None = None
+    won: int | None = None
 
 
 @dataclass(frozen=True)
 class Example:
-    """A photograph, JPEG or PNG and already small, with what it is and what the network said, with which probability."""
+    """A photograph, JPEG or PNG and already small, with what it is and what the network said, with which probability.
+
+    file: where it lies in its set.
+    """
 
     image: bytes
     label: str
     answer: str
     probability: float
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,8 @@ class Page:
     """All that a report shows; a part that is empty is not on the page. rows: one or more.
 
     evaluation and examples: of the file `evaluated`. costs: what quantisation does to each layer. machine: its processor. versions:
-    of packages. data: which photographs. notes: what could not be told and why.
+    of packages. data: which photographs. notes: what could not be told and why. against: the network that agreement, lost and won
+    are about. paths: of the rows' files and the folders of C, by name, as one would type them. bundle: what they were printed from.
     """
 
     __repr__, _repr_html_ = in_short, as_table
@@ -99,20 +115,27 @@ class Page:
     versions: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
     notes: tuple[str, ...] = ()
+    against: str = ONE_FLOAT
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    bundle: Path | None = None
 
 
-def render(page: Page) -> str:
+def render(page: Page, at: Path | None = None) -> str:
     """The page as HTML5 text (UTF-8 when written). The same page gives the same text.
 
+    at: where it will lie, so that it can link to the files; None: without links.
     Raises NestlingError for a page without rows, and for an example that is neither JPEG nor PNG.
     """
     if not page.rows:
         raise NestlingError("a report needs at least one network; there is none.", "make one:  nestling export my.nest -o out/")
     evaluation = page.evaluation
+    advice = advice_of(page)
     return filled(
         "report.html.j2",
         page=page,
-        verdict=words.verdict(page.rows),
+        advice=advice,
+        following=following(page, advice),
+        links=links(page.paths, at),
         numbered=len(page.rows) > MOST_LABELS,
         most_bars=MOST_BARS,
         marks=[mark(row.precision, row.format) for row in page.rows],
@@ -130,6 +153,56 @@ def render(page: Page) -> str:
     )
 
 
+def advice_of(page: Page) -> Advice:
+    """What to ship of the page's files; none where the network's answers are worth no more than none."""
+    return advise_rows(page.rows, page.against, doubts.of_answers(page.evaluation) if page.evaluation else ())
+
+
+def advise_rows(rows: Sequence[Row], against: str = ONE_FLOAT, doubted: Sequence[str] = ()) -> Advice:
+    """rows: files, and bundles, which are not weighed. doubted: why the network itself is not worth shipping."""
+    names = called([(row.file, row.runtime) for row in rows])
+    every = [(row, _candidate(row, name)) for row, name in zip(rows, names, strict=True)]
+    floats = [one for row, one in every if row.precision in words.FLOAT]
+    return advise([one for row, one in every if row.format != BUNDLE], floats, against, doubted)
+
+
+def _candidate(row: Row, name: str) -> Candidate:
+    known = row.lost is not None and row.won is not None
+    changed = Changed(row.lost or 0, row.won or 0, row.images) if known else None
+    return Candidate(
+        name, row.file, row.precision, row.format, row.runtime, row.threads, row.bytes, row.ms_median, row.top1, row.noise_ratio,
+        changed, row.forced,
+    )  # fmt: skip
+
+
+def following(page: Page, advice: Advice) -> tuple[str, ...]:
+    """What to type next: ask the file that is to be shipped; where nothing is smaller than float, make it smaller."""
+    said = []
+    if advice.chosen is not None:
+        said.append(f"nestling predict {shlex.quote(str(page.paths.get(advice.chosen.file, advice.chosen.file)))} PHOTO.jpg")
+    if page.bundle is not None and all(row.precision in words.FLOAT for row in page.rows):
+        folder = next((path.parent for path in page.paths.values() if path != page.bundle), Path("out"))
+        files = f"--to tflite --precision int8 -o {shlex.quote(str(folder))}"
+        said.append(f"nestling export {shlex.quote(str(page.bundle))} {files}")
+    if advice.chosen is None and page.bundle is not None:
+        said.append("nestling fit MORE_PHOTOS -o more.nest")
+    return tuple(said)
+
+
+def links(paths: Mapping[str, Path], at: Path | None) -> dict[str, str]:
+    """name -> a link to that path from the page at `at`; without those that no relative path leads to, as to another drive."""
+    if at is None:
+        return {}
+    found = {}
+    for name, path in paths.items():
+        try:
+            relative = os.path.relpath(path, at.parent)  # as a browser goes: what is a link on the disk stays one
+        except ValueError:
+            continue
+        found[name] = "./" + quote(Path(relative).as_posix()) + ("/" if path.is_dir() else "")
+    return found
+
+
 def filled(template: str, **values: Any) -> str:
     """A template of this package with its values, as HTML5 text."""
     environment = Environment(
@@ -139,6 +212,7 @@ def filled(template: str, **values: Any) -> str:
     environment.filters |= {
         "share": words.share, "ms": words.milliseconds, "millions": words.millions, "data_uri": _data_uri,
         "sentence": lambda text: escape(shown(text, keep=words.ISOLATES)),
+        "path": lambda text: escape(shown(text)).replace("/", Markup("/<wbr>")),
     }  # fmt: skip
     return shown(environment.get_template(template).render(**values), keep=f"\n\t{words.ISOLATES}")  # once more, for the pictures
 

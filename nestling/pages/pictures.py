@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from io import StringIO
 from itertools import pairwise
@@ -23,7 +24,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from nestling.formats import FORMATS
@@ -31,6 +31,9 @@ from nestling.printable import shown
 
 WIDTH = 6.0  # inches
 SIZE = 12.0  # points of a letter: 1 / 36 of the width
+SIGN = 10.0  # points of a network's sign
+SWEEPS = 3  # through all labels, which look for better places each time
+NEVER = 200.0  # how much it matters that a label lies on a sign or another label; on a line it is 2 to 4
 LONGEST = 24  # characters of a name in a picture
 
 # What matplotlib draws with, and the page's variable that takes its place in the SVG.
@@ -107,7 +110,8 @@ def accuracy_against(points: Sequence[Point], what: str, unit: str, name: str, h
             axes.plot([p.x, p.x], [100 * p.low, 100 * p.high], color=p.colour, lw=1.6, alpha=0.45, zorder=3)
         for p in points:
             face = CARD if p.hollow else p.colour
-            axes.plot(p.x, 100 * p.y, p.marker, ms=10, mfc=face, mec=p.colour if p.hollow else CARD, mew=1.4, zorder=4)
+            edge = p.colour if p.hollow else CARD
+            axes.plot(p.x, 100 * p.y, p.marker, ms=SIGN, mfc=face, mec=edge, mew=1.4, zorder=4, gid="sign")
         _place_labels(axes, points)
         said = "; ".join(f"{p.name} ({p.label}): {p.x:.4g} {unit}, {_percent(p)}" for p in sorted(points, key=lambda p: p.x))
         text = f"{said}. On the Pareto front: {', '.join(dict.fromkeys(p.name for p in best)) or 'none'}."
@@ -156,72 +160,132 @@ def _share_axis(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _place_labels(axes: Axes, points: Sequence[Point]) -> None:
-    """Each label at the nearest place around its point where it covers nothing, or least; far ones get a thin line."""
+    """Each label where it and its thin line, which far ones get, cover nothing, or least; the best of several orders."""
     scale = axes.figure.dpi / 72
-    taken = _drawn(axes, points, scale)
-    for p in sorted(points, key=lambda p: -p.x):
-        offsets = [*_offsets()]
-        size = _size(axes, p)
-        boxes = [_box(axes, p, size, offset, scale) for offset in offsets]
-        costs = [_covered(box, taken, axes.bbox) + 0.02 * i for i, box in enumerate(boxes)]
-        best = int(np.argmin(costs))
-        _label(axes, p, offsets[best])
-        taken.append((boxes[best], 20.0))
+    room = _Room(_drawn(axes, points, scale), np.array(axes.bbox.extents), _offsets(), scale)
+    boxes = [_boxes(axes, p, room.offsets, scale) for p in points]
+    lines = [_lines(axes, p, room.offsets, scale) for p in points]
+    by_place = (lambda i: -points[i].x, lambda i: points[i].x, lambda i: -points[i].y, lambda i: points[i].y)
+    tried = [_placed(sorted(range(len(points)), key=key), room, boxes, lines) for key in by_place]
+    for p, at in zip(points, min(tried, key=lambda found: found[0])[1], strict=True):
+        _label(axes, p, room.offsets[at])
 
 
-def _drawn(axes: Axes, points: Sequence[Point], scale: float) -> list[tuple[Bbox, float]]:
-    """Boxes of what labels should not cover, in pixels, and how much that matters: signs, the front, whiskers."""
+@dataclass(frozen=True, eq=False)
+class _Room:
+    """Where labels may be. drawn: what they should not cover; inside: the picture, [4]; scale: pixels a point."""
 
-    def box(ends: Sequence[tuple[float, float]], margin: float) -> Bbox:
+    drawn: NDArray[np.float64]
+    inside: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    scale: float
+
+
+def _placed(
+    order: Sequence[int], room: _Room, boxes: Sequence[NDArray[np.float64]], lines: Sequence[NDArray[np.float64]]
+) -> tuple[float, list[int]]:
+    """(what it costs, of each label which offset), one after another in that order; each looks again when all have places."""
+    far, distance = _far(room.offsets), np.hypot(*room.offsets.T) / 200
+    chosen: dict[int, int] = {}
+    costs: dict[int, float] = {}
+    for i in SWEEPS * list(order):
+        others = [(boxes[j][at], lines[j][:, at], far[at]) for j, at in chosen.items() if j != i]
+        labels = np.array([box for box, _, _ in others]).reshape(-1, 4)
+        thin = [np.hstack([line - 2 * room.scale, line + 2 * room.scale]) for _, line, led in others if led]
+        taken = np.vstack([room.drawn, _weighed(labels, NEVER), *(_weighed(line, 30.0) for line in thin)])
+        every = _covered(boxes[i], taken, room.inside) + distance + np.where(far, 0.2 + 5 * _crossed(lines[i], labels), 0.0)
+        chosen[i] = int(np.argmin(every))
+        costs[i] = float(every[chosen[i]])
+    return sum(costs.values()), [chosen[i] for i in range(len(order))]
+
+
+def _weighed(boxes: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """[N, 4] -> [N, 5], as _drawn has them."""
+    return np.hstack([boxes, np.full((len(boxes), 1), weight)])
+
+
+def _lines(axes: Axes, p: Point, offsets: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Points of the thin lines to labels, [steps, N, 2], in pixels."""
+    steps = np.linspace(0.2, 1.0, 13)[:, None, None]
+    found: NDArray[np.float64] = axes.transData.transform((p.x, 100 * p.y)) + steps * offsets * scale
+    return found
+
+
+def _drawn(axes: Axes, points: Sequence[Point], scale: float) -> NDArray[np.float64]:
+    """Boxes of what labels should not cover, and how much that matters: signs, the front, whiskers.
+
+    [N, 5]: left, bottom, right and top in pixels, a weight.
+    """
+
+    def box(ends: Sequence[tuple[float, float]], margin: float, weight: float) -> tuple[float, ...]:
         (x0, y0), (x1, y1) = axes.transData.transform([(x, 100 * y) for x, y in ends])
-        return Bbox.from_extents(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)).padded(margin * scale)
+        far = margin * scale
+        return min(x0, x1) - far, min(y0, y1) - far, max(x0, x1) + far, max(y0, y1) + far, weight
 
     best = front(points)
     corners = [(p.x, p.y) for p in best] + [(axes.get_xlim()[1], best[-1].y)] if best else []
-    flat = [(box([a, (b[0], a[1])], 2), 4.0) for a, b in pairwise(corners)]
-    steep = [(box([(b[0], a[1]), b], 2), 4.0) for a, b in pairwise(corners)]
-    signs = [(box([(p.x, p.y)] * 2, 6), 8.0) for p in points]
-    return [*signs, *flat, *steep, *((box([(p.x, p.low), (p.x, p.high)], 1), 2.0) for p in points)]
+    flat = [box([a, (b[0], a[1])], 2, 4.0) for a, b in pairwise(corners)]
+    steep = [box([(b[0], a[1]), b], 2, 4.0) for a, b in pairwise(corners)]
+    signs = [box([(p.x, p.y)] * 2, SIGN / 2 + 1, NEVER) for p in points]
+    return np.array([*signs, *flat, *steep, *(box([(p.x, p.low), (p.x, p.high)], 1, 2.0) for p in points)])
 
 
-def _offsets() -> Iterator[tuple[float, float]]:
-    """Points right and up, the nearest first."""
-    for far in (1.0, 2.0, 3.2, 4.6, 6.2, 8.0):
-        for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.9), (-0.8, 0.9), (0.8, -0.9), (-0.8, -0.9)):
-            yield 10 * right * far, 14 * up * far
+@cache
+def _offsets() -> NDArray[np.float64]:
+    """[N, 2], points right and up, the nearest first: around the sign, then line by line over the whole picture."""
+    around = [(10, 0), (-10, 0), (0, 16), (0, -16), (8, 12.6), (-8, 12.6), (8, -12.6), (-8, -12.6)]
+    sides = (20, 32, 46, 62, 80, 110, 150, 200, 260)
+    far = [(sign * side, 15 * line) for side in sides for line in range(-16, 17) for sign in (1, -1)]
+    return np.array([*around, *sorted(far, key=lambda place: np.hypot(*place))], np.float64)
 
 
-def _label(axes: Axes, p: Point, offset: tuple[float, float]) -> None:
-    far = max(map(abs, offset)) > 20
+def _label(axes: Axes, p: Point, offset: NDArray[np.float64]) -> None:
+    far = bool(_far(offset[None])[0])
     axes.annotate(
-        shorten(p.label), (p.x, 100 * p.y), offset, textcoords="offset points", gid="label", zorder=5,
+        shorten(p.label), (p.x, 100 * p.y), tuple(offset), textcoords="offset points", gid="label", zorder=5,
         ha=SIDES[np.sign(offset[0])], va="center",
         arrowprops={"arrowstyle": "-", "color": MUTED, "lw": 0.8, "shrinkA": 1, "shrinkB": 6} if far else None,
     )  # fmt: skip
 
 
-def _size(axes: Axes, p: Point) -> tuple[float, float]:
-    """Width and height of a label, in pixels."""
+def _far(offsets: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which labels, [N], are so far from their signs that a line leads there."""
+    far: NDArray[np.bool_] = abs(offsets).max(axis=1) > 20
+    return far
+
+
+def _crossed(lines: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many labels, [M, 4], each of N lines crosses, by its points, [steps, N, 2]."""
+    inside = (lines[..., None, :] > labels[:, :2]) & (lines[..., None, :] < labels[:, 2:])
+    crossed: NDArray[np.float64] = inside.all(axis=-1).any(axis=0).sum(axis=1).astype(np.float64)
+    return crossed
+
+
+def _boxes(axes: Axes, p: Point, offsets: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Where a label's text would be, [N, 4], left, bottom, right and top in pixels."""
     probe = axes.text(0, 0, shorten(p.label))
-    box = probe.get_window_extent()
+    size = probe.get_window_extent()
     probe.remove()
-    return box.width, box.height
+    at = axes.transData.transform((p.x, 100 * p.y)) + offsets * scale
+    left = at[:, 0] - size.width * (1 - np.sign(offsets[:, 0])) / 2
+    low = at[:, 1] - size.height / 2
+    return np.stack([left, low, left + size.width, low + size.height], axis=1) + np.multiply(scale, (-1, -1, 1, 1))
 
 
-def _box(axes: Axes, p: Point, size: tuple[float, float], offset: tuple[float, float], scale: float) -> Bbox:
-    """Where a label's text would be, in pixels."""
-    x, y = axes.transData.transform((p.x, 100 * p.y)) + np.multiply(offset, scale)
-    left = x - size[0] * {"left": 0.0, "center": 0.5, "right": 1.0}[SIDES[np.sign(offset[0])]]
-    return Bbox.from_bounds(left, y - size[1] / 2, *size).padded(scale)
+def _covered(boxes: NDArray[np.float64], taken: NDArray[np.float64], inside: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each box the weighed share that lies on something, and heavily what lies outside."""
 
+    def shared(others: NDArray[np.float64]) -> NDArray[np.float64]:
+        low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+        sides = np.maximum(high - low, 0.0)
+        both: NDArray[np.float64] = sides[..., 0] * sides[..., 1]
+        return both
 
-def _covered(box: Bbox, taken: Sequence[tuple[Bbox, float]], inside: Bbox) -> float:
-    """Weighed share of the box that lies on something, and heavily what lies outside."""
-    area = box.width * box.height
-    parts = ((Bbox.intersection(box, other), weight) for other, weight in taken)
-    cost = sum(weight * part.width * part.height for part, weight in parts if part is not None)
-    within = Bbox.intersection(box, inside)
-    return float(cost + 50 * (area - (within.width * within.height if within is not None else 0.0))) / area
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    outside = 1 - shared(inside.reshape(1, 4))[:, 0] / area
+    covered: NDArray[np.float64] = shared(taken[:, :4]) @ taken[:, 4] / area + NEVER * outside
+    return covered
 
 
 # ---- rows of bars ------------------------------------------------------------------------------------------------------------
@@ -345,7 +409,7 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
 
 def _ours(tag: str, name: str) -> str:
     """One tag with ids of this picture, the page's colours and letters."""
-    tag = re.sub(r'\bid="label"', 'class="label"', tag)
+    tag = re.sub(r'\bid="(label|sign)"', r'class="\1"', tag)
     tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
     tag = re.sub(r"font-family: [^;]*; ", "", tag).replace("xlink:href", "href")
     return re.sub(r"#0000[01][0-9]", lambda found: f"var({VARIABLES.get(found.group(), '--ink')})", tag)

@@ -1,11 +1,10 @@
-"""What the report says in words: its verdict, what each step of the lineage did, and numbers as a person reads them."""
+"""What the report says in words: what each step of the lineage did, and numbers as a person reads them."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from nestling.pages.page import Row
 
 FLOAT = ("float", "fp32")  # precisions that others are compared with
-NAMES: Mapping[str, str] = {"int8": "8-bit", "fp16": "half-precision", "dynamic": "dynamic-range 8-bit"}
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------------------------
@@ -48,6 +46,17 @@ def millions(count: float) -> str:
     return "0" if not value else f"{value:,.0f} M" if value >= 100 else f"{value:.1f} M" if value >= 1 else f"{value:.2f} M"
 
 
+def points(difference: float) -> str:
+    """-0.012 -> −1.2; 0 -> 0.0."""
+    text = f"{100 * difference:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def probability(p: float) -> str:
+    """p = 0.21, p < 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
+
+
 def threads(count: int) -> str:
     """1 thread, 2 threads."""
     return "1 thread" if count == 1 else f"{count} threads"
@@ -60,113 +69,7 @@ def fewer(rows: Sequence[Row]) -> list[str]:
     return [f"{row.file} is slow here: it was judged on {row.images} of the {most} photographs, drawn by lot." for row in slow]
 
 
-# ---- the verdict -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """sentence: what was reached; compared: which files that is about, or ""; warnings: what should not be overlooked."""
-
-    sentence: str
-    compared: str
-    warnings: tuple[str, ...]
-
-
-def verdict(rows: Sequence[Row]) -> Verdict:
-    """rows: one or more. The 8-bit network against float, of one format, runtime and number of threads where there is such."""
-    gates = f"{_gates(rows)}."
-    pair = _pair(rows)
-    if pair is None:
-        best = max(rows, key=lambda row: (row.top1, -row.bytes))
-        time = f" and {milliseconds(best.ms_median)} ms an image" if best.ms_median is not None else ""
-        said = f"{isolated(best.file)} gives {share(best.top1)} of {best.images} photographs their class {interval(best.interval)}"
-        return Verdict(f"{said}, in {megabytes(best.bytes)} MB{time}; {gates}", "", _warnings(rows))
-    small, whole = pair
-    sentence = (
-        f"The {NAMES.get(small.precision, small.precision)} network is {_cost(small, whole)}, at {share(small.top1)} against "
-        f"{share(whole.top1)} of {small.images} photographs {interval(small.interval)}; {gates}"
-    )
-    return Verdict(sentence, f"{_named(small)} against {_named(whole)}", _warnings(rows))
-
-
-def noisy(row: Row) -> bool:
-    """Whether the runtime's own arithmetic adds more noise than quantisation did."""
-    return row.noise_ratio is not None and row.noise_ratio > 1
-
-
-def _pair(rows: Sequence[Row]) -> tuple[Row, Row] | None:
-    """(small, float): a pair without warnings, the most alike, of those the quickest; None where there are not both."""
-    floats = [row for row in rows if row.precision in FLOAT]
-    small = [row for row in rows if row.precision == "int8"] or [row for row in rows if row.precision not in FLOAT]
-
-    def unlike(pair: tuple[Row, Row]) -> tuple[float, ...]:
-        a, b = pair
-        warned = a.forced or b.forced or noisy(a)
-        untimed = a.ms_median is None or b.ms_median is None
-        differences = (warned, a.threads != b.threads, a.format != b.format, a.runtime != b.runtime, untimed)
-        return (*map(float, differences), a.ms_median or 0.0, a.bytes)
-
-    return min(product(small, floats), key=unlike, default=None)
-
-
-def _cost(small: Row, whole: Row) -> str:
-    """3.4 times smaller than float and 1.9 times as quick. Ratios that round to 1.0 are no difference."""
-    size, smaller = _ratio(
-        whole.bytes / max(small.bytes, 1), "{} times smaller than float", "about as large as float", "{} times as large as float"
-    )
-    if small.ms_median is None or whole.ms_median is None:
-        return size
-    quick, quicker = _ratio(
-        whole.ms_median / max(small.ms_median, 1e-9), "{} times as quick", "about as quick", "takes {} times as long"
-    )
-    return f"{size} {'but' if smaller * quicker < 0 else 'and'} {quick}"
-
-
-def _ratio(ratio: float, better: str, same: str, worse: str) -> tuple[str, int]:
-    """(the words, 1 for better, 0, -1)."""
-    times = max(ratio, 1 / ratio)
-    said = f"{times:.1f}" if times < 9.95 else f"{times:.0f}"
-    return (same, 0) if said == "1.0" else (better.format(said), 1) if ratio > 1 else (worse.format(said), -1)
-
-
-def _named(row: Row) -> str:
-    return f"{isolated(row.file)} ({row.runtime}, {threads(row.threads)})"
-
-
-def _gates(rows: Sequence[Row]) -> str:
-    files = {row.file for row in rows}
-    forced, noise = {row.file for row in rows if row.forced}, {row.file for row in rows if noisy(row)}
-    said = []
-    if forced:
-        said.append(_of(forced, files, "failed its gate and was kept", "failed their gates and were kept"))
-    if noise:
-        said.append(_of(noise, files, "is noisier than quantisation made it", "are noisier than quantisation made them"))
-    return ", ".join(said) or ("all files pass their gates" if len(files) > 1 else "it passes its gate")
-
-
-def _of(some: set[str], every: set[str], one: str, more: str) -> str:
-    if len(every) == 1:
-        return f"it {one}"
-    return f"{len(some)} of {len(every)} files {one if len(some) == 1 else more}"
-
-
-def _warnings(rows: Sequence[Row]) -> tuple[str, ...]:
-    """One for all files that failed their gates, one for every noisy runtime."""
-    forced = list(dict.fromkeys(isolated(row.file) for row in rows if row.forced))
-    noise: dict[str, list[str]] = {}
-    for row in rows:
-        if noisy(row):
-            noise.setdefault(row.runtime, []).append(f"{isolated(row.file)} {row.noise_ratio:.2f} times")
-    gates = [f"Failed the gate and kept all the same: {', '.join(forced)}."] if forced else []
-    return (
-        *gates,
-        *(
-            f"{runtime} adds more noise than quantisation did ({', '.join(files)} as much): its answers are not those of the "
-            "integers that the network was judged by."
-            for runtime, files in noise.items()
-        ),
-    )
-
+# ---- names ------------------------------------------------------------------------------------------------------------------
 
 ISOLATES = "\u2068\u2069"
 

@@ -1,19 +1,23 @@
 """export, bench and report over every format at once."""
 
 import json
+import os
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 
 from nestling import bundle as bundles
 from nestling.bundle import Bundle
+from nestling.data.folders import scan
 from nestling.errors import UnsupportedOp
 from nestling.formats import FORMATS, load
 from nestling.formats.format import Job, Printed
 from nestling.graph.ir import Graph
+from nestling.measure.answers import predict
 from nestling.models import float_graph as of_bundles
 from tests.helpers.commands import FILES, Nestling
 
@@ -69,13 +73,23 @@ def test_bench_asks_every_runtime_and_looks_into_layers(nestling: Nestling, ever
         assert ElementTree.parse(picture).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_report_writes_one_page(nestling: Nestling, everything: Path, tmp_path: Path) -> None:
+def test_report_writes_one_page(nestling: Nestling, everything: Path, bundle: Path, photos: Path, tmp_path: Path) -> None:
     page = tmp_path / "a page.html"
     rows = json.loads(nestling("report", everything, "-o", page, "--json").stdout)["artifacts"]
     assert {row["runtime"] for row in rows} == {"nestling", "ExecuTorch", "LiteRT", "ONNX Runtime", "OpenVINO"}
     text = page.read_text()
     assert all(file in text for file in FILES if "features" not in file) and text.count("<svg") >= 4
     assert text.count("data:image/jpeg") >= 6 and "apple" in text and "lime ü" in text
+    assert f'href="./{quote(os.path.relpath(everything, tmp_path))}/fruit-int8.tflite"' in text
+    split = bundles.load(bundle).split
+    test = [item.path for item in scan(photos).items if item.fingerprint in split.test]
+    floats, own = (
+        [one.label == path.parent.name for one, path in zip(predict(file, test), test, strict=True)]
+        for file in (bundle, everything / "fruit-int8.tflite")
+    )
+    (row,) = (row for row in rows if row["file"] == "fruit-int8.tflite")
+    assert row["lost"] == sum(a and not b for a, b in zip(floats, own, strict=True)) and row["images"] == len(test)
+    assert row["won"] == sum(b and not a for a, b in zip(floats, own, strict=True))
 
 
 def test_bench_names_a_file_that_is_not_there(nestling: Nestling, tmp_path: Path) -> None:

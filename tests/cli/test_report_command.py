@@ -58,6 +58,22 @@ def test_two_bundles_in_the_terminal(nestling: Nestling, bundle: Path, tmp_path:
     assert str(again.with_suffix("")) in page.read_text()
 
 
+def test_a_folder_of_integers_alone_is_held_against_the_float_network_in_their_bundle(
+    nestling: Nestling, bundle: Path, tmp_path: Path
+) -> None:
+    """The bundle's own row is the integers', not float's; below the table stands what to ship, and what to type."""
+    out, page = tmp_path / "out", tmp_path / "r.html"
+    nestling("export", bundle, "--to", "tflite", "--precision", "int8", "-o", out)
+    done = nestling("report", out, "-o", page)
+    said = done.stdout.splitlines()
+    table = max(i for i, line in enumerate(said) if "fruit-int8.tflite" in line and "│" in line)
+    assert "agreement with the float network" in said[0]
+    advice = next(line for line in said[table:] if line.startswith(("Ship ", "None of these files")))
+    assert advice in page.read_text() and any(line.startswith("Not weighed: C for machines") for line in said)
+    assert any(line.startswith("next:  nestling ") for line in said) and "under the head of the integers" in page.read_text()
+    assert "int8 · nestling" in page.read_text() and "float · nestling" not in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "status", "said"),
     [

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -14,15 +15,15 @@ from nestling.scores.evaluate import Evaluation, PerClass, wilson
 
 FP32 = Row(
     "elpv-fp32.tflite", "tflite", "fp32", "LiteRT", 1, 13_440_000, 453 / 525, (0.8308, 0.8896), 525, 1.0,
-    None, 4.1e-6, 6.94, 8.40, 55_450_000,
+    None, 4.1e-6, 6.94, 8.40, 55_450_000, lost=0, won=0,
 )  # fmt: skip
 INT8 = Row(
     "elpv-int8.tflite", "tflite", "int8", "LiteRT", 1, 3_960_000, 446 / 525, (0.8164, 0.8776), 525, 0.979,
-    0.21, 0.31, 3.66, 4.64, 32_150_000,
+    0.21, 0.31, 3.66, 4.64, 32_150_000, lost=12, won=5,
 )  # fmt: skip
 BUNDLE = Row(
     "elpv.nest", "nest", "fp32", "PyTorch", 1, 13_740_000, 453 / 525, (0.8308, 0.8896), 525, 1.0,
-    None, 0.0, 17.42, 24.07, 296_920_000,
+    None, 0.0, 17.42, 24.07, 296_920_000, lost=0, won=0,
 )  # fmt: skip
 PTE = replace(
     FP32, file="elpv-fp32.pte", format="pte", runtime="ExecuTorch", bytes=13_460_000, ms_median=7.92, ms_p95=9.14,
@@ -34,7 +35,7 @@ PTE8 = replace(
 )  # fmt: skip
 HALF = replace(
     FP32, file="elpv-fp16.tflite", precision="fp16", bytes=6_760_000, ms_median=7.1, ms_p95=8.52, agreement=0.998,
-    top1=452 / 525, interval=(0.8288, 0.8879), max_logit_difference=0.012,
+    top1=452 / 525, interval=(0.8288, 0.8879), max_logit_difference=0.012, lost=1,
 )  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def usual() -> Page:
         evaluation=evaluation(("defective", "good"), confusion),
         evaluated="elpv-int8.tflite",
         examples=tuple(
-            Example(cell(i), label, answer, probability)
+            Example(cell(i), label, answer, probability, f"{label}/cell{i:04}.png")
             for i, (label, answer, probability) in enumerate(
                 [
                     ("good", "good", 0.998), ("defective", "defective", 0.991), ("good", "good", 0.967),
@@ -75,6 +76,8 @@ def usual() -> Page:
         versions={"nestling": "0.1.0", "torch": "2.14.1", "executorch": "1.5.1", "ai-edge-litert": "2.3.0"},
         data="525 test photographs of photographs/elpv, which the network has not learned from",
         notes=("ExecuTorch does not tell the time of single layers: elpv-int8.pte has no table of them.",),
+        paths={name: Path("out") / name for name in ("elpv-fp32.tflite", "elpv-int8.tflite")},
+        bundle=Path("elpv.nest"),
     )  # fmt: skip
 
 
@@ -87,7 +90,7 @@ def nasty() -> Page:
         replace(
             INT8 if i % 2 else FP32, file=f"{ODD[i % 8]}-{i}.tflite", threads=1 + i % 4, runtime="OpenVINO " * (i % 3) + "x",
             bytes=int(4e5 * 1.4**i), ms_median=3.0 + 45.0 * i, noise_ratio=0.4 * i, forced=i % 5 == 4,
-            precision=("int8", "fp32", "w4a8")[i % 3],
+            precision=("int8", "fp32", "w4a8")[i % 3], lost=i * 3, won=i,
         )
         for i in range(14)
     )  # fmt: skip
@@ -99,7 +102,7 @@ def nasty() -> Page:
         costs=tuple(LayerCost(layer.name, layer.kind, 40.0 - i, -0.03 * i, 0.5 - 0.02 * i) for i, layer in enumerate(layers)),
         evaluation=evaluation(names, confusion),
         evaluated=LONG,
-        examples=tuple(Example(cell(i), names[i], names[-i], 0.5) for i in range(8)),
+        examples=tuple(Example(cell(i), names[i], names[-i], 0.5, f"{names[i]}/{LONG}.jpg") for i in range(8)),
         lineage=(
             Step(ODD[0], {LONG: LONG, "a": [1, {"b": None}]}, LONG, {LONG: 1.0}),
             Step("import", {"file": LONG, "assumed": [LONG, ODD[0]]}),
@@ -110,6 +113,8 @@ def nasty() -> Page:
         versions={LONG: LONG},
         data=LONG,
         notes=(LONG, ODD[0]),
+        paths={row.file: Path("out") / row.file for row in rows},
+        bundle=Path(ODD[0]),
     )
 
 
@@ -118,6 +123,24 @@ ODD = (
     '</title></style><script>alert("1")</script>', "a & b < c > d", "'single' \"double\" ${x} $y_1$ {{ 7 * 7 }}", "🦆🐤🐣" * 8,
     "صورة قديمة لطائر صغير", "\u202eright to left\u202c", LONG, "照片" * 20 + "\x00\x08\x1b\x7f\n\udcff",
 )  # fmt: skip
+
+
+def crowded(seed: int, count: int, spread: float) -> Page:
+    """Networks that lie close together, or on one another, where labels have little room."""
+    random = np.random.default_rng(seed)
+    runtimes = ("LiteRT", "ONNX Runtime", "OpenVINO", "ExecuTorch")
+    rows = []
+    for i in range(count):
+        top1 = float(np.clip(0.85 + random.normal(0, spread), 0.05, 0.99))
+        rows.append(
+            replace(
+                FP32, file=f"n{i}.x", precision=("fp32", "int8", "fp16", "dynamic")[random.integers(4)],
+                format=("tflite", "onnx", "pte")[random.integers(3)], runtime=runtimes[random.integers(4)],
+                bytes=int(1e7 * np.exp(random.normal(0, spread * 10))), ms_median=float(8 * np.exp(random.normal(0, spread * 10))),
+                top1=top1, interval=(max(top1 - 0.03, 0), min(top1 + 0.03, 1)),
+            )
+        )  # fmt: skip
+    return Page("crowded", tuple(rows))
 
 
 def single() -> Page:

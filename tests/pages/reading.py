@@ -33,7 +33,7 @@ TEXTS_OF_PICTURES = """[...document.querySelectorAll("svg")].map(svg => [...svg.
   const box = e.getBoundingClientRect(), size = parseFloat(getComputedStyle(e).fontSize) * svg.getScreenCTM().a;
   return [e.textContent, size, box.left, box.top, box.right, box.bottom]; }))"""
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
 
 
 class Reader(HTMLParser):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlparse
 from xml.etree import ElementTree
 
 import matplotlib
@@ -17,11 +18,10 @@ import pytest
 from nestling.bundle import Step
 from nestling.errors import NestlingError
 from nestling.pages import words
-from nestling.pages.page import Example, Page, Row, render
+from nestling.pages.page import Example, Page, render
 from nestling.pages.pictures import Point, front, shorten
-from nestling.pages.words import verdict
 from tests import ROOT
-from tests.pages.example_pages import BUNDLE, FP32, HALF, INT8, LONG, ODD, PTE, PTE8, evaluation, nasty, single, twenty, usual
+from tests.pages.example_pages import BUNDLE, FP32, INT8, LONG, ODD, PTE8, evaluation, nasty, single, twenty, usual
 from tests.pages.reading import Reader
 
 PAGES = (usual, nasty, single, twenty)
@@ -100,7 +100,7 @@ def test_names_stay_text() -> None:
 
 def test_a_sentence_keeps_the_isolates_that_it_was_given_and_no_others() -> None:
     assert words.isolated("\u2069x\u05d0") == "\u2068\\u2069x\u05d0\u2069" and words.isolated("a\u2068") == "a\\u2068"
-    page = render(replace(usual(), rows=tuple(replace(row, file="\u05d0\u2067.pte") for row in usual().rows[:1])))
+    page = render(replace(usual(), rows=(replace(INT8, file="\u05d0\u2067.pte"),)))
     assert "\u2068\u05d0\\u2067.pte\u2069" in page and "\u2067" not in page
     assert words.unisolated("\u2068\u05d0\u2069 is") == "\u05d0 is"
 
@@ -116,81 +116,68 @@ def test_the_same_page_is_the_same_bytes_in_another_process_and_under_other_sett
 
 # ---- what it says ------------------------------------------------------------------------------------------------------------
 
-SMALLER, QUICK = "3.4 times smaller than float", "1.9 times as quick"  # 13.44 / 3.96, 6.94 / 3.66
-LARGER = "1.1 times as large as float"  # 14.8 / 13.44
-AT = "at 85.0% against 86.3% of 525 photographs [81.6, 87.8]"
-FINE = "all files pass their gates."
+
+def test_it_begins_with_what_to_ship_and_what_to_type() -> None:
+    reader = Reader(render(usual()))
+    first = reader.texts("h1", "p", "code", "h2")
+    assert first[1].startswith("Ship elpv-int8.tflite: 3.4 times smaller than float and 1.9 times as quick, and its answers do not")
+    assert first[2] == "nestling predict out/elpv-int8.tflite PHOTO.jpg"
+    assert reader.texts("h2")[:4] == ["Every file", "What it answers", "Accuracy against size and time", "Layer by layer"]
 
 
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ((FP32, INT8), f"The 8-bit network is {SMALLER} and {QUICK}, {AT}; {FINE}"),
-        ((BUNDLE, PTE, PTE8), f"The 8-bit network is 3.7 times smaller than float and 1.4 times as quick, {AT}; {FINE}"),
-        ((BUNDLE, PTE8), f"The 8-bit network is 3.8 times smaller than float and 3.2 times as quick, {AT}; {FINE}"),
-        ((FP32, replace(INT8, ms_median=8.2)), f"The 8-bit network is {SMALLER} but takes 1.2 times as long, {AT}; {FINE}"),
-        ((FP32, replace(INT8, ms_median=7.1)), f"The 8-bit network is {SMALLER} and about as quick, {AT}; {FINE}"),
-        (
-            (FP32, replace(INT8, bytes=14_800_000, ms_median=70.0)),
-            f"The 8-bit network is {LARGER} and takes 10 times as long, {AT}; {FINE}",
-        ),
-        ((FP32, replace(INT8, bytes=14_800_000)), f"The 8-bit network is {LARGER} but {QUICK}, {AT}; {FINE}"),
-        ((FP32, replace(INT8, ms_median=None)), f"The 8-bit network is {SMALLER}, {AT}; {FINE}"),
-        (
-            (FP32, HALF),
-            "The half-precision network is 2.0 times smaller than float and about as quick, "
-            f"at 86.1% against 86.3% of 525 photographs [82.9, 88.8]; {FINE}",
-        ),
-        (
-            (FP32, replace(INT8, forced=True)),
-            f"The 8-bit network is {SMALLER} and {QUICK}, {AT}; 1 of 2 files failed its gate and was kept.",
-        ),
-        (
-            (FP32, replace(INT8, noise_ratio=1.3)),
-            f"The 8-bit network is {SMALLER} and {QUICK}, {AT}; 1 of 2 files is noisier than quantisation made it.",
-        ),
-        (
-            (replace(FP32, forced=True), replace(INT8, top1=460 / 525, interval=(0.8453, 0.9017), forced=True)),
-            f"The 8-bit network is {SMALLER} and {QUICK}, at 87.6% against 86.3% of 525 photographs [84.5, 90.2]; "
-            "2 of 2 files failed their gates and were kept.",
-        ),
-        (
-            (FP32,),
-            "elpv-fp32.tflite gives 86.3% of 525 photographs their class [83.1, 89.0], in 13.44 MB and 6.94 ms an image; "
-            "it passes its gate.",
-        ),
-        (
-            (replace(INT8, ms_median=None),),
-            "elpv-int8.tflite gives 85.0% of 525 photographs their class [81.6, 87.8], in 3.96 MB; it passes its gate.",
-        ),
-    ],
-)
-def test_the_verdict(rows: tuple[Row, ...], sentence: str) -> None:
-    assert verdict(rows).sentence == sentence
-    assert sentence in Reader(render(Page("t", rows))).texts("p")
+def test_of_floats_alone_int8_is_the_next_command() -> None:
+    page = Page("t", (BUNDLE, FP32), paths={FP32.file: Path("my out") / FP32.file}, bundle=Path("elpv.nest"))
+    assert Reader(render(page)).texts("code") == [
+        "nestling predict 'my out/elpv-fp32.tflite' PHOTO.jpg",
+        "nestling export elpv.nest --to tflite --precision int8 -o 'my out'",
+    ]
 
 
-def test_the_verdict_compares_what_is_alike_and_prefers_what_passed() -> None:
-    assert (
-        verdict((FP32, PTE, PTE8)).compared == "elpv-int8.pte (ExecuTorch, 1 thread) against elpv-fp32.pte (ExecuTorch, 1 thread)"
+def test_a_network_that_is_no_better_than_one_answer_is_not_to_be_shipped() -> None:
+    poor = replace(usual(), evaluation=evaluation(("defective", "good"), np.array([[10, 230], [12, 273]])))
+    reader = Reader(render(poor))
+    assert reader.texts("p")[0].startswith(
+        "Ship none yet: top-1 on the test part, 53.9%, is not better than always answering 'good'"
     )
-    other = [replace(row, runtime="LiteRT") for row in (PTE, PTE8)]
-    assert verdict((FP32, *other)).compared == "elpv-int8.pte (LiteRT, 1 thread) against elpv-fp32.pte (LiteRT, 1 thread)"
-    two = replace(INT8, threads=2, ms_median=2.0)
-    assert verdict((FP32, two, INT8)).compared.startswith("elpv-int8.tflite (LiteRT, 1 thread)")
-    noisy = replace(INT8, noise_ratio=3.2, ms_median=1.0)
-    assert verdict((FP32, PTE, noisy, PTE8)).compared.startswith("elpv-int8.pte")
+    assert reader.texts("li")[0].startswith("Of these files it would be elpv-int8.tflite: 3.4 times smaller")
+    assert reader.texts("code") == ["nestling fit MORE_PHOTOS -o more.nest"]
 
 
-def test_warnings_name_the_runtime_and_the_file() -> None:
+def test_what_was_passed_over_names_the_runtime_and_the_file() -> None:
     rows = (FP32, replace(INT8, noise_ratio=3.217, runtime="ONNX Runtime"), replace(PTE8, forced=True))
     reader = Reader(render(Page("t", rows)))
-    warnings = [text for text in reader.texts("li") if text.startswith("Warning.")]
-    assert len(warnings) == 2
-    assert "elpv-int8.pte" in warnings[0] and "gate" in warnings[0]
-    assert "ONNX Runtime" in warnings[1] and "elpv-int8.tflite 3.22 times" in warnings[1]
+    over = [text for text in reader.texts("li") if text.startswith("Passed over:")]
+    assert len(over) == 2
+    assert "elpv-int8.pte" in over[0] and "gate" in over[0]
+    assert "ONNX Runtime" in over[1] and "elpv-int8.tflite 3.22 times" in over[1]
     networks = reader.texts("th")
     assert sum("failed its gate, kept" in text for text in networks) == sum("noisy runtime" in text for text in networks) == 1
+
+
+def test_files_are_linked_from_where_the_page_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letter for letter, whatever they are called; a folder of C as a folder."""
+    monkeypatch.chdir(tmp_path)
+    names = ("a b#c?.tflite", "x%41.onnx", "javascript:alert(1).pte", "c-host")
+    for folder in (Path("pages"), Path("out") / "c-host"):
+        folder.mkdir(parents=True)
+    rows = tuple(replace(INT8, file=name) for name in names)
+    page = Page("t", rows, paths={name: Path("out") / name for name in names})
+    reader = Reader(render(page, Path("pages") / "report.html"))
+    found = [
+        (str(attributes["href"]), text) for _, attributes, text in reader.all("a") if not str(attributes["href"]).startswith("#")
+    ]
+    base = (tmp_path / "pages" / "report.html").as_uri()
+    for name in names:
+        link = next(link for link, text in found if text == name)
+        (_, _, path, _, query, fragment) = urlparse(urljoin(base, link))
+        assert unquote(path).rstrip("/") == str(tmp_path / "out" / name) and not query and not fragment
+    assert found[-1][0].endswith("c-host/") and not [link for link, _ in found if not link.startswith("./")]
+    assert 'href="./' not in render(page)
+
+
+def test_the_file_of_a_photograph_stands_below_it() -> None:
+    captions = [text for text in Reader(render(usual())).texts("figcaption") if "answered" in text]
+    assert captions[0] == "goodanswered defective, 98.3% suregood/cell0006.png" and len(captions) == 3
 
 
 def test_the_table_of_networks() -> None:
@@ -207,7 +194,7 @@ def test_the_table_of_networks() -> None:
     assert ["".join(words[:2]) for words in networks] == [
         "●elpv.nest", "■elpv-fp32.pte", "■elpv-int8.pte", "▲elpv-fp32.tflite", "▲elpv-fp16.tflite", "▲elpv-int8.tflite"
     ]  # fmt: skip
-    colours = [attributes["style"] for _, attributes, text in reader.all("span") if attributes.get("class") == "sign"][-6:]
+    colours = [attributes["style"] for _, attributes, text in reader.all("span") if attributes.get("class") == "sign"][:6]
     assert colours == [f"color: var(--{precision})" for precision in ("fp32", "fp32", "int8", "fp32", "fp16", "int8")]
 
 
@@ -254,7 +241,7 @@ def test_the_lineage_tells_how_it_was_quantised(settings: dict[str, object], tol
 
 def test_what_is_empty_is_not_there() -> None:
     reader = Reader(render(single()))
-    assert reader.texts("h2") == ["Accuracy against size", "Every network"]
+    assert reader.texts("h2") == ["Every file", "Accuracy against size"]
     assert len(reader.all("svg")) == 1 and not reader.all("details", "img", "ol")
     assert "median, ms" not in " ".join(reader.texts("th"))
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nestling.pages.page import render
-from tests.pages.example_pages import nasty, single, twenty, usual
+from tests.pages.example_pages import crowded, nasty, single, twenty, usual
 from tests.pages.headless import Tab, browser, executable
 from tests.pages.reading import STICKS_OUT, TEXTS_OF_PICTURES
 
@@ -149,6 +149,32 @@ def test_texts_of_pictures_are_readable_and_do_not_overlap(show: Show, name: str
             assert across <= 1 or down <= 4, f"{a!r} lies on {b!r}"  # boxes hold the line's height, letters are less high
 
 
+# Of every picture: the boxes of its labels, of its signs, and of its other texts.
+PLACES = """[...document.querySelectorAll("svg.plot")].map(svg => {
+  const boxes = all => [...all].map(e => { const b = e.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; });
+  return [svg.querySelectorAll(".label text"), svg.querySelectorAll(".sign use"),
+    [...svg.querySelectorAll("text")].filter(e => !e.closest(".label"))].map(boxes); })"""
+
+
+@pytest.mark.parametrize(("seed", "count", "spread"), [(11, 8, 0.003), (11, 10, 0.02), (3, 20, 0.003), (0, 10, 0.0)])
+def test_labels_lie_on_no_label_and_no_sign(tab: Tab, tmp_path: Path, seed: int, count: int, spread: float) -> None:
+    """Also where networks lie on one another: the labels then find room elsewhere."""
+    page = tmp_path / "crowded.html"
+    page.write_text(render(crowded(seed, count, spread)), encoding="utf-8")
+    tab.show(page, 1280)
+    for labels, signs, texts in tab.evaluate(PLACES):
+        assert len(labels) == len(signs) <= count  # of equal size and name only one
+        for label in labels:
+            assert not [other for other in (*labels, *texts) if other is not label and on(label, other, 1, 4)]
+            assert not [sign for sign in signs if on(label, sign, 2, 3)]
+        assert not [(a, b) for a, b in combinations(texts, 2) if on(a, b, -3, 0)]  # numbers of an axis have a space between them
+
+
+def on(a: list[float], b: list[float], across: float, down: float) -> bool:
+    """Whether two boxes share more than so many pixels; a box of text holds the line's height, letters are less high."""
+    return min(a[2], b[2]) - max(a[0], b[0]) > across and min(a[3], b[3]) - max(a[1], b[1]) > down
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_screen_reader_gets_tables_pictures_and_headings(show: Show, width: int) -> None:
     """At a telephone's width, too, where networks are cards."""
@@ -166,7 +192,7 @@ def test_a_screen_reader_gets_tables_pictures_and_headings(show: Show, width: in
     drawn = [node["name"]["value"] for node in nodes if node["role"]["value"] in ("image", "img")]
     assert "Top-1 against size, MB" in " ".join(drawn) and "3.96 MB" in " ".join(drawn) + str(pictures)
     assert "good, answered defective with 98.3%" in drawn
-    assert {"Every network", "What each layer costs", "How it came to be"} <= set(named("heading"))
+    assert {"Every file", "Layer by layer", "How it came to be"} <= set(named("heading"))
     cells = " ".join(named("cell") + named("gridcell"))
     assert "85.0% [81.6, 87.8]" in cells and "top-1 [95%]" not in cells  # the card's own label is not said twice
 

@@ -8,17 +8,13 @@ found.py            what was found; words.py and page.py show it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nestling import bundle as bundles
-from nestling.artifacts.gates import chance_of
 from nestling.bundle import Bundle
 from nestling.data.folders import Dataset, Item, labels_of
 from nestling.embedding.cache import embed
@@ -40,10 +36,10 @@ from nestling.pages.compare.files import Made, asked, begun, on_board, timed, wi
 from nestling.pages.compare.found import Board, Compared, Comparison, File, Score
 from nestling.processor import processor, versions
 from nestling.progress import Advance, Progress, silent
+from nestling.scores.chance import Right, changed
 from nestling.scores.evaluate import wilson
 
 DEFAULTS = tuple((form.name, precision) for form in FORMATS.values() for precision in form.shown)
-Right = NDArray[np.bool_]  # [N], which photographs are answered rightly
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,8 @@ def compare(
             made.append(with_files(own, config.wanted, config.machine, bars[name]))
             used, answered = _answered(made[-1], chosen.dataset, chosen.items, bars[name])
             right.append(answered)
-        files = [asked(one, used, bars[one.name]) for one in made]
+        best, best_right = _best(made, right)
+        files = [asked(one, used, best_right, bars[one.name]) for one in made]
         made, rows = timed([one for one, _ in files], [own for _, own in files], config.rounds, progress)
         boards = [on_board(one, bars[one.name]) for one in made]
         found = [
@@ -101,7 +98,7 @@ def compare(
     lost = (f"{unread} of the {len(chosen.items)} photographs could not be read; no network was judged on them.",) if unread else ()
     said = f"{chosen.dataset.root.name}: {chosen.said}"
     return Comparison(
-        tuple(found), len(used), said, chosen.dataset.labels, (*chosen.warnings, *lost), processor(), versions()
+        tuple(found), len(used), said, chosen.dataset.labels, (*chosen.warnings, *lost), processor(), versions(), best
     )  # fmt: skip
 
 
@@ -170,6 +167,13 @@ def _right(
     return used, logits.argmax(1) == labels_of(used)
 
 
+def _best(made: Sequence[Made], right: Sequence[Mapping[str, Right]]) -> tuple[tuple[str, str], Right]:
+    """((its bundle, float or int8), which photographs it answers rightly), of the network that is right most often."""
+    every = [(one.name, kind, own) for one, kinds in zip(made, right, strict=True) for kind, own in kinds.items()]
+    name, kind, own = max(every, key=lambda network: int(network[2].sum()))
+    return (name, kind), own
+
+
 # ---- figures --------------------------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +194,7 @@ def _compared(
         scores.get(INTEGERS),
         quantised_here=integers is not None and made.integers != made.path,
         difference=scores[INTEGERS].top1 - scores["float"].top1 if both else None,
-        difference_p=mcnemar(right["float"], right[INTEGERS]) if both else None,
+        difference_p=changed(right["float"], right[INTEGERS]).p if both else None,
         files=files,
         board=board,
         lineage=made.bundle.lineage,
@@ -200,14 +204,8 @@ def _compared(
 
 def _score(right: Right, first: Right | None) -> Score:
     return Score(
-        float(right.mean()), wilson(int(right.sum()), len(right)), len(right), mcnemar(first, right) if first is not None else None
+        float(right.mean()),
+        wilson(int(right.sum()), len(right)),
+        len(right),
+        changed(first, right).p if first is not None else None,
     )
-
-
-def mcnemar(a: Right, b: Right) -> float:
-    """How often chance alone would set two networks as far apart as these, bool [N] each on the same photographs: two-sided, exact.
-
-    Source: McNemar 1947, with the binomial in place of chi-squared.
-    """
-    lost, won = int((a & ~b).sum()), int((b & ~a).sum())
-    return min(1.0, 2 * chance_of(max(lost, won), min(lost, won)))

@@ -25,6 +25,7 @@ from nestling.measure.bench import bench
 from nestling.measure.counted import counted
 from nestling.pages.compare.found import Board, File
 from nestling.progress import Progress
+from nestling.scores.chance import Right, changed
 from nestling.scores.evaluate import judge
 from nestling.trust import MAC
 
@@ -90,8 +91,11 @@ def with_files(made: Made, wanted: Sequence[tuple[str, str]], machine: str | Non
     return made
 
 
-def asked(made: Made, items: Sequence[Item], progress: Progress) -> tuple[Made, tuple[File, ...]]:
-    """Every file in every runtime, with its own answers on the photographs; not timed yet."""
+def asked(made: Made, items: Sequence[Item], best: Right, progress: Progress) -> tuple[Made, tuple[File, ...]]:
+    """Every file in every runtime, with its own answers on the photographs; not timed yet.
+
+    best: which of them the best network answers rightly.
+    """
     files: list[File] = []
     truth = labels_of(items)
     for artifact in made.artifacts:
@@ -103,10 +107,11 @@ def asked(made: Made, items: Sequence[Item], progress: Progress) -> tuple[Made, 
                 made = made.noted(f"{artifact.file} was not run by {runtime}: {error.message}")
                 continue
             found = judge(logits, truth, [item.path for item in items], made.bundle.labels)
+            beside = changed(best, logits.argmax(1) == truth)
             files.append(
                 File(
                     artifact.file, artifact.format, artifact.precision, runtime, artifact.bytes, found.top1, found.interval,
-                    artifact.agreement, artifact.noise_ratio, failed=artifact.failed,
+                    artifact.agreement, artifact.noise_ratio, failed=artifact.failed, lost=beside.lost, won=beside.won,
                 )
             )  # fmt: skip
     return made, tuple(files)

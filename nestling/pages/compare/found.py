@@ -30,7 +30,8 @@ class File:
     """A printed file in one runtime. top1, interval: its own answers on the test photographs. agreement: share of answers that are
 
     those of the network it was printed from, noise_ratio: as in the manifest. ms: of one image, on one thread; None where it could
-    not be timed. failed: why it did not pass its gates.
+    not be timed. failed: why it did not pass its gates. lost: right answers of the comparison's best that became wrong; won: the
+    reverse.
     """
 
     file: str
@@ -45,6 +46,8 @@ class File:
     ms_median: float | None = None
     ms_p95: float | None = None
     failed: tuple[str, ...] = ()
+    lost: int | None = None
+    won: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Compared:
 class Comparison:
     """bundles: in the order asked for, the first is what the others are held against. images: test photographs; data: which.
 
-    warnings: what should not be overlooked. machine: this computer's processor. versions: of packages.
+    warnings: what should not be overlooked. machine: this computer's processor. versions: of packages. best: (bundle, float or
+    int8) of the network that is right most often, which every file's lost and won are about.
     """
 
     __repr__, _repr_html_ = in_short, as_table
@@ -100,6 +104,7 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     machine: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    best: tuple[str, str] | None = None
 
     @property
     def numbered(self) -> tuple[tuple[int, Compared], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -13,7 +14,7 @@ from nestling.errors import NestlingError
 from nestling.pages import pictures, words
 from nestling.pages.compare import words as compare_words
 from nestling.pages.compare.found import Compared, Comparison, File
-from nestling.pages.page import MOST_LABELS, filled, legend, mark, story
+from nestling.pages.page import MOST_LABELS, filled, legend, links, mark, story
 from nestling.pages.pictures import Point, shorten
 
 LONGEST = 18  # letters of a bundle's name in a picture
@@ -25,18 +26,25 @@ COSTS: tuple[Cost, ...] = (
 )
 
 
-def render(comparison: Comparison) -> str:
-    """The page as HTML5 text. The same comparison gives the same text. Raises NestlingError for one without bundles."""
+def render(comparison: Comparison, at: Path | None = None) -> str:
+    """The page as HTML5 text. The same comparison gives the same text. Raises NestlingError for one without bundles.
+
+    at: where it will lie, so that it can link to the bundles; None: without links.
+    """
     if not comparison.bundles:
         raise NestlingError(
             "a comparison needs at least one bundle; there is none.", "nestling report a.nest b.nest -o compare.html"
         )
     files = [(number, one, file) for number, one in comparison.numbered for file in one.files]
+    advice = compare_words.advice(comparison)
     return filled(
         "compare.html.j2",
         comparison=comparison,
         title=" against ".join(one.name for one in comparison.bundles[:2]) + (" ..." if len(comparison.bundles) > 2 else ""),
-        verdict=compare_words.verdict(comparison),
+        advice=advice,
+        following=compare_words.following(comparison, advice),
+        warnings=compare_words.warnings(comparison),
+        links=links({one.name: Path(one.path) for one in comparison.bundles}, at),
         changes=compare_words.changes(comparison),
         against=[(f"Top-1 against {what}", Markup(svg)) for what, svg in _pictures(comparison)],
         numbered=_by_number(comparison),

@@ -1,16 +1,18 @@
-"""A comparison in words: the verdict, and its one table, a column a bundle, for the page, the terminal and Markdown."""
+"""A comparison in words: what to ship, and its one table, a column a bundle, for the page, the terminal and Markdown."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from nestling.pages.advice import Advice, Candidate, advise
 from nestling.pages.compare.found import Compared, Comparison, File, Score
-from nestling.pages.words import Verdict, interval, isolated, megabytes, milliseconds, share
+from nestling.pages.words import FLOAT, interval, isolated, megabytes, milliseconds, points, probability, share
 from nestling.printable import shown
+from nestling.scores.chance import LIKELY, Changed
 
-LIKELY = 0.05  # a difference that chance brings about more often than this is said to be one that it may have
 Key = tuple[str, str, str]  # format, precision, runtime
 Number = TypeVar("Number", int, float)
 
@@ -25,17 +27,6 @@ class Line:
 
 
 # ---- numbers ------------------------------------------------------------------------------------------------------------------
-
-
-def points(difference: float) -> str:
-    """-0.012 -> −1.2; 0 -> 0.0."""
-    text = f"{100 * difference:+.1f}".replace("-", "−")
-    return "0.0" if text in ("+0.0", "−0.0") else text
-
-
-def probability(p: float) -> str:
-    """p = 0.21, p < 0.001."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
 
 
 def top1(score: Score | File) -> str:
@@ -111,7 +102,7 @@ def markdown(comparison: Comparison) -> str:
     rows = [["", *headings(comparison)], ["---", *("---:" for _ in comparison.bundles)]]
     rows += [[line.what, *("–" if cell is None else cell for cell in line.cells)] for line in lines(comparison)]
     table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
-    notes = "".join(f"- {shown(' '.join(note.split()))}\n" for note in (*verdict(comparison).warnings, *comparison.notes))
+    notes = "".join(f"- {shown(' '.join(note.split()))}\n" for note in (*warnings(comparison), *comparison.notes))
     return f"{table}\n\n{below(comparison)}\n" + (f"\n{notes}" if notes else "")
 
 
@@ -169,12 +160,48 @@ def _difference(difference: float | None, p: float | None) -> str | None:
     return None if difference is None or p is None else f"{points(difference)} ({probability(p)})"
 
 
-# ---- the verdict --------------------------------------------------------------------------------------------------------------
+# ---- what to ship -------------------------------------------------------------------------------------------------------------
 
 
-def verdict(comparison: Comparison) -> Verdict:
-    """sentence: who is right most often, smallest, quickest. compared: "". warnings: gates, and what the photographs leave open."""
-    return Verdict(_sentence(comparison), "", (*comparison.warnings, *_failures(comparison)))
+def advice(comparison: Comparison) -> Advice:
+    """The small and quick one of all files whose answers do not differ from those of the best network here by more than chance.
+
+    Beside it stands who is right most often, smallest, quickest.
+    """
+    every = [(one, file, _candidate(one, file, comparison)) for one in comparison.bundles for file in one.files]
+    if not every:
+        return Advice(None, "No file of these bundles could be made: nothing can be advised.", (_sentence(comparison),))
+    name, kind = comparison.best or ("", "")
+    wholes = [(one, candidate) for one, file, candidate in every if file.precision in FLOAT]
+    floats = [candidate for one, candidate in wholes if one.name == name] or [candidate for _, candidate in wholes]
+    passed = [candidate for _, file, candidate in every if not file.failed]  # warnings name the others, with what was wrong
+    found = advise(passed, floats, f"the best here ({isolated(name)} in {kind})")
+    return replace(found, beside=(_sentence(comparison), *found.beside))
+
+
+def following(comparison: Comparison, found: Advice) -> tuple[str, ...]:
+    """What to type next: print the file that is to be shipped."""
+    for one in comparison.bundles:
+        for file in one.files:
+            if found.chosen is not None and _candidate(one, file, comparison) == found.chosen:
+                return (f"nestling export {shlex.quote(one.path)} --to {file.format} --precision {file.precision} -o out/",)
+    return ()
+
+
+def warnings(comparison: Comparison) -> tuple[str, ...]:
+    """Gates, and what the photographs leave open."""
+    return (*comparison.warnings, *_failures(comparison))
+
+
+def _candidate(one: Compared, file: File, comparison: Comparison) -> Candidate:
+    several = sum(other.file == file.file for other in one.files) > 1
+    name = _whose(one, file, len(comparison.bundles)) + (f" in {file.runtime}" if several else "")
+    known = file.lost is not None and file.won is not None
+    changed = Changed(file.lost or 0, file.won or 0, comparison.images) if known else None
+    return Candidate(
+        name, name, file.precision, file.format, file.runtime, 1, file.bytes, file.ms_median, file.top1, file.noise_ratio, changed,
+        bool(file.failed),
+    )  # fmt: skip
 
 
 def changes(comparison: Comparison) -> tuple[str, ...]:

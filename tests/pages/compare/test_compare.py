@@ -29,11 +29,12 @@ from nestling.measure.weighed import Weights
 from nestling.models.backbones import build_backbone
 from nestling.models.float_graph import float_graph
 from nestling.pages.compare.comparable import judges
-from nestling.pages.compare.compare import CompareConfig, compare, mcnemar
+from nestling.pages.compare.compare import CompareConfig, compare
 from nestling.pages.compare.found import Board, Compared, Comparison, File, Score, to_plain
 from nestling.pages.compare.page import picture, render
-from nestling.pages.compare.words import headings, lines, markdown, points, probability, verdict
+from nestling.pages.compare.words import advice, following, headings, lines, markdown, warnings
 from nestling.pages.pictures import Point, front
+from nestling.pages.words import points, probability
 from nestling.quantization.quantize import quantize
 from nestling.scores.evaluate import wilson
 from nestling.training.fit import FitConfig, fit
@@ -309,13 +310,6 @@ def test_the_front_is_what_nothing_beats(values: list[tuple[int, int, bool]]) ->
     assert [p.x for p in best] == sorted(p.x for p in best)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_mcnemars_p_is_a_fair_coins(pairs: list[tuple[bool, bool]]) -> None:
-    a, b = np.array(pairs).T
-    lost, changed = int((a & ~b).sum()), int((a ^ b).sum())
-    assert mcnemar(a, b) == pytest.approx(binomtest(lost, changed).pvalue if changed else 1.0)
-
-
 @pytest.mark.parametrize(
     ("say", "value", "text"),
     [(points, -0.0123, "−1.2"), (points, 0.05, "+5.0"), (points, -0.0001, "0.0"), (probability, 0.0004, "p < 0.001"),
@@ -338,7 +332,7 @@ def made_up(count: int, names: tuple[str, ...] = ()) -> Comparison:
                 f"network{i}-{precision}.{form}", form, precision, {"tflite": "LiteRT", "pte": "ExecuTorch"}[form],
                 int((13.4e6 if precision == "fp32" else 3.9e6) * 0.75**i), (right - 4 * j) / 1000, wilson(right - 4 * j, 1000),
                 0.98, 0.4, (2.8 if precision == "fp32" else 1.6 + 0.4 * (form == "pte")) * 0.8**i, 3.0,
-                ("too noisy",) if (i, j) == (1, 2) else (),
+                ("too noisy",) if (i, j) == (1, 2) else (), 9 * i + 4 * j + 14, 14,
             )
             for j, (form, precision) in enumerate((("tflite", "fp32"), ("tflite", "int8"), ("pte", "int8")))
         )  # fmt: skip
@@ -354,7 +348,14 @@ def made_up(count: int, names: tuple[str, ...] = ()) -> Comparison:
             )
         )  # fmt: skip
     return Comparison(
-        tuple(every), 1000, "photos: the test part, 1000 photographs", ("a", "b"), (), "a computer", {"nestling": "1"}
+        tuple(every),
+        1000,
+        "photos: the test part, 1000 photographs",
+        ("a", "b"),
+        (),
+        "a computer",
+        {"nestling": "1"},
+        (every[0].name, "float"),
     )
 
 
@@ -371,14 +372,42 @@ def rendered(name: str) -> str:
     return render(COMPARISONS[name]())
 
 
-def test_the_verdict_says_who_is_best_smallest_and_quickest() -> None:
-    said = verdict(made_up(3))
-    assert said.sentence == (
+def test_the_advice_is_the_small_and_quick_one_that_keeps_the_bests_answers() -> None:
+    """Of the third bundle's files all lose too much; of the second's the int8 .pte failed its gate."""
+    found = advice(made_up(3))
+    assert found.sentence == (
+        "Ship network 1’s int8 .tflite: 4.6 times smaller than float and 2.2 times as quick, and its answers do not differ from "
+        "those of the best here (network 0 in float) by more than chance (McNemar p = 0.060)."
+    )
+    assert following(made_up(3), found) == ("nestling export n1.nest --to tflite --precision int8 -o out/",)
+    (losing,) = found.passed_over
+    assert "network 2’s fp32 .tflite −1.8 points (p = 0.011)" in losing  # 32 of 46 by a fair coin
+    assert "network 2’s int8 .tflite −2.2 points (p = 0.003)" in losing and "network 1" not in losing
+    assert any("network1-int8.pte failed its gate: too noisy." in said for said in warnings(made_up(3)))
+    reader = Reader(rendered("three"))
+    assert reader.texts("p")[0] == found.sentence and reader.texts("h2")[0] == "Every bundle"
+
+
+def test_nothing_is_advised_of_bundles_without_files() -> None:
+    (one,) = made_up(1).bundles
+    none = replace(made_up(1), bundles=(replace(one, files=()),))
+    assert advice(none).chosen is None and following(none, advice(none)) == () and "could be made" in render(none)
+
+
+def test_bundles_are_linked_from_where_the_page_lies(tmp_path: Path) -> None:
+    comparison = made_up(2)
+    moved = replace(comparison, bundles=tuple(replace(one, path=str(tmp_path / one.path)) for one in comparison.bundles))
+    reader = Reader(render(moved, tmp_path / "pages" / "c.html"))
+    assert [attributes["href"] for _, attributes, text in reader.all("a") if text == "network 1"] == ["./../n1.nest"]
+
+
+def test_beside_the_advice_stands_who_is_best_smallest_and_quickest() -> None:
+    assert advice(made_up(3)).beside[0] == (
         "Of 3 bundles network 0 gives 84.0% of 1000 photographs their class [81.6, 86.1], the most; the smallest file is "
         "network 2’s int8 .tflite, 2.19 MB at 81.8%; the quickest network 2’s int8 .tflite, 1.02 ms at 81.8%."
     )
-    assert said.warnings == ("network 1: network1-int8.pte failed its gate: too noisy.",)
-    changes = [text for text in Reader(rendered("three")).texts("li") if text.startswith("network")]
+    assert warnings(made_up(3)) == ("network 1: network1-int8.pte failed its gate: too noisy.",)
+    changes = [text for text in Reader(rendered("three")).texts("li") if "of the MACs" in text]
     assert changes[1] == (
         "network 2: 49.0% of the MACs; 56.2% of the parameters; 100.0% of the compressed weights; 64.0% of the time "
         "(int8 .tflite); 33.3% of the instructions; −1.8 points in float, which chance alone may bring about (p = 0.10); "
