@@ -131,11 +131,11 @@ def gather(out: Path, data: Path | None = None, progress: Progress = silent, rou
 
 
 def _shown(rows: Sequence[Row]) -> int:
-    """Whose answers the page shows, of those that saw all photographs: the advised file, else an int8 one, else the first."""
+    """Whose answers the page shows: the advised file's, else, of those that saw all photographs, an int8 one's or the first's."""
     chosen = advise_rows(rows).chosen
     most = max(row.images for row in rows)
     whole = [i for i, row in enumerate(rows) if row.images == most]
-    advised = [i for i in whole if chosen is not None and (rows[i].file, rows[i].runtime) == (chosen.file, chosen.runtime)]
+    advised = [i for i, row in enumerate(rows) if chosen is not None and (row.file, row.runtime) == (chosen.file, chosen.runtime)]
     return next(iter([*advised, *(i for i in whole if rows[i].precision == INTEGERS and rows[i].format != BUNDLE), *whole]))
 
 
