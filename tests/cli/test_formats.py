@@ -84,7 +84,7 @@ def test_report_writes_one_page(nestling: Nestling, everything: Path, bundle: Pa
     split = bundles.load(bundle).split
     test = [item.path for item in scan(photos).items if item.fingerprint in split.test]
     floats, own = (
-        [one.label == path.parent.name for one, path in zip(predict(file, test), test, strict=True)]
+        [one.label == path.parent.name for one, path in zip(predict(file, test).found, test, strict=True)]
         for file in (bundle, everything / "fruit-int8.tflite")
     )
     (row,) = (row for row in rows if row["file"] == "fruit-int8.tflite")
