@@ -24,10 +24,12 @@ def command(
 
     show.say(ABOUT)
     rows = demo(output, show.bars, show.say)
+    advice = advise_rows(rows)
     if json:
-        show.as_json({"artifacts": [asdict(row) for row in rows], "page": str(output / "report.html")})
+        page = str(output / "report.html")
+        show.as_json({"page": page, "artifacts": [asdict(row) for row in rows]} | show.advice_plain(advice))
         return
     show.networks(rows)
-    show.advised(advise_rows(rows))
+    show.advised(advice)
     hint = show.path_hint(output / "elpv-int8.tflite")
     show.tell(f"all of it on one page: {output / 'report.html'}", f"try:  nestling predict {hint} PHOTO")

@@ -59,11 +59,11 @@ def _report(folder: Path, output: Path, data: Path | None, trust: bool, json: bo
     from nestling.pages.page import advice_of, following
 
     page = report(folder, output, data, show.bars, trust=trust)
+    advice = advice_of(page)
     if json:
-        show.as_json({"page": str(output), "artifacts": [asdict(row) for row in page.rows]})
+        show.as_json({"page": str(output), "artifacts": [asdict(row) for row in page.rows]} | show.advice_plain(advice))
         return
     show.networks(page.rows, page.against)
-    advice = advice_of(page)
     show.advised(advice)
     show.tell(f"written to {output}: open it in a browser", *(f"next:  {command}" for command in following(page, advice)))
 

@@ -318,6 +318,13 @@ def advised(advice: Advice) -> None:
     tell(*(unisolated(line) for line in lines(advice)))
 
 
+def advice_plain(advice: Advice) -> dict[str, object]:
+    """As --json prints it."""
+    from nestling.pages.words import unisolated
+
+    return {"ship": advice.chosen.file if advice.chosen else None, "advice": unisolated(advice.sentence)}
+
+
 def noisy(ratios: Sequence[tuple[str, str, float | None]]) -> None:
     """(file, runtime, noise ratio): warns of those over 1."""
     for file, runtime, ratio in ratios:
