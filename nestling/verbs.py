@@ -273,6 +273,7 @@ def export(
 ) -> tuple[Artifact, ...]:
     """Print a network for its targets into the folder `out`, each file judged before it is put in place.
 
+    A network in memory is kept there as network.nest: what was printed is measured against it later.
     to: tflite, onnx, pte, c-host, c-cortex-m4, ... or several; None for pte, or tflite where ExecuTorch is not installed.
     precision: fp32, fp16, dynamic, int8 or several; a format prints those it has. options: see ExportConfig.
     """
@@ -287,9 +288,12 @@ def export(
     if lost := [form for form in forms if form not in {form for form, _ in wanted}]:
         possible = ", ".join(dict.fromkeys(form for form, _ in printed()))
         raise WrongOption(f"{lost[0]} is not printed in {', '.join(precisions)}; formats are {possible}.")
-    settings = configured(ExportConfig, config, options)
-    with as_file(network) as path:
-        return work(path, Path(out), wanted, source(photographs), settings, progress or usual())
+    settings, path = configured(ExportConfig, config, options), Path(out) / "network.nest"
+    if isinstance(network, str | Path):
+        path = Path(network)
+    else:
+        save(network, path)
+    return work(path, Path(out), wanted, source(photographs), settings, progress or usual())
 
 
 def evaluate(network: Network, photographs: Photographs, *, progress: Progress | None = None, trust: bool = False) -> Evaluated:

@@ -109,6 +109,8 @@ def test_from_photographs_to_answers(taught: Any, photos: str, tmp_path: Path) -
         assert [one.top for one in nestling.predict(path, [str(photo), pixels]).found] == [from_file.top] * 2
         assert nestling.agree(small, path, photos).agreement > 0.7  # a runtime may round otherwise
         assert 0 <= nestling.evaluate(small, photos).evaluation.top1 <= 1
+        page = nestling.report(tmp_path / f"out{turn}", tmp_path / "report.html", photos)
+        assert {row.file for row in page.rows} == {"network.nest", "network-int8.tflite"}
     nestling.save(taught, tmp_path / "my.nest")
     assert nestling.load(str(tmp_path / "my.nest")).labels == taught.bundle.labels
     assert len(nestling.predict(str(tmp_path / "my.nest"), photos, top=1)) == len(list(Path(photos).rglob("*.*")))
