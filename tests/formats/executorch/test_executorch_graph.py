@@ -195,6 +195,28 @@ def test_resizes_channels_of_zeros_and_leaky_relu(size: ir.Pair) -> None:
         assert off.max() < most and (off > 1e-5).mean() < 0.1
 
 
+class Gated(nn.Module):
+    """GhostNetV2's: a gate from a smaller map, resized; stride 8 leaves it one place."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stem, self.gate, self.deep = nn.Conv2d(3, 8, 3, stride, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        gate = torch.sigmoid(self.gate(nn.functional.avg_pool2d(x, 2)))
+        return (self.deep(x) * nn.functional.interpolate(gate, size=x.shape[-2:])).mean((2, 3))
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_a_gate_is_resized_behind_the_delegate(stride: int) -> None:
+    graph, _ = calibrated(captured(seeded(Gated, stride)), CALIBRATION)
+    content = executorch.print_program(GraphProgram(graph).eval(), replace(WHAT, gives="embedding")).content
+    found = executorch_run.load_bytes(content, "x.pte").features(np.stack(UNSEEN[:8]))
+    step = graph.tensors[graph.outputs[0]].quant.scale[0]
+    assert np.abs(found - litert(graph, UNSEEN[:8])).max() < 2.5 * step
+
+
 def test_a_constant_of_four_dimensions_is_one_a_channel() -> None:
     """As converters write them; of [1, C, 1, 1] XNNPACK would make another layout's."""
     rng = np.random.default_rng(4)
