@@ -105,17 +105,19 @@ def import_model(
     *,
     signature: str | None = None,
     size: Size | None = None,
+    numbers: bool = False,
 ) -> Bundle:
     """Take somebody else's .tflite network, `nestling import` on the command line.
 
     mean, std: its normalisation where the file does not say it. signature: which of several networks. size: of images, where the
-    file takes any.
+    file takes any. numbers: it takes no photographs, though its input has the shape of one.
     """
     from nestling.artifacts.import_model import import_model as work
     from nestling.formats.format import ReadConfig
     from nestling.preprocess.image import sides_of
 
-    return work(Path(file), labels, mean, std, ReadConfig(signature, None if size is None else sides_of(size)))
+    config = ReadConfig(signature, None if size is None else sides_of(size))
+    return work(Path(file), labels, mean, std, config, numbers)
 
 
 def finetune(
@@ -325,11 +327,11 @@ def predict(
         return work(path, images, top, trust, told or _warn)
 
 
-def trace(network: Network, image: str | Path) -> tuple[Activation, ...]:
-    """What every layer answers to one image."""
+def trace(network: Network, image: str | Path | None = None) -> tuple[Activation, ...]:
+    """What every layer answers to one image; None where the network takes no photographs."""
     from nestling.measure.trace import trace as work
 
-    return work(bundle_of(network), Path(image))
+    return work(bundle_of(network), _path(image))
 
 
 def bench(
