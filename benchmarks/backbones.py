@@ -128,7 +128,7 @@ def tried(name: str, data: Path, size: int, wanted: Sequence[str]) -> dict[str, 
         row = {"name": name, "parameters": sum(array.size for array in bare.arrays.values())}
         if lost := lacking(bare):
             return row | {"refused": lost.what}
-        bundle = fit(data, FitConfig(name, weights, None if fixed else size)).bundle
+        bundle = fit(data, config=FitConfig(name, weights, None if fixed else size)).bundle
         made = quantize(bundle, data, QuantizeConfig(equalize="off", bias_correction="off"))
         path = Path(place) / f"{name}.nest"
         bundles.save(made, path)
