@@ -63,7 +63,7 @@ def test_the_table_names_every_layer(nestling: Nestling, bundle: Path, tmp_path:
         (("--budget", "100k"), 2, "go together"),
         (("--bits", "4", "--budget", "100k"), 2, "--bits-weights"),
         (("--bits", "auto", "--budget", "100k", "--bits-weights", "4"), 2, "one of them"),
-        (("--bits", "auto", "--budget", "much"), 1, "no size"),
+        (("--bits", "auto", "--budget", "much"), 2, "no size"),
     ],
 )
 def test_mistakes(nestling: Nestling, bundle: Path, tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:

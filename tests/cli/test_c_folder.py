@@ -67,7 +67,7 @@ def test_bench_times_it_here_and_counts_instructions_there(nestling: Nestling, o
 
 def test_a_network_of_another_name(nestling: Nestling, integers: Path, photos: Path, tmp_path: Path) -> None:
     command = ("export", integers, "--to", "c", "--precision", "int8", "-o", tmp_path / "out", "--name")
-    refused = nestling(*command, "2cats", status=1).stderr
+    refused = nestling(*command, "2cats", status=2).stderr
     assert "found '2cats'" in refused and "--name cats" in refused and not (tmp_path / "out").exists()
     nestling(*command, "cats")
     folder = tmp_path / "out" / "fruit8-c-host"

@@ -52,6 +52,6 @@ def test_a_second_run_asks_nothing_and_says_what_is_next(
 def test_mistakes(nestling: Nestling, photos: Path, bundle: Path, student: Path, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "distilled.nest")
     assert "--teacher is missing" in nestling("distill", student, photos, *out, status=2).stderr
-    assert "nowhere.nest cannot be read" in nestling("distill", student, photos, "--teacher", "nowhere.nest", *out, status=1).stderr
+    assert "nowhere.nest does not exist" in nestling("distill", student, photos, "--teacher", "nowhere.nest", *out, status=1).stderr
     assert "resnet51" in nestling("distill", student, photos, "--teacher", "resnet51", *out, status=1).stderr
-    assert "--alpha" in nestling("distill", student, photos, "--teacher", bundle, *out, "--alpha", 2, status=1).stderr
+    assert "--alpha" in nestling("distill", student, photos, "--teacher", bundle, *out, "--alpha", 2, status=2).stderr

@@ -41,7 +41,7 @@ def test_the_table_and_the_next_command(nestling: Nestling, photos: Path, bundle
 
 def test_mistakes(nestling: Nestling, photos: Path, bundle: Path, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "fine.nest")
-    assert "none, light, strong" in nestling("finetune", bundle, photos, *out, "--augment", "wild", status=1).stderr
+    assert "none, light, strong" in nestling("finetune", bundle, photos, *out, "--augment", "wild", status=2).stderr
     assert "--epochs" in nestling("finetune", bundle, photos, *out, "--epochs", 0, status=2).stderr
     assert "nowhere" in nestling("finetune", bundle, "nowhere", *out, status=1).stderr
     (tmp_path / "fine.nest.checkpoint").write_bytes(b"rubbish")

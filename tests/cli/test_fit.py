@@ -47,8 +47,8 @@ def test_a_folder_of_horrors(nestling: Nestling, tmp_path: Path) -> None:
         (("fit", "nowhere"), 1, "nowhere does not exist"),
         (("fit", ".", "--backbone", "mobilenetv9"), 1, "mobilenetv9"),
         (("fit",), 2, "'data'"),
-        (("fit", ".", "--size", "big"), 2, "'--size'"),
-        (("fit", ".", "--views", "sideways"), 1, "none, mirror, flips"),
+        (("fit", ".", "--size", "big"), 2, "--size is pixels, 96, or"),
+        (("fit", ".", "--views", "sideways"), 2, "none, mirror, flips"),
         (("frobnicate",), 2, "frobnicate"),
     ],
 )

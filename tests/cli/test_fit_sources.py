@@ -91,7 +91,7 @@ def test_a_size_that_is_no_square_goes_through_the_whole_chain(nestling: Nestlin
 @pytest.mark.parametrize("size", ["64x", "x96", "64x96x3", "0", "64*96", "-64", "6.5"])
 def test_what_is_no_size_is_a_mistake(nestling: Nestling, photos: Path, size: str) -> None:
     done = nestling("fit", photos, f"--size={size}", status=2)
-    assert "'--size'" in done.stderr and "96x128" in done.stderr
+    assert "--size is pixels" in done.stderr and "96x128" in done.stderr
 
 
 def test_a_size_that_no_image_has_is_refused(nestling: Nestling, photos: Path) -> None:

@@ -36,6 +36,9 @@ def run(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             except WrongOption as error:
                 show.say(str(error))
                 status = 2
+            except typer.BadParameter as error:
+                show.say(error.format_message())
+                status = 2
             except NestlingError as error:
                 show.say(f"error: {error}")
                 status = 1

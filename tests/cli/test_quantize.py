@@ -77,7 +77,7 @@ def test_fewer_bits_and_symmetric(nestling: Nestling, bundle: Path, tmp_path: Pa
     [
         (("--bits-weights", "1"), 2, "bits"),
         (("--modes", "int4"), 2, "int4"),
-        (("--data", "nowhere"), 1, "training images"),
+        (("--data", "nowhere"), 1, "nowhere does not exist"),
     ],
 )
 def test_mistakes(nestling: Nestling, bundle: Path, tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:

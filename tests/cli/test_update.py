@@ -107,7 +107,8 @@ def test_the_new_ones_alone_will_do_where_the_old_ones_still_are(
     out = tmp_path / "more.nest"
     nestling("fit", later, "--update", bundle, "-o", out)
     assert parts_of(out) == parts_of(updated[0])
-    np.testing.assert_array_equal(load(out).head.weight, load(updated[0]).head.weight)
+    # the same photographs in another order, so sums may round otherwise
+    np.testing.assert_allclose(load(out).head.weight, load(updated[0]).head.weight, rtol=0, atol=1e-6)
     nestling("quantize", out, "-o", tmp_path / "more8.nest")  # finds both folders
     assert len(load(tmp_path / "more8.nest").yardstick.fingerprints) == 16
     again = pictures(tmp_path / "again", {"kiwi": 8}, 11)

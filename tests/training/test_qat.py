@@ -335,7 +335,7 @@ def test_distilling_is_its_formula() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"method": "dorefa"}, "pact, lsq, minmax"),
+        ({"method": "dorefa"}, "lsq, pact, minmax"),
         ({"fold_after": 3}, "0 to --epochs"),
         ({"distill": 1.5}, "from 0"),
         ({"training": replace(QUICK, blocks=1)}, "whole network"),
