@@ -22,6 +22,10 @@ def command(
 
     Any image network of timm's can be named, here and in `fit --backbone`; one that is not listed is built and traced.
     """
+    from nestling.models.timm_names import require_somewhere
+
+    for name in names or ():
+        require_somewhere(name)
     from nestling import extras
     from nestling.models import recorded
     from nestling.models.known import RECOMMENDED, created, described

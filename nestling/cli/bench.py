@@ -33,24 +33,25 @@ def command(
 
     Example:  nestling bench out/ --threads 1,2 --layers
     """
-    from dataclasses import asdict
-
-    from nestling.artifacts import manifest
-    from nestling.formats.c.trusted import ABOUT, require_trusted
-    from nestling.measure.bench import bench, listed, to_plain
-    from nestling.measure.counted import counted, in_units, machine_of
-    from nestling.measure.layers import layer_tables
-    from nestling.pages.layer_pictures import draw
-    from nestling.temporary import restored
-
     try:
         counts = [int(part) for part in threads.split(",")]
     except ValueError:
         counts = []
     if not counts or min(counts) < 1:
         raise WrongOption(f"--threads is numbers from 1, separated by commas; found {threads!r}.")
+    from nestling.artifacts import manifest
+    from nestling.formats.c.trusted import ABOUT, require_trusted
+    from nestling.temporary import restored
+
     whole = [path for path in files if restored(path).is_dir() and not (path / ABOUT).is_file()]
     paths = [one for path in files for one in ([path / a.file for a in manifest.read(path)] if path in whole else [path])]
+    from dataclasses import asdict
+
+    from nestling.measure.bench import bench, listed, to_plain
+    from nestling.measure.counted import counted, in_units, machine_of
+    from nestling.measure.layers import layer_tables
+    from nestling.pages.layer_pictures import draw
+
     elsewhere = [path for path in paths if machine_of(path)]
     require_trusted(paths, trust)
     ran = counted(elsewhere, data, show.bars, trust)

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from nestling.cli import show
+from nestling.cli import options, show
 
 
 def command(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what it makes.")] = Path("demo-out"),
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    output: Annotated[Path, options.new_folder("Folder for what it makes.")] = Path("demo-out"),
+    json: options.Json = False,
 ) -> None:
     """The whole chain on 2,624 photographs of solar cells: fit, quantise, print every format, judge, time, and show it on one page.
 

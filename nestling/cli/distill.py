@@ -59,12 +59,15 @@ def command(
     """
     from dataclasses import replace
 
+    from nestling.models.timm_names import require_somewhere
     from nestling.training.config import DistillConfig, usual_for_distilling
 
     if not teacher:
         raise WrongOption("--teacher is missing: a bundle, NAME.nest, or a timm name.")
     if teacher.endswith(".nest"):
         require_there(Path(teacher), options.MAKE_BUNDLE)
+    else:
+        require_somewhere(teacher)
     student = training.begun(bundle, output)
     begun = usual_for_distilling(student)
     settings = replace(

@@ -75,6 +75,10 @@ def command(
         _require_none(context)
         fitted = updated(update, data, UpdateConfig(chosen, parts, strict), show.bars)
     else:
+        from nestling.models.timm_names import require_somewhere
+
+        if not backbone.endswith(".nest"):
+            require_somewhere(backbone)
         from nestling.training.fit import FitConfig, fit
 
         sides, normal = options.sides(size), (options.numbers(mean, "--mean"), options.numbers(std, "--std"))

@@ -55,6 +55,9 @@ def command(
 def _report(folder: Path, output: Path, data: Path | None, trust: bool, json: bool) -> None:
     from dataclasses import asdict
 
+    from nestling.artifacts import manifest
+
+    manifest.read(folder)  # before anything heavy is imported
     from nestling.pages.gather import report
     from nestling.pages.page import advice_of, following
 

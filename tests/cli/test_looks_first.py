@@ -38,6 +38,9 @@ MISTAKES = [
     (("eval", "here.nest", "nowhere"), 1, "nowhere does not exist"),
     (("pack", "here.nest", "--for", "windows"), 2, "--for is one of linux, android, mcu; found 'windows'"),
     (("push", "nopkg", "adb"), 1, "nopkg does not exist"),
+    (("bench", "here.nest", "--threads", "0"), 2, "--threads is numbers from 1, separated by commas; found '0'"),
+    (("demo", "-o", "here.nest"), 1, "here.nest cannot be written: Not a directory"),
+    (("backbones", "nosuchnet"), 1, "timm has no network called 'nosuchnet'"),
 ]
 
 
@@ -59,6 +62,8 @@ def test_nothing_heavy_is_imported_for_a_mistake(tmp_path: Path, words: tuple[st
         (("distill", "{}", "--teacher", "resnet18", "--temperature", "0"), "--temperature is above 0"),
         (("quantize", "{}", "-o", "x.nest", "--qat", "lsq", "--fold-after", "99"), "--fold-after is 0 to --epochs"),
         (("distill", "{}", "--teacher", "gone.nest"), "gone.nest does not exist"),
+        (("distill", "{}", "--teacher", "mobilenetv2_101"), "did you mean mobilenetv2_"),
+        (("fit", ".", "--backbone", "mobilenetv2_101"), "did you mean mobilenetv2_"),
     ],
 )
 def test_settings_that_cannot_be_are_told_without_torch(bundle: Path, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
