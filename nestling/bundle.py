@@ -26,7 +26,7 @@ from safetensors.numpy import save as save_safetensors
 
 from nestling import outside
 from nestling.brief import as_table, in_short
-from nestling.errors import NestlingError, UnusableFile
+from nestling.errors import MAKE_BUNDLE, NestlingError, UnusableFile
 from nestling.files import write_atomically
 from nestling.graph import file as graph_file
 from nestling.graph import structure as structures
@@ -40,7 +40,6 @@ from nestling.printable import json_text
 
 SCHEMA = 1
 ARCHIVE = b"PK"  # how the file begins
-MAKE = "make one:  nestling fit PHOTOS -o my.nest"
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 FloatArray = NDArray[np.float32]
@@ -191,9 +190,11 @@ def save(bundle: Bundle, path: Path) -> None:
 
 def load(path: Path) -> Bundle:
     """Read a bundle. Raises UnusableFile, naming the file, for anything that is not a whole bundle of this schema."""
-    content = outside.content(path, MAKE)
+    content = outside.content(path, MAKE_BUNDLE)
     if not content.startswith(ARCHIVE):
-        raise UnusableFile(f"{path} is not a bundle.", f"{MAKE}; of somebody else's .tflite:  nestling import FILE -o my.nest")
+        raise UnusableFile(
+            f"{path} is not a bundle.", f"{MAKE_BUNDLE}; of somebody else's .tflite:  nestling import FILE -o my.nest"
+        )
     return from_bytes(content, str(path))
 
 

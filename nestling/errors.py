@@ -1,5 +1,7 @@
 """What nestling says when something cannot be done: one line of what, one of what to type next."""
 
+MAKE_BUNDLE = "make one:  nestling fit PHOTOS -o my.nest"
+
 
 class NestlingError(Exception):
     """An error that a person can act on. The command line prints it without a traceback and exits with 1.

@@ -6,11 +6,12 @@ or a config object in one piece. What a verb needs is imported when it is called
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
+from nestling.given import as_file, bundle_of, configured, kept_in, session_of, several, source, warn, words_of
 from nestling.progress import usual
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from nestling.compress.prune import Pruned
     from nestling.compress.search import Searched
     from nestling.data.arrays import Images, OneImage
-    from nestling.data.folders import Dataset
     from nestling.data.prepare import PrepareConfig, Prepared
     from nestling.device.learn import LearnConfig, Learned
     from nestling.device.manifest import Manifest
     from nestling.device.package import PackConfig
     from nestling.device.push import PushConfig, Pushed
     from nestling.formats.format import ExportConfig
+    from nestling.given import Network, Photographs
     from nestling.graph.integers import QuantizeConfig
     from nestling.measure.answers import Evaluated, Predicted
     from nestling.measure.bench import Timing
@@ -47,17 +48,6 @@ if TYPE_CHECKING:
     from nestling.training.qat import Qat
     from nestling.training.session import Session
     from nestling.training.update import UpdateConfig
-
-    class HasBundle(Protocol):
-        """What a verb gave: its bundle is the network."""
-
-        @property
-        def bundle(self) -> Bundle: ...  # noqa: D102  # said above
-
-    Network: TypeAlias = Bundle | HasBundle | str | Path
-    Photographs: TypeAlias = str | Path | Dataset
-
-Some = TypeVar("Some")
 
 
 # ---- teach -----------------------------------------------------------------------------------------------------------------------
@@ -78,8 +68,7 @@ def fit(
     from nestling.training.fit import FitConfig
     from nestling.training.fit import fit as work
 
-    data = Path(photographs) if isinstance(photographs, str) else photographs
-    return work(data, labels, configured(FitConfig, config, options), progress or usual())
+    return work(source(photographs), labels, configured(FitConfig, config, options), progress or usual())
 
 
 def update(
@@ -138,7 +127,7 @@ def finetune(
     settings, begun = configured(TrainingConfig, config, options), bundle_of(network)
     from nestling.training.finetune import finetune as work
 
-    return work(begun, source(photographs), settings, _session(session, progress))
+    return work(begun, source(photographs), settings, session_of(session, progress))
 
 
 def distill(
@@ -160,7 +149,7 @@ def distill(
     settings, begun = configured(DistillConfig, config, options), bundle_of(network)
     from nestling.training.distill import distill as work
 
-    return work(begun, source(photographs), teacher, settings, _session(session, progress))
+    return work(begun, source(photographs), teacher, settings, session_of(session, progress))
 
 
 # ---- shrink ----------------------------------------------------------------------------------------------------------------------
@@ -199,7 +188,7 @@ def qat(
     settings, begun = configured(QatConfig, config, options), bundle_of(network)
     from nestling.training.qat import qat as work
 
-    return work(begun, source(photographs), settings, _session(session, progress))
+    return work(begun, source(photographs), settings, session_of(session, progress))
 
 
 def prune(
@@ -239,7 +228,7 @@ def sparsify(
     settings, begun = configured(SparseConfig, config, options), bundle_of(network)
     from nestling.compress.prune import sparsify as work
 
-    return work(begun, source(photographs), settings, training or TrainingConfig(), _session(session, progress))
+    return work(begun, source(photographs), settings, training or TrainingConfig(), session_of(session, progress))
 
 
 def search(
@@ -285,16 +274,12 @@ def export(
     from nestling.formats import usual as usual_format
     from nestling.formats.format import ExportConfig
 
-    forms, precisions = _names(to or usual_format()), _names(precision)
+    forms, precisions = words_of(to or usual_format()), words_of(precision)
     wanted = [(form, kind) for form in forms for kind in precisions if (form, kind) in printed()]
     if lost := [form for form in forms if form not in {form for form, _ in wanted}]:
         possible = ", ".join(dict.fromkeys(form for form, _ in printed()))
         raise WrongOption(f"{lost[0]} is not printed in {', '.join(precisions)}; formats are {possible}.")
-    settings, path = configured(ExportConfig, config, options), Path(out) / "network.nest"
-    if isinstance(network, str | Path):
-        path = Path(network)
-    else:
-        save(network, path)
+    settings, path = configured(ExportConfig, config, options), kept_in(Path(out), network)
     return work(path, Path(out), wanted, source(photographs), settings, progress or usual())
 
 
@@ -324,14 +309,14 @@ def predict(
     from nestling.measure.answers import predict as work
 
     with as_file(network) as path:
-        return work(path, images, top, trust, told or _warn)
+        return work(path, images, top, trust, told or warn)
 
 
 def trace(network: Network, image: str | Path | None = None) -> tuple[Activation, ...]:
     """What every layer answers to one image; None where the network takes no photographs."""
     from nestling.measure.trace import trace as work
 
-    return work(bundle_of(network), _path(image))
+    return work(bundle_of(network), source(image))
 
 
 def bench(
@@ -344,13 +329,11 @@ def bench(
     trust: bool = False,
 ) -> tuple[Timing, ...]:
     """Time networks, one image at a time, in turns. photographs: the noise of int8 files is measured on; None for their own."""
-    from contextlib import ExitStack
-
     from nestling.measure.bench import bench as work
 
     counts = (threads,) if isinstance(threads, int) else tuple(threads)
     with ExitStack() as stack:
-        paths = [stack.enter_context(as_file(one)) for one in _several(networks)]
+        paths = [stack.enter_context(as_file(one)) for one in several(networks)]
         return work(paths, counts, progress or usual(), source(photographs), rounds, trust=trust)
 
 
@@ -402,7 +385,7 @@ def prepare(
     from nestling.data.prepare import prepare as work
 
     settings = configured(PrepareConfig, config, options)
-    return work(Path(folder), Path(out), _path(listed), _path(names), settings, progress or usual())
+    return work(Path(folder), Path(out), source(listed), source(names), settings, progress or usual())
 
 
 # ---- devices ---------------------------------------------------------------------------------------------------------------------
@@ -480,69 +463,3 @@ def save(network: Network, path: str | Path) -> None:
     from nestling.bundle import save as work
 
     work(bundle_of(network), Path(path))
-
-
-# ---- what is given ---------------------------------------------------------------------------------------------------------------
-
-
-def bundle_of(network: Network) -> Bundle:
-    """The bundle itself, of what a verb gave, or of a file."""
-    from nestling.bundle import Bundle
-
-    if isinstance(network, str | Path):
-        return load(network)
-    return network if isinstance(network, Bundle) else network.bundle
-
-
-@contextmanager
-def as_file(network: Network) -> Iterator[Path]:
-    """A network's path; one in memory is written to a temporary file, network.nest."""
-    if isinstance(network, str | Path):
-        yield Path(network)
-        return
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory(prefix="nestling-") as folder:
-        path = Path(folder) / "network.nest"
-        save(network, path)
-        yield path
-
-
-def source(photographs: Any) -> Any:
-    """A path of a string; all else as it is."""
-    return Path(photographs) if isinstance(photographs, str) else photographs
-
-
-def configured(kind: type[Some], config: Some | None, options: Mapping[str, Any]) -> Some:
-    """The config with the options in their places. Raises TypeError for a name that it does not have, as Python itself."""
-    from dataclasses import fields, replace
-
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # every config is a dataclass
-    if unknown := [name for name in options if name not in known]:
-        raise TypeError(f"there is no option {unknown[0]!r}; {kind.__name__} has {', '.join(known)}")
-    made: Some = replace(config, **options) if config is not None else kind(**options)  # type: ignore[type-var]  # likewise
-    return made
-
-
-def _session(session: Session | None, progress: Progress | None) -> Session:
-    from nestling.training.session import Session
-
-    return session or Session(progress or usual())
-
-
-def _several(networks: Network | Sequence[Network]) -> Sequence[Network]:
-    return networks if isinstance(networks, list | tuple) else (networks,)
-
-
-def _names(words: str | Sequence[str]) -> list[str]:
-    return [word.strip().lower() for word in (words.split(",") if isinstance(words, str) else words)]
-
-
-def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def _warn(line: str) -> None:
-    import warnings
-
-    warnings.warn(line, stacklevel=4)

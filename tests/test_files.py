@@ -121,7 +121,7 @@ with scratch():
     tempfile.mkdtemp(); tempfile.mkstemp()
     child = subprocess.Popen([sys.executable, "-c", "import tempfile, time; tempfile.mkdtemp(); print('ready', flush=True); time.sleep(60)"])
     time.sleep(60)
-"""  # noqa: E501
+"""  # noqa: E501  # a program's text
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment, start_new_session=True

@@ -71,7 +71,7 @@ def test_an_archive_that_unfolds_is_refused_before_it_does() -> None:
         (repeated(large, 40), "two members of the name 'a'"),
         (archive({"a": bytes(2**24)}, compressed=True), "compressed"),
     ):
-        assert peak(lambda content=content, reason=reason: refused(content, reason)) < 2**22  # type: ignore[misc]
+        assert peak(lambda content=content, reason=reason: refused(content, reason)) < 2**22  # type: ignore[misc]  # bound now
     refused(repeated({"a": b"1"}, outside.MOST_MEMBERS + 1), "10001 members")
 
 

@@ -22,6 +22,7 @@ from nestling.artifacts.manifest import Artifact
 from nestling.artifacts.yardstick import Expected, expected
 from nestling.bundle import Bundle, save
 from nestling.data.folders import Source
+from nestling.data.walk import images_in
 from nestling.errors import GateFailed, NestlingError
 from nestling.files import write_atomically
 from nestling.formats import FORMATS, require_printable, usual
@@ -103,6 +104,7 @@ def exported(
         possible = ", ".join(f"{form} {precision}" for form, precision in all_printed())
         raise NestlingError(f"{' '.join(unknown[0])} is not printed; there is: {possible}.")
     require_printable(name for name, _ in wanted)
+    _require_no_photographs(out)
     loaded = bundles.load(path)
     stem = path.stem.removesuffix(f"-{INTEGERS}")
     sources = {
@@ -163,6 +165,17 @@ def quantized_first(bundle: Bundle, kept: Path, data: Source | None = None, prog
         warnings.warn(doubts.of_int8_answer(label), stacklevel=2)
     save(made, kept)
     return made
+
+
+def _require_no_photographs(folder: Path) -> None:
+    """Files are not put among photographs, whose folder was named by mistake. Raises NestlingError."""
+    if not folder.is_dir() or (folder / manifest.NAME).exists():
+        return
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        if found := next(images_in(place), None):
+            raise NestlingError(
+                f"{folder} holds photographs, {found} for one: no files are put among them.", "name another with -o"
+            )
 
 
 def _source(

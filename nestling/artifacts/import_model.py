@@ -22,13 +22,13 @@ from nestling import formats
 from nestling.artifacts.import_input import found
 from nestling.artifacts.import_numbers import with_numbers
 from nestling.bundle import Bundle, Step
-from nestling.errors import NestlingError, UnusableFile
+from nestling.errors import NestlingError, UnusableFile, WrongOption
 from nestling.formats.format import AS_IT_IS, ReadConfig
 from nestling.graph.edit import tidy
 from nestling.graph.ends import ending, ending_in, without_last_layer
 from nestling.graph.fixed_point import round_half_away
 from nestling.graph.ir import Array, Graph, Tensor
-from nestling.preprocess.image import SIDES, ImagePreprocess, Preprocess, shape_of
+from nestling.preprocess.image import SIDES, ImagePreprocess, Preprocess, as_option, shape_of
 from nestling.preprocess.image import from_plain as preprocess_from_plain
 from nestling.preprocess.image import table as normalised
 from nestling.preprocess.image import to_plain as preprocess_to_plain
@@ -76,6 +76,8 @@ def import_model(
     Raises UnusableFile for a damaged file and one that does not give one score a class, UnsupportedOp for an
     operator that the Graph does not hold, NestlingError for labels or numbers that do not fit, and where mean and std are needed.
     """
+    if config.size is not None and not all(SIDES[0] <= side <= SIDES[1] for side in config.size):
+        raise WrongOption(f"--size is {SIDES[0]} to {SIDES[1]} pixels a side; found {as_option(config.size)}.")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -48,7 +48,7 @@ def command(
     from dataclasses import asdict
 
     from nestling.measure.bench import bench, listed, to_plain
-    from nestling.measure.counted import counted, in_units, machine_of
+    from nestling.measure.counted import counted, machine_of
     from nestling.measure.layers import layer_tables
     from nestling.pages.layer_pictures import draw
 
@@ -63,7 +63,7 @@ def command(
     if json:
         timed = {(table.file, table.runtime): [asdict(layer) for layer in table.layers] for table in tables}
         with_layers = [row | {"layers": timed.get((row["file"], row["runtime"]))} for row in rows]
-        virtual = [in_units(asdict(one) if layers else {k: v for k, v in asdict(one).items() if k != "layers"}) for one in ran]
+        virtual = [asdict(one) if layers else {k: v for k, v in asdict(one).items() if k != "layers"} for one in ran]
         show.as_json({"artifacts": [*(with_layers if layers else rows), *virtual]})
         return
     _print_counted(ran, layers)
@@ -95,14 +95,10 @@ def command(
 def _print_counted(ran: "Sequence[Counted]", layers: bool) -> None:
     """A row a folder of C, and of each its layers."""
     if ran:
-        rows = [
-            [
-                one.file,
-                one.title,
-                *(f"{n:,}" if n is not None else "" for n in (one.instructions, one.macs, one.arena, one.flash, one.stack)),
-            ]
-            for one in ran
-        ]
+        rows = []
+        for one in ran:
+            counts = (one.instructions, one.macs, one.arena_bytes, one.flash_bytes, one.stack_bytes)
+            rows.append([one.file, one.title, *(f"{count:,}" if count is not None else "" for count in counts)])
         show.table(["folder", "machine", "instructions", "MACs", "arena, bytes", "flash, bytes", "stack, bytes"], rows, ran[0].note)
     from nestling.pages.pictures import shorten
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestling.cli import options, show, training
-from nestling.errors import WrongOption
+from nestling.errors import MAKE_BUNDLE, WrongOption
 from nestling.files import require_there
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def command(
     if not teacher:
         raise WrongOption("--teacher is missing: a bundle, NAME.nest, or a timm name.")
     if teacher.endswith(".nest"):
-        require_there(Path(teacher), options.MAKE_BUNDLE)
+        require_there(Path(teacher), MAKE_BUNDLE)
     else:
         require_somewhere(teacher)
     student = training.begun(bundle, output)

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from nestling.cli import options, show
-from nestling.errors import NestlingError, WrongOption
+from nestling.errors import WrongOption
 from nestling.words import OnnxWeights
 
 if TYPE_CHECKING:
     from nestling.artifacts.export import Exported
     from nestling.artifacts.manifest import Artifact
-
-MANIFEST = "manifest.json"
 
 
 def command(
@@ -77,7 +75,6 @@ def command(
         raise WrongOption(f"no format of {to} is printed in {precision}.")
     room = {"ram": ram, "flash": flash}
     limits = {name: parse_size(text) for name, text in room.items() if text}
-    _require_no_photographs(output)
     options.room_beside(output, bundle)
     made = exported(
         bundle, output, wanted, data, ExportConfig(features, int8_head, onnx_weights, force, **limits, name=name), show.bars
@@ -91,19 +88,6 @@ def command(
     last = show.path_hint(output / made.artifacts[-1].file)
     or_ask = f"   or   nestling predict {last} PHOTO.jpg" if made.photographs else ""
     show.tell(f"written to {output}", f"next:  nestling bench {show.path_hint(output)}{or_ask}")
-
-
-def _require_no_photographs(folder: Path) -> None:
-    """Files are not put among photographs, whose folder was named by mistake. Raises NestlingError."""
-    from nestling.data.walk import images_in
-
-    if not folder.is_dir() or (folder / MANIFEST).exists():
-        return
-    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-        if found := next(images_in(place), None):
-            raise NestlingError(
-                f"{folder} holds photographs, {found} for one: no files are put among them.", "name another with -o"
-            )
 
 
 def _plain(artifact: "Artifact") -> dict[str, object]:

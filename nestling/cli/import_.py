@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from nestling.cli import options, show
-from nestling.errors import WrongOption
 
 
 def command(
@@ -36,10 +35,11 @@ def command(
     from nestling.artifacts.import_model import import_model, read_labels
     from nestling.bundle import save
     from nestling.formats.format import ReadConfig
-    from nestling.preprocess.image import Numbers
+    from nestling.preprocess.image import Numbers, sides_of
 
     names = read_labels(labels) if labels else None
-    config = ReadConfig(signature, _size(size))
+    asked = options.sides(size)
+    config = ReadConfig(signature, None if asked is None else sides_of(asked))
     bundle = import_model(file, names, options.numbers(mean, "--mean"), options.numbers(std, "--std"), config, numbers)
     save(bundle, output)
     assumed, takes = list(bundle.lineage[-1].settings["assumed"]), bundle.lineage[-1].settings["normalisation"]
@@ -69,16 +69,3 @@ def command(
         f"written to  {output}",
         f"next:  {following}",
     )
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    from nestling.preprocess.image import SIDES, sides_of
-
-    size = options.sides(text)
-    if size is None:
-        return None
-    height, width = sides_of(size)
-    least, most = SIDES
-    if not (least <= height <= most and least <= width <= most):
-        raise WrongOption(f"--size is HEIGHTxWIDTH or one number, from {least} to {most}; found {text!r}.")
-    return height, width

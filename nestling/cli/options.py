@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from nestling.errors import WrongOption
+from nestling.errors import MAKE_BUNDLE, WrongOption
 from nestling.files import require_folders_place, require_place, require_room, require_there
 
 T = TypeVar("T", bound=str)
@@ -74,7 +74,6 @@ def seed(says: str) -> Any:
 
 # ---- what is there ---------------------------------------------------------------------------------------------------------------
 
-MAKE_BUNDLE = "make one:  nestling fit PHOTOS -o my.nest"
 MAKE_FILE = "make it:  nestling fit PHOTOS -o my.nest, nestling export my.nest"
 MAKE_FOLDER = "put the photographs of each class into a folder of its own:  photos/good  photos/bad"
 MAKE_PACKAGE = "make one:  nestling pack my8.nest -o pkg"

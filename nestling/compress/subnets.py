@@ -72,7 +72,7 @@ def require_modelopt() -> None:
     """Raises NestlingError where what `search` needs is not installed."""
     try:
         with _quiet():
-            import modelopt.torch.prune.fastnas  # noqa: F401
+            import modelopt.torch.prune.fastnas  # noqa: F401  # registers itself
             import torchprofile.profile  # noqa: F401  # Model Optimizer imports it only when it counts
     except ImportError as error:
         raise NestlingError(f"search needs NVIDIA Model Optimizer, and {error.name} is not installed.", INSTALL) from error

@@ -116,7 +116,7 @@ def _examined(path: Path, tree: Tree, printed: bool) -> str | LeftOut:
             if reason := why_not_image(file):
                 return LeftOut(path, reason)
             file.seek(0)
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16] if printed else ""  # type: ignore[arg-type]
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16] if printed else ""  # type: ignore[arg-type]  # a File is one
     except OSError as error:
         return LeftOut(path, f"it cannot be read ({error.strerror or error})")
     except UnusableData as error:

@@ -115,7 +115,7 @@ def _tensor(item: Record, index: int, arrays: Mapping[str, Array], schema: int) 
         inner = Record(item.plain["quant"], f"{item.where}: quant")
         inner.only("axis")
         axis = inner.get("axis", (int, type(None)))
-        quant = Quant(_array(item, arrays, f"{index}.scale"), _array(item, arrays, f"{index}.zero_point"), axis)  # type: ignore[arg-type]
+        quant = Quant(_array(item, arrays, f"{index}.scale"), _array(item, arrays, f"{index}.zero_point"), axis)  # type: ignore[arg-type]  # the rules (spec.py) look at it
     return Tensor(item.get("name", str), shape, item.get("dtype", str), data, quant)
 
 

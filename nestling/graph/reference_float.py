@@ -30,7 +30,7 @@ def conv2d(attrs: ir.Conv2d, arrays: tuple[Float, ...], inputs: tuple[Tensor, ..
     groups = x.shape[3] // depth
     rows = weight.reshape(groups, out_channels // groups, -1)
     parts: list[Float] = [
-        in_bands(patches[..., g * depth : (g + 1) * depth], lambda band, own=rows[g].T: band.reshape(*band.shape[:3], -1) @ own)  # type: ignore[misc]
+        in_bands(patches[..., g * depth : (g + 1) * depth], lambda band, own=rows[g].T: band.reshape(*band.shape[:3], -1) @ own)  # type: ignore[misc]  # bound now
         for g in range(groups)
     ]
     return _finish(parts[0] if groups == 1 else np.concatenate(parts, axis=3), arrays, attrs.clamp)

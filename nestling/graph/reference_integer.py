@@ -67,7 +67,7 @@ def conv2d(attrs: ir.Conv2d, arrays: tuple[Array, ...], inputs: tuple[Tensor, ..
     parts = [
         in_bands(
             patches[..., g * depth : (g + 1) * depth],
-            lambda band, own=rows[g]: accumulate(band.reshape(*band.shape[:3], -1), own, bound),  # type: ignore[misc]
+            lambda band, own=rows[g]: accumulate(band.reshape(*band.shape[:3], -1), own, bound),  # type: ignore[misc]  # bound now
         )
         for g in range(groups)
     ]

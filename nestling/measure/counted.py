@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nestling import bundle as bundles
 from nestling.artifacts.yardstick import expected
@@ -23,7 +22,7 @@ HOST = "host"  # is timed like every other file
 class Counted:
     """One image through a folder of C. instructions: of all layers; None where its emulator counts nothing, as for linux-arm64.
 
-    arena, flash (code and constants), stack: bytes; None where that can't be told.
+    flash_bytes: code and constants. What is None can't be told.
     """
 
     file: str
@@ -32,18 +31,11 @@ class Counted:
     layers: tuple[virtual.LayerCount, ...]
     instructions: int | None
     macs: int
-    arena: int | None
-    flash: int | None
-    stack: int | None
+    arena_bytes: int | None
+    flash_bytes: int | None
+    stack_bytes: int | None
     calibration: virtual.Calibration | None
     note: str
-
-
-def in_units(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """With the names that --json has: arena_bytes, flash_bytes, stack_bytes; of a layer ms."""
-    named = {"arena": "arena_bytes", "flash": "flash_bytes", "stack": "stack_bytes", "milliseconds": "ms"}
-    found = {named.get(name, name): value for name, value in plain.items()}
-    return found | {"layers": [in_units(layer) for layer in found["layers"]]} if "layers" in found else found
 
 
 def machine_of(path: Path) -> str | None:
@@ -88,9 +80,9 @@ def _one(folder: Path, data: Path | None, trust: bool) -> Counted:
         layers=ran.layers,
         instructions=sum(instructions) if instructions else None,
         macs=sum(layer.macs for layer in ran.layers),
-        arena=artifact.arena,
-        flash=ran.code + ran.constants if ran.code is not None and ran.constants is not None else None,
-        stack=ran.stack,
+        arena_bytes=artifact.arena,
+        flash_bytes=ran.code + ran.constants if ran.code is not None and ran.constants is not None else None,
+        stack_bytes=ran.stack,
         calibration=ran.calibration,
         note=ran.note,
     )

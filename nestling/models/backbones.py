@@ -25,6 +25,7 @@ from nestling.models.known import DEFAULT, Row
 from nestling.models.packages import package_of
 from nestling.models.plain import plain
 from nestling.models.recorded import require_size
+from nestling.models.timm_names import HINT
 from nestling.models.torchvision_names import TWINS, renamed, trained_on, twin_of
 from nestling.preprocess.image import ImagePreprocess, Preprocess, Size, sides_of
 
@@ -191,7 +192,7 @@ def require_known(name: str) -> None:
     theirs = [own for own, torchvisions in TWINS.items() if torchvisions == name]
     close = theirs or difflib.get_close_matches(name, timm.list_models(), n=3)
     hint = f"did you mean {' or '.join(close)}?  " if close else ""
-    raise NestlingError(f"timm has no network called {name!r}.", f"{hint}names that work well:  nestling backbones")
+    raise NestlingError(f"timm has no network called {name!r}.", f"{hint}{HINT}")
 
 
 def _new(name: str, seed: int) -> nn.Module:
@@ -237,5 +238,5 @@ def _width(module: nn.Module, name: str, size: tuple[int, int]) -> int:
     except (RuntimeError, AssertionError, ValueError) as error:
         raise NestlingError(f"{name} can't take images of {size[0]}x{size[1]} ({error}).", "try another --size") from error
     if not isinstance(embedding, Tensor) or embedding.ndim != 2:
-        raise NestlingError(f"{name} does not end in one embedding an image.", "names that work well:  nestling backbones")
+        raise NestlingError(f"{name} does not end in one embedding an image.", HINT)
     return int(embedding.shape[1])

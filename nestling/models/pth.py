@@ -224,7 +224,7 @@ MAKERS: Mapping[str, Callable[..., object]] = {
 PurePython: Any = pickle._Unpickler  # rather than C's, whose memos take the memory that a number says
 
 
-class _Reader(PurePython):  # type: ignore[misc]
+class _Reader(PurePython):  # type: ignore[misc]  # it has no type
     """A pickle's operations, but for those by which a few bytes take much memory or time.
 
     Keys are text and numbers, for a tuple in a tuple in a tuple takes for ever to hash; sets are skipped for the same reason, and

@@ -198,7 +198,7 @@ def _boards(folders: Sequence[Path], data: Path | None, progress: Progress, trus
         layers = tuple(
             LayerRow(layer.name, layer.kind, (1, *layer.shape), layer.macs, None, layer.instructions) for layer in one.layers
         )
-        sizes = f"arena {one.arena or 0:,} bytes, flash {one.flash or 0:,}, stack {one.stack or 0:,}"
+        sizes = f"arena {one.arena_bytes or 0:,} bytes, flash {one.flash_bytes or 0:,}, stack {one.stack_bytes or 0:,}"
         total = f"{one.instructions or 0:,} instructions in all; {one.note}; {sizes}"
         tables.append(LayerTable(one.file, one.title, layers, total))
     return tables, notes

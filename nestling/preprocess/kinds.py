@@ -107,9 +107,9 @@ def _tga(file: IO[bytes], head: bytes) -> Image.Image:
 
 def _keep_both_bytes(image: Image.Image) -> None:
     """Of colours of 16 bits Pillow's reader of PPM gives 8; taken as they are stored they have levels, as those of other files."""
-    tile = image.tile[0]  # type: ignore[attr-defined]
+    tile = image.tile[0]  # type: ignore[attr-defined]  # of Pillow's image files alone
     if tile.codec_name == "ppm" and tile.args == ("RGB", 65535):
-        image.tile = [tile._replace(codec_name="raw", args=("RGB;16B", 0, 1))]  # type: ignore[attr-defined]
+        image.tile = [tile._replace(codec_name="raw", args=("RGB;16B", 0, 1))]  # type: ignore[attr-defined]  # of Pillow's image files alone
 
 
 # ---- what is not read ----------------------------------------------------------------------------------------------------------

@@ -90,9 +90,9 @@ def values_of(image: Image.Image, raw: str, file: IO[bytes], opener: Opener) -> 
     file.seek(0)
     again = opener(file)
     stored = _LOW.get(raw, "RGBA")
-    again.tile = [  # type: ignore[attr-defined]
+    again.tile = [  # type: ignore[attr-defined]  # Pillow's types lack it
         tile._replace(args=(stored, *tile.args[1:]) if isinstance(tile.args, tuple) else stored)
-        for tile in again.tile  # type: ignore[attr-defined]
+        for tile in again.tile  # type: ignore[attr-defined]  # Pillow's types lack it
     ]
     again.load()
 
@@ -111,7 +111,7 @@ def greatest(image: Image.Image, raw: str, file: IO[bytes], opener: Opener) -> i
     try:
         values = values_of(image, raw, file, opener)
     except UnusableData:
-        return max(int(band[1]) for band in image.getextrema()[:colours]) << 8 | 255  # type: ignore[index]
+        return max(int(band[1]) for band in image.getextrema()[:colours]) << 8 | 255  # type: ignore[index]  # Pillow's types lack it
     step = max(1, 1_000_000 // image.width)
     rows = ((top, min(top + step, image.height)) for top in range(0, image.height, step))
     return max(int(_light(values((0, top, image.width, bottom)), colours).max()) for top, bottom in rows)

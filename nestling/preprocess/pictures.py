@@ -60,7 +60,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Pillow takes memory in blocks of 16 MB, and glibc keeps such for the thread that gave them back: eight large pictures in eight
 # threads, one after the other, took 2.8 GB. Blocks of more than 32 MB go back to the system at once.
-Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]  # Pillow's C, without types
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def test_one_of_several_networks_and_a_size_are_said(nestling: Nestling, tmp_pat
     assert "'0', '1'" in asked and "--signature 0" in asked and not out.exists()
     nestling("import", tmp_path / "two.tflite", "-o", out, "--signature", "1")
     assert bundles.load(out).lineage[-1].settings["signature"] == "1"
-    sides = lambda model: setattr(model.subgraphs[0].tensors[0], "shapeSignature", [-1, -1, -1, 3])  # noqa: E731
+    sides = lambda model: setattr(model.subgraphs[0].tensors[0], "shapeSignature", [-1, -1, -1, 3])  # noqa: E731  # a name for a table's cell
     (tmp_path / "any.tflite").write_bytes(changed(data, sides))
     assert "--size" in nestling("import", tmp_path / "any.tflite", "-o", out, status=1).stderr
     for said, size in (("24x32", [24, 32]), ("40", [40, 40])):

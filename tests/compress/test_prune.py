@@ -82,7 +82,7 @@ def assert_family(name: str, importance: str) -> None:
     module = named(name)
     graph = captured_once(plain(module), (64, 64, 3))
     goal = total_macs(graph) // 2
-    thin = thinned(graph, head_for(graph), goal, importance, steps=2, batches=some_batches(64))  # type: ignore[arg-type]
+    thin = thinned(graph, head_for(graph), goal, importance, steps=2, batches=some_batches(64))  # type: ignore[arg-type]  # arrays will do
     assert total_macs(check(thin.graph)) <= goal
     assert_as_masked(module, graph, thin, image((2, 64, 64, 3)))
     assert any(node.op == "batch_norm" for node in thin.graph.nodes)
@@ -171,7 +171,7 @@ def test_the_layers_that_are_pruned_answer_as_the_network_under_its_head(make: C
 def test_channels_are_followed_through_concat_scales_and_shifts(importance: str) -> None:
     graph = prepare(captured_once(branches(), (12, 12, 3)))
     goal = int(total_macs(graph) * 0.42)  # nearly all that can go without the grouped convolution's channels
-    thin = thinned(graph, head_for(graph), goal, importance, steps=3, batches=some_batches(12))  # type: ignore[arg-type]
+    thin = thinned(graph, head_for(graph), goal, importance, steps=3, batches=some_batches(12))  # type: ignore[arg-type]  # arrays will do
     kept = {node.source: thin.kept[node.name] for node in graph.nodes if node.name in thin.kept}
     assert len(kept["a"]) < 16 and len(kept["b"]) < 24 and total_macs(thin.graph) <= goal
     assert len(kept["d"]) == len(kept["c"]) == 32  # a grouped convolution keeps what it has

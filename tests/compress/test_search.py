@@ -75,7 +75,7 @@ class Mixed(Branches):
     [(tiny, 8), (branches, 12), (lambda: Mixed().eval(), 12), (lambda: network("mobilenetv3_small_050"), 64)],
 )
 def test_the_network_that_is_searched_answers_as_torchs(make: object, side: int) -> None:
-    module, x = make(), image((2, side, side, 3))  # type: ignore[operator]
+    module, x = make(), image((2, side, side, 3))  # type: ignore[operator]  # a class or a function
     graph = captured_once(plain(module), (side, side, 3))
     head = head_for(graph)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def residual() -> nn.Module:
     ids=["residual 60%", "residual 40%", "mobilenetv3 70%"],
 )
 def test_the_captured_subnet_answers_as_model_optimizers_and_keeps_the_limit(make: object, share: float) -> None:
-    graph = captured_once(plain(make()), (32, 32, 3))  # type: ignore[operator]
+    graph = captured_once(plain(make()), (32, 32, 3))  # type: ignore[operator]  # a class or a function
     made = found(graph, 32, share, candidates=26)
     x = image((3, 32, 32, 3), seed=1)
     nchw = torch.from_numpy(x).permute(0, 3, 1, 2)

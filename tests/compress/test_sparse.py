@@ -141,7 +141,7 @@ def scores_one_by_one(weights: list[np.ndarray], width: int, ranking: str) -> li
 def test_masks_are_a_global_threshold_reached_to_one_block(
     weights: list[np.ndarray], share: float, width: int, ranking: str
 ) -> None:
-    found = [mask.numpy() for mask in masks([torch.from_numpy(w) for w in weights], share, width, ranking)]  # type: ignore[arg-type]
+    found = [mask.numpy() for mask in masks([torch.from_numpy(w) for w in weights], share, width, ranking)]  # type: ignore[arg-type]  # of the kind that this test knows
     gone: list[tuple[float, int]] = []
     stay: list[tuple[float, int]] = []
     largest = 0
@@ -184,7 +184,7 @@ def _arrays(module: torch.nn.Module) -> dict[str, np.ndarray]:
 def test_once_zero_always_zero_and_the_share_follows_the_schedule(fitted: Bundle, optimiser: object) -> None:
     """torch's optimisers give pruned weights values again, by their momentum and gradients."""
     module = build(fitted).train()
-    learner = optimiser(module.parameters(), lr=0.01)  # type: ignore[operator]
+    learner = optimiser(module.parameters(), lr=0.01)  # type: ignore[operator]  # of the kind that this test knows
     after_step = growing("unstructured", 0.9)(module)
     before = [torch.zeros_like(weight, dtype=torch.bool) for weight in prunable(module).values()]
     for step in range(10):
@@ -284,11 +284,11 @@ def test_zeros_are_kept_beside_what_another_lesson_changes(single: Taught, fitte
 
     def doubling(module: torch.nn.Module) -> object:
         def after_step(module: torch.nn.Module, step: int, steps: int) -> None:
-            module.head.bias.fill_(7.0)  # type: ignore[union-attr, operator]
+            module.head.bias.fill_(7.0)  # type: ignore[union-attr, operator]  # of the kind that this test knows
 
         return after_step
 
-    assert keeping(fitted, None) is None and keeping(fitted, doubling) is doubling  # type: ignore[arg-type]
+    assert keeping(fitted, None) is None and keeping(fitted, doubling) is doubling  # type: ignore[arg-type]  # of the kind that this test knows
     after_step = keeping(single.bundle, doubling)(module)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -305,9 +305,9 @@ def test_zeros_of_the_head_are_no_ones_zeros(fitted: Bundle) -> None:
     module = build(replace(fitted, head=Head(np.zeros_like(fitted.head.weight), fitted.head.bias)))
     after_step = zeros_kept(module)
     with torch.no_grad():
-        module.head.weight.fill_(1.0)  # type: ignore[union-attr, operator]
+        module.head.weight.fill_(1.0)  # type: ignore[union-attr, operator]  # of the kind that this test knows
         after_step(module, 0, 1)
-    assert (module.head.weight == 1).all()  # type: ignore[union-attr]
+    assert (module.head.weight == 1).all()  # type: ignore[union-attr]  # of the kind that this test knows
 
 
 def test_integers_of_zeros_are_zero(blocked: Taught, photos: Path) -> None:

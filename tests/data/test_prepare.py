@@ -66,7 +66,7 @@ WANTED = ("airfield", "apartment_building-outdoor", "/z/zen_garden")
 
 def made(source: Path, out: str = "out", listed: str = "list.txt", **settings: object) -> module.Prepared:
     beside = source.parent
-    config = PrepareConfig(**({"classes": WANTED} | settings))  # type: ignore[arg-type]
+    config = PrepareConfig(**({"classes": WANTED} | settings))  # type: ignore[arg-type]  # the case's own settings
     return prepare(source, beside / out, beside / listed, beside / "names.txt", config)
 
 

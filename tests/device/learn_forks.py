@@ -62,7 +62,7 @@ def halting(at: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target)
 
-    os.replace = replaced  # type: ignore[assignment]
+    os.replace = replaced  # type: ignore[assignment]  # that is what is tried
 
 
 def main(path: Path, steps: int, every: int, kills: int, seed: int) -> int:

@@ -337,7 +337,7 @@ def flash_of(slots: list[Any]) -> tuple[_Flash, list[Any]]:
         ctypes.CFUNCTYPE(number, void, number)(erase),
         ctypes.CFUNCTYPE(number, void, number, word, void, word)(write),
     ]
-    return _Flash(None, *(ctypes.cast(kind, void) for kind in kinds)), kinds  # type: ignore[arg-type]
+    return _Flash(None, *(ctypes.cast(kind, void) for kind in kinds)), kinds  # type: ignore[arg-type]  # ctypes' own
 
 
 def diverged(head: HeadFile) -> HeadFile:

@@ -172,7 +172,7 @@ def test_options_of_the_head(bundle: Path) -> None:
 
     def head(**settings: object) -> HeadFile:
         assert loaded.head is not None
-        return package._head(loaded, loaded.head, steps, np.array([0, 1, 2, 2]), PackConfig(**settings))  # type: ignore[arg-type]
+        return package._head(loaded, loaded.head, steps, np.array([0, 1, 2, 2]), PackConfig(**settings))  # type: ignore[arg-type]  # of the kind that this test knows
 
     plain = head(untrained=True, max_classes=4, momentum="bf16")
     assert plain.max_classes == 4 and not plain.weights.any() and plain.training.moment_type == "bfloat16"
@@ -412,7 +412,7 @@ def test_what_does_not_pass_its_gates_is_not_packed(
 
     def spoiled(job: Job) -> Printed:
         printed = real(job)
-        files = dict(printed.content)  # type: ignore[arg-type]
+        files = dict(printed.content)  # type: ignore[arg-type]  # of the kind that this test knows
         text = files["nestling_weights.c"].decode()
         at = text.index("{", len(text) // 2) + 1
         end = text.index(",", at)

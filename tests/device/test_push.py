@@ -50,7 +50,7 @@ def packed(folder: Path, files: dict[str, bytes], system: str = "linux") -> Path
             (folder / name).chmod(0o755)
     listed = {name: PackedFile(len(content), sha256(content).hexdigest()) for name, content in files.items()}
     plain = to_plain(PREPROCESS)
-    whole = Manifest(system, "x86-64", "c", ("a", "b"), plain, "ab" * 32, 3, {}, "30 photographs", {}, listed)  # type: ignore[arg-type]
+    whole = Manifest(system, "x86-64", "c", ("a", "b"), plain, "ab" * 32, 3, {}, "30 photographs", {}, listed)  # type: ignore[arg-type]  # of the kind that this test knows
     for name, content in signed({"manifest.json": manifest.to_bytes(whole)}).items():
         (folder / name).write_bytes(content)
     return folder
@@ -78,7 +78,7 @@ def ssh_to(server: Server, folder: Path, port: int | None = None) -> Ssh:
 
 
 def config(server: Server, **settings: float) -> PushConfig:
-    return PushConfig(server.identity, server.options(), pause=0.05, **settings)  # type: ignore[arg-type]
+    return PushConfig(server.identity, server.options(), pause=0.05, **settings)  # type: ignore[arg-type]  # of the kind that this test knows
 
 
 def same(package: Path, there: Path) -> None:
@@ -245,7 +245,7 @@ def test_firmware_is_not_pushed(tmp_path: Path) -> None:
 def test_places() -> None:
     assert place_of("ssh://me@board.local:2222/home/me/pkg") == Ssh("board.local", "me", 2222, "/home/me/pkg")
     assert place_of("ssh://board/~/a%20b") == Ssh("board", None, None, "a b")
-    assert place_of("ssh://me@[fe80::1]/x").address == "me@[fe80::1]"  # type: ignore[union-attr]
+    assert place_of("ssh://me@[fe80::1]/x").address == "me@[fe80::1]"  # type: ignore[union-attr]  # of the kind that this test knows
     assert place_of("adb") == Adb("", "/data/local/tmp/nestling") and place_of("adb:XY1", "/sdcard/x") == Adb("XY1", "/sdcard/x")
 
 

@@ -51,7 +51,7 @@ def noise(seed: int, height: int, width: int, channels: int = 3) -> Images:
 
 
 def preprocess(size: tuple[int, int], channels: int, crop: float, interpolation: Any) -> ImagePreprocess:
-    return ImagePreprocess(size, channels, crop, interpolation, (0.5,) * channels, (0.5,) * channels)  # type: ignore[arg-type]
+    return ImagePreprocess(size, channels, crop, interpolation, (0.5,) * channels, (0.5,) * channels)  # type: ignore[arg-type]  # drawn by hypothesis
 
 
 @settings(max_examples=500, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F  # noqa: N812  # torch's own habit
 from torch import Tensor, nn
 
 from nestling.graph import reference
@@ -123,7 +123,7 @@ def test_shared_weights_fold_into_copies() -> None:
 def test_a_norm_without_a_layer_becomes_mul_and_add_with_the_clamp() -> None:
     ready = prepare(captured(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1))))
     assert ops(ready) == ["mul", "add", "conv2d"]
-    assert ready.nodes[1].attrs.clamp == "relu"  # type: ignore[union-attr]
+    assert ready.nodes[1].attrs.clamp == "relu"  # type: ignore[union-attr]  # of the kind that this test knows
 
 
 class Branches(nn.Module):
@@ -145,7 +145,7 @@ class Branches(nn.Module):
 def test_branches_of_a_sum_become_one_layer(stride: int, groups: int, sizes: tuple[int, ...]) -> None:
     (only,) = prepare(captured(Branches(stride, groups, sizes))).nodes
     assert only.op == ("depthwise_conv2d" if groups == 4 else "conv2d")
-    assert only.attrs.clamp == "relu"  # type: ignore[union-attr]
+    assert only.attrs.clamp == "relu"  # type: ignore[union-attr]  # of the kind that this test knows
 
 
 def test_the_map_itself_joins_depthwise_branches_alone() -> None:
@@ -215,7 +215,7 @@ def test_clamps_after_clamps_join() -> None:
         (nn.ReLU(), nn.ReLU(), "relu"),
     ):
         (only,) = prepare(captured(nn.Sequential(nn.Conv2d(4, 4, 1), first, second))).nodes
-        assert only.attrs.clamp == joined  # type: ignore[union-attr]
+        assert only.attrs.clamp == joined  # type: ignore[union-attr]  # of the kind that this test knows
 
 
 def test_a_clamp_after_a_flat_layer_joins_it() -> None:
@@ -226,7 +226,7 @@ def test_a_clamp_after_a_flat_layer_joins_it() -> None:
 def test_padding_joins_convolutions_but_no_pool() -> None:
     pads = nn.Sequential(nn.ZeroPad2d((1, 2, 3, 4)), nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3, padding=1))
     (only,) = merge_pads(captured(pads)).nodes
-    assert only.attrs.padding == (5, 6, 3, 4)  # type: ignore[union-attr]
+    assert only.attrs.padding == (5, 6, 3, 4)  # type: ignore[union-attr]  # of the kind that this test knows
     assert ops(prepare(captured(nn.Sequential(nn.ZeroPad2d(1), nn.AvgPool2d(3))))) == ["pad", "average_pool"]
 
 

@@ -308,8 +308,8 @@ def test_table_answers_every_byte_of_every_channel(dtype: str) -> None:
     q = None if dtype == "float32" else quant(0.02, 3)
     tensors = [
         Tensor("x", (1, 16, 16, 3), "uint8"),
-        Tensor("t", (3, 256), dtype, values, q),  # type: ignore[arg-type]
-        Tensor("y", (1, 16, 16, 3), dtype, None, q),  # type: ignore[arg-type]
+        Tensor("t", (3, 256), dtype, values, q),  # type: ignore[arg-type]  # a kind that is drawn
+        Tensor("y", (1, 16, 16, 3), dtype, None, q),  # type: ignore[arg-type]  # a kind that is drawn
     ]
     graph = check(Graph({t.name: t for t in tensors}, (Node("table", ("x", "t"), ("y",), ir.Table()),), ("x",), ("y",)))
     image = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 3, axis=3)
@@ -343,4 +343,4 @@ def test_run_keeps_what_is_asked_for(shared_data: Callable[[str], Path]) -> None
 def test_a_feed_that_does_not_fit_says_what_does(feed: object, shared_data: Callable[[str], Path]) -> None:
     graph, _ = read_tflite(shared_data("resnet8_cifar10_int8.tflite"))
     with pytest.raises(UnusableData, match="takes"):
-        reference.run(graph, feed)  # type: ignore[arg-type]
+        reference.run(graph, feed)  # type: ignore[arg-type]  # a kind that is drawn

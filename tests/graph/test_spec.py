@@ -46,11 +46,11 @@ def sound() -> Graph:
 
 
 def tensor(which: str, /, **changes: object) -> Callable[[Graph], Graph]:
-    return lambda g: replace(g, tensors={**g.tensors, which: replace(g.tensors[which], **changes)})  # type: ignore[arg-type]
+    return lambda g: replace(g, tensors={**g.tensors, which: replace(g.tensors[which], **changes)})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def node(index: int, **changes: object) -> Callable[[Graph], Graph]:
-    return lambda g: replace(g, nodes=tuple(replace(n, **changes) if i == index else n for i, n in enumerate(g.nodes)))  # type: ignore[arg-type]
+    return lambda g: replace(g, nodes=tuple(replace(n, **changes) if i == index else n for i, n in enumerate(g.nodes)))  # type: ignore[arg-type]  # wrong on purpose
 
 
 def without(name: str) -> Callable[[Graph], Graph]:
@@ -95,7 +95,7 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "a negative scale": (tensor("c", quant=quant(-1)), "positive and finite"),
     "a scale of NaN": (tensor("c", quant=quant(float("nan"))), "positive and finite"),
     "a zero point out of range": (tensor("c", quant=quant(0.1, 128)), "between -128 and 127"),
-    "scales in float64": (tensor("c", quant=Quant(np.ones(1), np.zeros(1, np.int32))), "float32"),  # type: ignore[arg-type]
+    "scales in float64": (tensor("c", quant=Quant(np.ones(1), np.zeros(1, np.int32))), "float32"),  # type: ignore[arg-type]  # wrong on purpose
     "three scales for two channels": (
         tensor("w", quant=Quant(np.ones(3, np.float32), np.zeros(3, np.int32), 0)),
         "needs 2 scales",
@@ -120,7 +120,7 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "the wrong attributes": (node(1, attrs=ir.Pad((0, 0, 0, 0))), "Pad's"),
     "a stride of 0": (node(1, attrs=ir.Conv2d((0, 1))), "stride"),
     "negative padding": (node(1, attrs=ir.Conv2d((2, 2), padding=(-1, 1, 0, 1))), "padding"),
-    "a clamp that is unknown": (node(1, attrs=ir.Conv2d((2, 2), clamp="tanh")), "clamp"),  # type: ignore[arg-type]
+    "a clamp that is unknown": (node(1, attrs=ir.Conv2d((2, 2), clamp="tanh")), "clamp"),  # type: ignore[arg-type]  # wrong on purpose
     "a kernel that does not fit": (node(2, attrs=ir.AveragePool((5, 5), (1, 1))), "does not fit"),
     "a pool in the padding": (node(2, attrs=ir.AveragePool((4, 4), (4, 4), (4, 0, 0, 0))), "wholly in the padding"),
     "another output shape": (tensor("c", shape=(1, 5, 4, 2)), r"must be \[1, 4, 4, 2\]"),
@@ -136,12 +136,12 @@ BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
         "too small",
     ),
     "a resize to nothing": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((0, 1))), "size"),
-    "a resize by a number": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((1, 1), 2)), "align_corners"),  # type: ignore[arg-type]
+    "a resize by a number": (node(2, op="resize_nearest", attrs=ir.ResizeNearest((1, 1), 2)), "align_corners"),  # type: ignore[arg-type]  # wrong on purpose
     "a slice past the end": (node(2, op="slice", attrs=ir.Slice(3, 1, 3)), "places 1 to 3 are not among 2"),
     "a slice of nothing": (node(2, op="slice", attrs=ir.Slice(3, 1, 1)), "places 1 to 1"),
     "a slice of images": (node(2, op="slice", attrs=ir.Slice(0, 0, 1)), "axis 0"),
     "a slice from before": (node(2, op="slice", attrs=ir.Slice(1, -1, 1)), "begin"),
-    "a gelu by a number": (node(2, op="gelu", attrs=ir.Gelu(1)), "approximate"),  # type: ignore[arg-type]
+    "a gelu by a number": (node(2, op="gelu", attrs=ir.Gelu(1)), "approximate"),  # type: ignore[arg-type]  # wrong on purpose
     "a reshape that loses elements": (tensor("r", shape=(1, 3)), "other elements"),
     "a pool of another scale": (tensor("p", quant=quant(0.2, -128)), "input's scale"),
     "a resize of another scale": (

@@ -1,10 +1,24 @@
-"""Image files and colour profiles written by hand, byte by byte: judges of what reads them."""
+"""Image files and colour profiles written by hand, byte by byte: judges of what reads them; and by Pillow, of noise."""
 
+import io
 import struct
 import zlib
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """A file's bytes, as Pillow writes them."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(height: int, width: int, channels: int = 3, most: int = 255, seed: int = 0) -> NDArray[np.uint16]:
+    """Values of any size up to `most`, [height, width, channels]."""
+    return np.random.default_rng(seed).integers(0, most + 1, (height, width, channels)).astype(np.uint16)
 
 
 def png(values: NDArray[np.uint16]) -> bytes:
@@ -33,7 +47,7 @@ def tiff(values: NDArray[np.uint16], order: str = "<", packed: bool = False, pla
     starts = [put(f"{len(strip)}B", *strip) for strip in strips]
     lengths = [len(strip) for strip in strips]
     several = len(strips) > 1
-    short = lambda value: struct.unpack(f"{order}I", struct.pack(f"{order}HH", value, 0))[0]  # noqa: E731
+    short = lambda value: struct.unpack(f"{order}I", struct.pack(f"{order}HH", value, 0))[0]  # noqa: E731  # a short name for one line
     bits = put(f"{channels}H", *[16] * channels) if channels > 2 else short(16)
     entries = [
         (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, bits), (259, 3, 1, short(8 if packed else 1)),

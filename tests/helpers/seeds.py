@@ -55,7 +55,7 @@ def small_graph(integer: bool) -> Graph:
         if integer:
             data = random.integers(-90, 90, shape).astype(np.int32 if bias else np.int8)
             of = quant(0.02 * 0.01 if bias else 0.01)
-        tensors[name] = Tensor(name, shape, data.dtype.name, data, of)  # type: ignore[arg-type]
+        tensors[name] = Tensor(name, shape, data.dtype.name, data, of)  # type: ignore[arg-type]  # one of its dtypes
         return name
 
     def node(op: str, attrs: Attrs, name: str, *inputs: str, shape: tuple[int, ...] | None = None) -> str:

@@ -255,7 +255,7 @@ def _normal(s: Sketch, shape: tuple[int, ...]) -> Array:
 
 def _window(s: Sketch, x: Tensor) -> tuple[ir.Pair, ir.Pair, ir.Pair, ir.Sides, ir.Pair]:
     """kernel, stride, dilation, padding, and the plane that comes out; at least one window fits."""
-    pair = lambda most: (s.draw(st.integers(1, most)), s.draw(st.integers(1, most)))  # noqa: E731
+    pair = lambda most: (s.draw(st.integers(1, most)), s.draw(st.integers(1, most)))  # noqa: E731  # a short name for one line
     kernel, stride = pair(4), pair(3)
     dilation = pair(3) if s.draw(st.booleans()) else (1, 1)
     same = same_padding((x.shape[1], x.shape[2]), kernel, stride, dilation)

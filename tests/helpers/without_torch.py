@@ -50,7 +50,7 @@ class Without(PathFinder):
         return None if fullname.partition(".")[0] in NAMES else super().find_spec(fullname, path, target)
 
     @classmethod
-    def find_distributions(cls, context: DistributionFinder.Context = ANY) -> Iterable[Distribution]:  # type: ignore[override]
+    def find_distributions(cls, context: DistributionFinder.Context = ANY) -> Iterable[Distribution]:  # type: ignore[override]  # as importlib calls it
         """As PathFinder."""
         if (context.name or "").lower().replace("-", "_") in NAMES:
             return ()

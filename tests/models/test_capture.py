@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F  # noqa: N812  # torch's own habit
 from torch import Tensor, nn
 
 from nestling.errors import NestlingError, UnsupportedOp

@@ -80,7 +80,7 @@ class Own(torch.Tensor):
 def test_parameters_and_classes_of_their_own_are_tensors(old: bool) -> None:
     weight = torch.arange(6.0).reshape(2, 3)
     given = nn.Parameter(weight.clone())
-    given.said = "something"  # type: ignore[attr-defined]
+    given.said = "something"  # type: ignore[attr-defined]  # that is what is tried
     state = OrderedDict(plain=nn.Parameter(weight), fixed=nn.Parameter(weight, False), said=given, own=weight.as_subclass(Own))
     found = read(saved(state, old))
     assert list(found) == list(state) and all(same(found[name], weight) for name in state)

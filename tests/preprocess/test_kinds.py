@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from nestling import extras
@@ -18,19 +17,10 @@ from nestling.errors import UnusableData
 from nestling.preprocess.pictures import Reading, largest_value, look, read_image
 from nestling.preprocess.room import Room
 from tests import SHARED
+from tests.helpers.made_pictures import encoded, noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 CASES = SHARED.parent / "cases" / "images"
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def noise(height: int, width: int, channels: int = 3, most: int = 255, seed: int = 0) -> NDArray[np.uint16]:
-    return np.random.default_rng(seed).integers(0, most + 1, (height, width, channels)).astype(np.uint16)
 
 
 def photo(height: int = 60, width: int = 90) -> Image.Image:

@@ -27,20 +27,10 @@ from nestling.preprocess.image import ImagePreprocess, load
 from nestling.preprocess.levels import fitting, white
 from nestling.preprocess.pictures import Reading, largest_value, look, read_image
 from nestling.preprocess.room import LEAST, OneLarge, Room
-from tests.helpers.made_pictures import cmyk_profile, grey_profile, png, rgb_profile, tiff
+from tests.helpers.made_pictures import cmyk_profile, encoded, grey_profile, noise, png, rgb_profile, tiff
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pictures.py has a filter; pytest its own
 SRGB = Reading(colour="srgb")
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def noise(height: int, width: int, channels: int = 3, most: int = 255, seed: int = 0) -> NDArray[np.uint16]:
-    return np.random.default_rng(seed).integers(0, most + 1, (height, width, channels)).astype(np.uint16)
 
 
 def colours(height: int = 30, width: int = 40) -> Image.Image:
@@ -77,7 +67,7 @@ def test_parts_give_the_bytes_of_the_whole(kind: str, mode: str, shape: tuple[in
             width, height = (side if length == min(whole.size) else int(side * length / min(whole.size)) for length in whole.size)
             left, top = (round((length - side) / 2) for length in (width, height))
             expected = whole.resize((width, height), interpolation).crop((left, top, left + side, top + side)).convert("RGB")
-            p = ImagePreprocess((side, side), 3, 1.0, interpolation.name.lower(), (0.5,) * 3, (0.5,) * 3)  # type: ignore[arg-type]
+            p = ImagePreprocess((side, side), 3, 1.0, interpolation.name.lower(), (0.5,) * 3, (0.5,) * 3)  # type: ignore[arg-type]  # the same word
             np.testing.assert_array_equal(load(p, content), np.asarray(expected), err_msg=f"{orientation} {scale}")
 
 

@@ -231,7 +231,7 @@ def test_a_teacher_of_another_size_sees_the_same_region(tmp_path: Path, augment:
     seen: list[NDArray[np.uint8]] = []
     teacher, engine = colours(replace(PREPROCESS, size=(side, side), crop=crop, interpolation="bicubic"))
     real = engine.embed
-    engine.embed = lambda images: real(seen.append(image) or image for image in images)  # type: ignore[method-assign, func-returns-value]
+    engine.embed = lambda images: real(seen.append(image) or image for image in images)  # type: ignore[method-assign, func-returns-value]  # a spy
     asked(teacher, samples, 7, 3, cache=tmp_path / "cache")
     ours = [samples.image(i, 7, k) for k in range(3) for i in range(4)]
     assert [image.shape for image in seen] == [(side, side, 3)] * 12

@@ -250,7 +250,7 @@ def test_it_ends_early_and_gives_the_best_epochs_weights(tmp_path: Path) -> None
 
     def told(epoch: Epoch) -> None:
         with safe_open(path, "pt") as file:
-            kept.append({name[8:]: file.get_tensor(name) for name in file.keys() if name.startswith("weights/")})  # noqa: SIM118
+            kept.append({name[8:]: file.get_tensor(name) for name in file.keys() if name.startswith("weights/")})  # noqa: SIM118  # no mapping
 
     trained = train(tiny(), Task(samples(30), wrong, CLASSES), config, Session(checkpoint=path, told=told))
     assert len(trained.history) == trained.best.number + 2 < 30

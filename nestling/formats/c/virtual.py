@@ -50,14 +50,14 @@ NOTES: Mapping[Counts, str] = {
 
 @dataclass(frozen=True)
 class LayerCount:
-    """A call of a kernel. shape: (height, width, channels) of its output. instructions, milliseconds: None where not measured."""
+    """A call of a kernel. shape: (height, width, channels) of its output. instructions, ms: None where not measured."""
 
     name: str
     kind: str
     shape: tuple[int, int, int]
     macs: int
     instructions: int | None
-    milliseconds: float | None
+    ms: float | None
 
 
 @dataclass(frozen=True)

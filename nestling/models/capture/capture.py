@@ -121,7 +121,7 @@ def _operation(node: fx.Node, values: Mapping[fx.Node, Seen], builder: Builder) 
     names = [argument.name for argument in target._schema.arguments]
     defaults = {argument.name: argument.default_value for argument in target._schema.arguments if argument.has_default_value()}
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    arguments: dict[str, Any] = fx.map_arg(defaults | given, lambda part: values[part])  # type: ignore[arg-type,return-value]
+    arguments: dict[str, Any] = fx.map_arg(defaults | given, lambda part: values[part])  # type: ignore[arg-type,return-value]  # torch.fx's types are narrower
     handler = ATEN[builder.op]
     try:
         inspect.signature(handler).bind(builder, **arguments)

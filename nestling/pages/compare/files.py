@@ -150,7 +150,7 @@ def on_board(made: Made, progress: Progress) -> tuple[Made, Board | None]:
         (ran,) = counted([made.place / artifact.file], made.data, progress)
     except NestlingError as error:
         return made.noted(f"not run on {machine.name}: {error.message}{f' ({error.hint})' if error.hint else ''}"), known
-    return made, replace(known, flash=ran.flash, stack=ran.stack, instructions=ran.instructions)
+    return made, replace(known, flash_bytes=ran.flash_bytes, stack_bytes=ran.stack_bytes, instructions=ran.instructions)
 
 
 # ---- what is there from before --------------------------------------------------------------------------------------------------

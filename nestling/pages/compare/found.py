@@ -8,7 +8,6 @@ from typing import Any
 
 from nestling.brief import as_table, in_short
 from nestling.bundle import Step
-from nestling.measure.counted import in_units
 from nestling.measure.weighed import Weights
 
 
@@ -52,16 +51,16 @@ class File:
 
 @dataclass(frozen=True)
 class Board:
-    """The C for a machine. arena, flash, stack: bytes; instructions: of one image, counted by QEMU. None where that was not run.
+    """The C for a machine. instructions: of one image, counted by QEMU. None where that was not run.
 
     failed: why its gates were not passed.
     """
 
     machine: str
     title: str
-    arena: int | None
-    flash: int | None
-    stack: int | None
+    arena_bytes: int | None
+    flash_bytes: int | None
+    stack_bytes: int | None
     instructions: int | None
     failed: tuple[str, ...] = ()
 
@@ -119,10 +118,7 @@ class Comparison:
 
 def to_plain(comparison: Comparison) -> list[dict[str, Any]]:
     """The bundles as --json prints them: of the lineage the steps' names, the rest as the fields above."""
-    return [
-        asdict(one) | {"lineage": _names(one.lineage), "board": in_units(asdict(one.board)) if one.board else None}
-        for one in comparison.bundles
-    ]
+    return [asdict(one) | {"lineage": _names(one.lineage)} for one in comparison.bundles]
 
 
 def _names(lineage: Sequence[Step]) -> list[str]:

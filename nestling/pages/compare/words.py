@@ -69,8 +69,8 @@ def lines(comparison: Comparison) -> tuple[Line, ...]:
     )
     groups.append(
         [
-            ("C: arena, kB", lambda one: _said(one.board.arena, _kilobytes) if one.board else None),
-            ("C: flash, kB", lambda one: _said(one.board.flash, _kilobytes) if one.board else None),
+            ("C: arena, kB", lambda one: _said(one.board.arena_bytes, _kilobytes) if one.board else None),
+            ("C: flash, kB", lambda one: _said(one.board.flash_bytes, _kilobytes) if one.board else None),
             ("C: instructions", lambda one: _said(one.board.instructions, _millions) if one.board else None),
         ]
     )

@@ -46,7 +46,7 @@ def ranges(data: st.DataObject, begins: list[int], end: int) -> list[Range]:
 
 
 def shape_of(layer: Layer) -> tuple[int, int, int]:
-    return field(layer, "out")  # type: ignore[return-value]
+    return field(layer, "out")  # type: ignore[return-value]  # of the kind that it has
 
 
 def field(layer: Layer, name: str) -> object:
@@ -90,7 +90,7 @@ def in_place(data: st.DataObject) -> Split:
             return [((0, height), some) for some in data.draw(st.permutations(ranges(data, channel_begins(layer), channels)))]
         if "pool" in layer.function:
             return [(some, c) for c in data.draw(st.permutations(ranges(data, channel_begins(layer), channels))) for some in rows]
-        depth = field(layer, "sums").fields["depth"]  # type: ignore[attr-defined]
+        depth = field(layer, "sums").fields["depth"]  # type: ignore[attr-defined]  # of the kind that it has
         ordered = data.draw(st.permutations(rows)) if depth == channels else rows if depth > channels else rows[::-1]
         return list(product(ordered, [(0, channels)]))
 

@@ -75,10 +75,10 @@ def test_one_build_answers_one_image_after_the_other(tmp_path: Path) -> None:
 def test_what_is_measured_is_said() -> None:
     """Milliseconds here; instructions where they are counted, and that they are no cycles."""
     here = virtual.run(TOY, tools("host"), IMAGE)
-    assert all(layer.instructions is None and layer.milliseconds is not None for layer in here.layers)
+    assert all(layer.instructions is None and layer.ms is not None for layer in here.layers)
     assert here.calibration is None and "milliseconds" in here.note
     there = virtual.run(TOY, tools("rv32imc"), IMAGE)
-    assert all(layer.instructions is not None and layer.milliseconds is None for layer in there.layers)
+    assert all(layer.instructions is not None and layer.ms is None for layer in there.layers)
     assert "not cycles" in there.note and there.trace == ()
 
 

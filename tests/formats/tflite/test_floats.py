@@ -177,5 +177,5 @@ def test_depthwise_without_a_bias_is_torchs_in_all_kernels(kernels: str, stride:
     wanted = torch.nn.functional.conv2d(
         torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(weight).permute(3, 0, 1, 2), None, stride, 1, groups=8
     )
-    (found,) = run(print_graph(graph), (x,), kernels)  # type: ignore[arg-type]
+    (found,) = run(print_graph(graph), (x,), kernels)  # type: ignore[arg-type]  # one of the words
     np.testing.assert_allclose(found, wanted.permute(0, 2, 3, 1).numpy(), rtol=0, atol=1e-5)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -191,7 +194,7 @@ def test_a_constant_that_lies_both_ways() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_that_is_normalised_in_torchs_order(channels: int, tmp_path: object) -> None:
+def test_an_image_that_is_normalised_in_torchs_order(channels: int, tmp_path: Path) -> None:
     """It is imported as any other: what each byte becomes is one table."""
     s = Sketch((1, channels, 8, 10), False)
     mean, std = (
@@ -204,7 +207,7 @@ def test_an_image_that_is_normalised_in_torchs_order(channels: int, tmp_path: ob
     s.then(CODE.MEAN, (1, 4), schema.ReducerOptionsT(), ints(s.fresh("a"), 1, 2))
     s.dense()
     data = s.file()
-    path = tmp_path / "x.tflite"  # type: ignore[operator]
+    path = tmp_path / "x.tflite"
     path.write_bytes(data)
     bundle = import_model(path)
     assert bundle.preprocess.size == (8, 10) and bundle.preprocess.channels == channels
@@ -264,9 +267,9 @@ def at_the_end(s: Sketch) -> None:
 
 
 @pytest.mark.parametrize("build", [conv, channel_shuffle, two_orders, softmax_over_columns, flat_and_added, at_the_end])
-def test_what_would_move_data_is_refused_by_name(build: object) -> None:
+def test_what_would_move_data_is_refused_by_name(build: Callable[[Sketch], None]) -> None:
     s = Sketch((1, 6, 5, 4), False)
-    build(s)  # type: ignore[operator]
+    build(s)
     with pytest.raises(UnsupportedOp, match=r"operator \w+ at .*TRANSPOSE.*NHWC throughout"):
         read_tflite(s.file())
 

@@ -166,7 +166,7 @@ def images(count: int, size: int = 8) -> NDArray[np.uint8]:
 def torch_answer(graph: Graph, pictures: NDArray[np.uint8]) -> tuple[Array, Array]:
     """The same network in torch: (logits, embedding)."""
     import torch
-    import torch.nn.functional as F  # noqa: N812
+    import torch.nn.functional as F  # noqa: N812  # torch's own habit
 
     t = {name: torch.from_numpy(tensor.data) for name, tensor in graph.tensors.items() if tensor.data is not None}
     x = torch.stack([t["table"][c][torch.from_numpy(pictures[..., c].astype(np.int64))] for c in range(3)], dim=1)
