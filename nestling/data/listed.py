@@ -46,20 +46,32 @@ def is_list(path: Path) -> bool:
 
 def read_listed(path: Path) -> tuple[Listed, ...]:
     """The lines of a list. Raises UnusableData, naming the line, for one that says something else."""
-    text = _text(path)
+    text = text_of(path)
     found = tuple(_rows(path, text) if path.suffix.lower() in TABLES else _lines(path, text))
     if not found:
         raise UnusableData(f"{path} names no photograph.", _hint(path))
     return found
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path, hint: str = "") -> str:
+    """A list's text. Raises UnusableData, with the hint, where it cannot be read or is none."""
     try:
         return read_at_most(path, MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
-        raise UnusableData(f"{path} cannot be read ({error.strerror}).") from error
+        raise UnusableData(f"{path} cannot be read ({error.strerror}).", hint) from error
     except UnicodeDecodeError as error:
-        raise UnusableData(f"{path} is no text in UTF-8.", "save it as UTF-8") from error
+        raise UnusableData(f"{path} is no text in UTF-8.", hint or "save it as UTF-8") from error
+
+
+def numbered(text: str) -> list[tuple[int, str]]:
+    """Its lines that are not empty, each with its number from 1."""
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def apart(line: str) -> tuple[str, str]:
+    """What stands in front of a line's last tab, or where there is none its last blank, and what behind it."""
+    first, _, last = line.rpartition("\t" if "\t" in line else " ")
+    return first.strip(), last.strip()
 
 
 def _hint(path: Path) -> str:
@@ -130,11 +142,11 @@ def _row(path: Path, columns: Mapping[str, int], cells: Sequence[str], where: st
 
 
 def _lines(path: Path, text: str) -> Iterator[Listed]:
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = numbered(text)
     alone = _paths_alone(path, [line for _, line in lines])
     for number, line in lines:
         where = f"{path}, line {number}"
-        image, label = (line, Path(line).parent.name) if alone else _apart(line)
+        image, label = (line, Path(line).parent.name) if alone else apart(line)
         if not label and alone:
             raise UnusableData(f"{where}: {line[:80]!r} lies in no folder that would be its class.", _hint(path))
         if not image or not label:
@@ -142,18 +154,13 @@ def _lines(path: Path, text: str) -> Iterator[Listed]:
         yield Listed(_place(path, image, where), label)
 
 
-def _apart(line: str) -> tuple[str, str]:
-    image, _, label = line.rpartition("\t" if "\t" in line else " ")
-    return image.strip(), label.strip()
-
-
 def _paths_alone(path: Path, lines: Sequence[str]) -> bool:
     """Whether lines are paths without labels: told by the first one that names a file in one of the two ways."""
     for line in lines[:TRIED]:
-        for image, alone in ((line, True), (_apart(line)[0], False)):
+        for image, alone in ((line, True), (apart(line)[0], False)):
             if image and "\0" not in image and (path.parent / image).is_file():
                 return alone
-    return not all(_apart(line)[0] for line in lines[:TRIED])
+    return not all(apart(line)[0] for line in lines[:TRIED])
 
 
 def _place(path: Path, image: str, where: str) -> Path:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from nestling.brief import as_table, in_short
 from nestling.data.folders import Item, LeftOut, scan
-from nestling.data.lists import Entry, Folders, chosen_entries, read_list, read_names
+from nestling.data.prepare_lists import Entry, Folders, chosen_entries, read_list, read_names
 from nestling.data.survey import reading_of, said_of_set, survey
 from nestling.errors import UnusableData, UnusableFile, WrongOption
 from nestling.files import digest_of, folder_beside, naming, not_made, write

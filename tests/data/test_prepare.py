@@ -14,8 +14,8 @@ import nestling.files
 from nestling.cli.data import app
 from nestling.data import prepare as module
 from nestling.data.folders import scan
-from nestling.data.lists import folder_name, read_list, read_names
 from nestling.data.prepare import Count, PrepareConfig, prepare
+from nestling.data.prepare_lists import folder_name, read_list, read_names
 from nestling.errors import UnusableData, WrongOption
 from nestling.temporary import NEW
 from nestling.words import SavedAs

@@ -29,7 +29,7 @@ from nestling import bundle as bundles
 from nestling import formats, outside
 from nestling.artifacts import manifest
 from nestling.artifacts.import_model import import_model, read_labels
-from nestling.data.lists import read_list, read_names
+from nestling.data.prepare_lists import read_list, read_names
 from nestling.device import manifest as packages
 from nestling.device.parts import read_split
 from nestling.embedding import cache as features

@@ -1,4 +1,4 @@
-"""List files of data sets: `path label`, one image a line; `name number`, one class a line."""
+"""The lists of `data prepare`: `path label`, one image a line; `name number`, one class a line. fit's own: listed.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from nestling.data.listed import apart, numbered, text_of
 from nestling.errors import UnusableData
 
 LONGEST_NUMBER = 18  # digits
@@ -39,12 +40,12 @@ def read_names(path: Path) -> dict[str, str]:
     """A list `name number`: number -> name. Raises UnusableData, naming the line."""
     names: dict[str, str] = {}
     for number, line in _lines(path):
-        name, _, index = line.rpartition(" ") if "\t" not in line else line.rpartition("\t")
-        if not name.strip() or (known := _number(index)) is None:
+        name, index = apart(line)
+        if not name or (known := _number(index)) is None:
             raise UnusableData(f"{path}, line {number}: expected `name number`, found {line[:80]!r}.")
         if known in names:
             raise UnusableData(f"{path}, line {number}: {index} has a name already, {names[known]!r}.")
-        names[known] = name.strip()
+        names[known] = name
     return names
 
 
@@ -59,11 +60,11 @@ def read_list(path: Path, source: Path, names: Mapping[str, str] | None, strip: 
     named = set(names.values()) if names else set()
     for number, line in _lines(path):
         where = f"{path}, line {number}"
-        image, _, label = line.rpartition("\t") if "\t" in line else line.rpartition(" ")
-        if not image.strip() or not label.strip():
+        image, label = apart(line)
+        if not image or not label:
             raise UnusableData(f"{where}: expected `path label`, found {line[:80]!r}.")
-        inner = _inside(image.strip(), strip, where)
-        name = _named(label.strip(), names, named, where)
+        inner = _inside(image, strip, where)
+        name = _named(label, names, named, where)
         folder = folder_name(name)
         if not folder or folder.startswith(".") or not folder.isprintable() or "\\" in folder:
             raise UnusableData(f"{where}: the class {name!r} cannot be the name of a folder.")
@@ -99,13 +100,7 @@ def chosen_entries(entries: Sequence[Entry], classes: Sequence[str] | None, list
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UnusableData(f"{path} cannot be read ({error.strerror}).", "it is to be a list of lines `path label`") from error
-    except UnicodeDecodeError as error:
-        raise UnusableData(f"{path} is no text in UTF-8.", "it is to be a list of lines `path label`") from error
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return numbered(text_of(path, "it is to be a list of lines `path label`"))
 
 
 def _inside(text: str, strip: int, where: str) -> str:
