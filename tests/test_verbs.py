@@ -107,8 +107,7 @@ def test_from_photographs_to_answers(taught: Any, photos: str, tmp_path: Path) -
         (from_pixels,) = nestling.predict(path, pixels).found
         assert from_file.top == from_image.top == from_pixels.top
         assert [one.top for one in nestling.predict(path, [str(photo), pixels]).found] == [from_file.top] * 2
-        assert nestling.agree(small, path, photos).agreement > 0.7  # a runtime may round otherwise
-        assert 0 <= nestling.evaluate(small, photos).evaluation.top1 <= 1
+        assert nestling.agree(small, path, photos).images == nestling.evaluate(small, photos).evaluation.images == 9
         page = nestling.report(tmp_path / f"out{turn}", tmp_path / "report.html", photos)
         assert {row.file for row in page.rows} == {"network.nest", "network-int8.tflite"}
     nestling.save(taught, tmp_path / "my.nest")
@@ -128,11 +127,11 @@ def test_options_are_keywords_or_a_config(taught: Any, photos: str) -> None:
         nestling.export(taught, to="tfl")
 
 
-def test_what_a_prompt_shows_is_short(taught: Any) -> None:
+def test_what_a_prompt_shows_is_short(taught: Any, photos: str) -> None:
     for shown in (taught, taught.bundle, taught.test, taught.bundle.split):
         assert len(repr(shown)) < 600
         assert shown._repr_html_().startswith("<table>")
-    assert "3 items" in repr(taught.bundle) or "labels=(" in repr(taught.bundle)
+    assert f"labels=({', '.join(sorted(path.name for path in Path(photos).iterdir()))})" in repr(taught.bundle)
 
 
 def test_a_file_cannot_write_into_a_notebook(taught: Any) -> None:
