@@ -87,7 +87,7 @@ def import_model(
     graph, notes = _first_output(file.graph)
     _classifying(graph, path)
     if (mean is None) != (std is None):
-        raise NestlingError("--mean and --std belong together; only one of them was given.")
+        raise WrongOption("--mean and --std belong together; only one of them was given.")
     given = None if mean is None or std is None else (tuple(mean), tuple(std))
     image = None if numbers or _is_of_numbers(file.preprocess) else _image(graph)
     preprocess: Preprocess

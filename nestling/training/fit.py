@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import get_args
 
 from nestling.brief import as_table, in_short
 from nestling.bundle import PARTS, Bundle, Step, Timm
@@ -17,7 +18,6 @@ from nestling.data.folders import Dataset, LeftOut, Source, copies, fingerprint,
 from nestling.data.split import split
 from nestling.data.survey import Survey, reading_of, said_of_set, survey
 from nestling.embedding.cache import default_cache
-from nestling.embedding.refit import VIEW_SETS
 from nestling.errors import NestlingError, UnusableData, WrongOption
 from nestling.graph.ir import Graph
 from nestling.models.known import DEFAULT, created, require_made, weights_for
@@ -26,6 +26,7 @@ from nestling.preprocess.image import Size, normalised, of_photographs
 from nestling.preprocess.levels import SIXTEEN_BITS
 from nestling.progress import Progress, silent
 from nestling.scores.evaluate import Evaluation
+from nestling.training.config import require_word
 from nestling.training.on_embeddings import Learned, learned
 from nestling.words import Views
 
@@ -55,6 +56,11 @@ class FitConfig:
     levels: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        require_word("--views", self.views, get_args(Views))
+        if (self.mean is None) != (self.std is None):
+            raise WrongOption("--mean and --std belong together; only one of them was given.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +96,6 @@ def fit(
     Raises UnusableData for what can't be learned from, NestlingError for a backbone or weights that can't be had.
     """
     config = config or FitConfig()
-    if config.views not in VIEW_SETS:
-        raise WrongOption(f"--views is one of {', '.join(VIEW_SETS)}; found {config.views!r}.")
     if not config.backbone.endswith(".nest"):
         require_made(config.backbone, config.weights or weights_for(config.backbone))
     start = perf_counter()
@@ -158,10 +162,8 @@ def _photographs(data: Source | Images, labels: Sequence[str] | None) -> Source:
 
 def _normalised(backbone: Bundle, config: FitConfig) -> Bundle:
     """The backbone with the mean and std that were asked for."""
-    if config.mean is None and config.std is None:
-        return backbone
     if config.mean is None or config.std is None:
-        raise NestlingError("--mean and --std belong together; only one of them was given.")
+        return backbone
     graph = backbone.architecture
     if isinstance(graph, Graph) and graph.tensors[graph.inputs[0]].dtype == "uint8":
         raise NestlingError(f"{config.backbone} normalises its image itself.", "leave out --mean and --std")

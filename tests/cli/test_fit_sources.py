@@ -118,7 +118,7 @@ def test_mean_and_std_are_those_that_the_weights_were_trained_with(nestling: Nes
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (("--mean", "0.5"), 1, "belong together"),
+        (("--mean", "0.5"), 2, "belong together"),
         (("--mean", "0.5", "--std", "0"), 1, "std"),
         (("--mean", "1,2", "--std", "1"), 1, "mean"),
         (("--mean", "nan", "--std", "1"), 1, "mean"),
