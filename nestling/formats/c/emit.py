@@ -40,7 +40,7 @@ RUNTIME = Path(__file__).with_name("runtime")
 BESIDE = ("Makefile", "README.md")  # the network's own files, also from templates
 ABOUT = "about.json"
 BENCH = ("main_bench.c",)
-A_LINE = {"int8_t": 32, "int32_t": 10, "float": 8, "double": 5}  # numbers
+A_LINE = {"int8_t": 32, "int16_t": 20, "int32_t": 10, "float": 8, "double": 5}  # numbers
 INT8 = np.array([str(value) for value in range(-128, 128)], object)
 
 
@@ -61,7 +61,7 @@ def arranged(program: Program, machine: Machine) -> Plan:
     """
     _require_classifier(program)
     inside = [layer for layer in program.layers if layer.writes not in program.outputs]
-    steps = [Step(x.writes, x.reads, x.writes, x.scratch, x.over or None, x.scratch_most) for x in inside]
+    steps = [Step(x.writes, x.reads, x.writes, x.scratch, x.over or None, x.scratch_most, x.lead) for x in inside]
     last = {name for layer in program.layers if layer not in inside for name in layer.reads}
     sizes = {name: bytes_of(x) for name, x in program.tensors.items() if program.root(name)[0] not in program.outputs}
     aliases = {name: view for name, view in program.aliases.items() if name in sizes}
@@ -127,7 +127,7 @@ def _values(program: Program, planned: Plan, machine: Machine, about: About, nam
 
     return {
         "program": program,
-        "packed": any(constant.bits for layer in program.layers for constant in layer.constants),
+        "headers": sorted({layer.header for layer in program.layers}),
         "plan": planned,
         "machine": machine,
         "alignment": machine.alignment,
@@ -165,17 +165,22 @@ def _tail(program: Program) -> int:
 def _runtime(program: Program, machine: Machine) -> dict[str, Path]:
     """The kernels that are called, and the headers that they include; a machine's own in the place of the portable ones."""
     sources = sorted({file for layer in program.layers for file in layer.files})
-    found = {file: machines.FOLDER / machine.replaces[file] if file in machine.replaces else RUNTIME / file for file in sources}
-    return found | {header: RUNTIME / header for header in sorted(_headers(found.values()))}
+    own = machine.replaces
+    found = {Path(file).name: machines.FOLDER / own[file] if file in own else RUNTIME / file for file in sources}
+    return found | {path.name: path for path in sorted(_headers(found.values()), key=lambda path: path.name)}
 
 
-def _headers(sources: Iterable[Path]) -> set[str]:
-    found: set[str] = set()
+def _headers(sources: Iterable[Path]) -> set[Path]:
+    """What they include, beside themselves or in the runtime's first folder."""
+    found: set[Path] = set()
     waiting = list(sources)
     while waiting:
-        named = set(re.findall(r'^#include "(.*)"', waiting.pop().read_text(encoding="utf-8"), re.MULTILINE)) - found
-        found |= named
-        waiting += [RUNTIME / name for name in named]
+        source = waiting.pop()
+        named = re.findall(r'^#include "(.*)"', source.read_text(encoding="utf-8"), re.MULTILINE)
+        places = (source.with_name(name) if source.with_name(name).exists() else RUNTIME / name for name in named)
+        new = set(places) - found
+        found |= new
+        waiting += new
     return found
 
 
@@ -259,5 +264,5 @@ def _words(constant: Constant) -> list[str]:
     flat = constant.data.reshape(-1)
     if constant.ctype == "int8_t":
         return list(INT8[flat.astype(np.int16) + 128])
-    write: Mapping[str, Any] = {"int32_t": str, "float": literal, "double": repr}
+    write: Mapping[str, Any] = {"int16_t": str, "int32_t": str, "float": literal, "double": repr}
     return [write[constant.ctype](value) for value in flat.tolist()]

@@ -55,7 +55,7 @@ def lower(graph: Graph, machine: Machine) -> Program:
 
 def _with_image(layer: Layer, graph: Graph) -> Layer:
     """A convolution behind the image's table looks the bytes up itself."""
-    before = graph.producer(layer.reads[0]) if layer.function == "nst_conv" else None
+    before = graph.producer(layer.reads[0]) if layer.of_image else None
     groups = _field(layer, "groups")
     return layer if before is None or before.op != "table" or groups != 1 else with_table(layer, before, graph)
 

@@ -27,8 +27,8 @@ class Machine:
 
     run: the command that runs a program, "{elf}" being the program's file. counts: what its timer tells of a layer.
     alignment: of tensors in the arena, bytes. install: Debian packages of compiler and emulator.
-    replaces: file of the portable runtime -> this machine's own, relative to machines/. features: what kernels may need of it
-    ("dsp", "mve").
+    replaces: file of the portable runtime -> this machine's own, relative to machines/. features: what kernels may need of it:
+    "dsp" (Armv7E-M's and later: SMLAD, SMMLA, SSAT), "mve" (Arm's vectors of the M profile), "rv32" (RV32IM).
     """
 
     name: str

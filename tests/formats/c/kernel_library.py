@@ -41,13 +41,13 @@ Split = Callable[[Layer], Sequence[Part]]
 def compiled(folder: Path, *flags: str, compiler: str = "cc") -> Path:
     """All of the runtime, the naive twins included, as one shared library."""
     made = folder / "kernels.so"
-    sources = sorted(map(str, RUNTIME.glob("*.c")))
-    subprocess.run([compiler, "-std=c99", "-shared", "-fPIC", *flags, *sources, "-o", str(made)], check=True)
+    sources = sorted(map(str, RUNTIME.rglob("*.c")))
+    subprocess.run([compiler, "-std=c99", "-shared", "-fPIC", f"-I{RUNTIME}", *flags, *sources, "-o", str(made)], check=True)
     return made
 
 
 def structs(header: str) -> dict[str, type[ctypes.Structure]]:
-    """The types of nst_kernels.h, read from its text: every pointer is a void pointer."""
+    """The types of headers, read from their text: every pointer is a void pointer."""
     found: dict[str, type[ctypes.Structure]] = {}
     for body, name in re.findall(r"typedef struct \{\n(.*?)\n\} (\w+);", header, re.DOTALL):
         fields: list[tuple[str, Any]] = []
@@ -63,13 +63,14 @@ def structs(header: str) -> dict[str, type[ctypes.Structure]]:
 
 @dataclass
 class Buffer:
-    """Bytes with a guard on either side."""
+    """Bytes with a guard on either side. start: where in them a tensor begins."""
 
     whole: NDArray[np.uint8]
+    start: int = 0
 
     @property
     def inside(self) -> NDArray[np.uint8]:
-        return self.whole[GUARD:-GUARD]
+        return self.whole[GUARD + self.start : -GUARD]
 
     def intact(self) -> bool:
         return bool((self.whole[:GUARD] == BYTE).all() and (self.whole[-GUARD:] == BYTE).all())
@@ -84,7 +85,8 @@ class Kernels:
 
     def __init__(self, library: Path) -> None:
         self.library = ctypes.CDLL(str(library))
-        self.structs = structs((RUNTIME / "nst_kernels.h").read_text())
+        headers = (RUNTIME / "nst_kernels.h", *sorted(RUNTIME.glob("*/nst_*.h")))  # the others stand on the first one's types
+        self.structs = structs("\n".join(header.read_text() for header in headers))
 
     def run(
         self,
@@ -107,9 +109,9 @@ class Kernels:
                 root, place = program.root(layer.writes)
                 taken = buffers[program.root(layer.over[0])[0]]
                 if place == 0 and layer.writes == root:
-                    grown = buffer(max(len(taken.inside), len(buffers[root].inside)))
-                    grown.inside[: len(taken.inside)] = taken.inside
-                    buffers[root] = buffers[program.root(layer.over[0])[0]] = grown
+                    grown = buffer(max(layer.lead + len(taken.inside), len(buffers[root].inside)))
+                    grown.inside[layer.lead :][: len(taken.inside)] = taken.inside
+                    buffers[root], buffers[program.root(layer.over[0])[0]] = grown, Buffer(grown.whole, layer.lead)
             for part in split(layer) if split is not None and Whole() in layer.arguments else (None,):
                 answers[layer.writes] = self._call(layer, program, buffers, twin, part)
         assert all(one.intact() for one in buffers.values()), "a kernel wrote outside of its tensor"

@@ -90,6 +90,8 @@ def in_place(data: st.DataObject) -> Split:
             return [((0, height), some) for some in data.draw(st.permutations(ranges(data, channel_begins(layer), channels)))]
         if "pool" in layer.function:
             return [(some, c) for c in data.draw(st.permutations(ranges(data, channel_begins(layer), channels))) for some in rows]
+        if layer.lead:
+            return list(product(rows, [(0, channels)]))
         depth = field(layer, "sums").fields["depth"]  # type: ignore[attr-defined]  # of the kind that it has
         ordered = data.draw(st.permutations(rows)) if depth == channels else rows if depth > channels else rows[::-1]
         return list(product(ordered, [(0, channels)]))

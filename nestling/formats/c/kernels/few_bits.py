@@ -14,7 +14,7 @@ from nestling.formats.c.kernels.layers import Constant, Layer, Program, Room, Sc
 from nestling.graph import packed
 
 WORTH = 768  # bytes of flash that a kernel's layers must save together: more than it takes with nst_packed.c, on any machine
-SHARED = "nst_packed.c"
+SHARED, HEADER = "nst_packed.c", "nst_packed.h"
 IN_PARTS = ("nst_conv_1x1_packed", "nst_conv_packed", "nst_fully_connected_packed")  # some channels after the others: nst_packed.h
 LIES_IN = {"nst_conv_image_packed": "nst_conv_packed.c"}  # of twins without a file of their own
 ONE_GROUP = 3  # sides of a layout, [rows][depth][4]; several groups, which have one more, are unpacked all at once
@@ -79,6 +79,7 @@ def _packed(layer: Layer, few: Few, program: Program) -> Layer:
         scratch=least,
         scratch_most=whole,
         over=over,
+        header=HEADER,
         few_bits="",  # packed weights may look like ones of few bits: they are not packed again
     )
 

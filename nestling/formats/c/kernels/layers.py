@@ -14,8 +14,9 @@ from typing import Literal
 from nestling.errors import UnsupportedOp
 from nestling.graph.ir import Array, Clamp, Node, Tensor
 
-CType = Literal["int8_t", "int32_t", "float", "double"]
-BYTES: Mapping[CType, int] = {"int8_t": 1, "int32_t": 4, "float": 4, "double": 8}
+CType = Literal["int8_t", "int16_t", "int32_t", "float", "double"]
+BYTES: Mapping[CType, int] = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "float": 4, "double": 8}
+PORTABLE = "nst_kernels.h"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +99,12 @@ class Layer:
     """One call. kind: what it is, in words ("depthwise 3x3 s2"). reads: activations; writes: the tensor it answers.
 
     scratch: bytes; scratch_most: as many as it can use, where it is told how many there are (Room), 0 for no more than scratch.
-    over: inputs whose bytes the answer may take over, the best first.
-    files: the runtime's .c files that hold the function and what it calls. few_bits: its twin for packed weights.
+    over: inputs whose bytes the answer may take over, the best first. lead: how many bytes before such an input it must then begin:
+    its end is always behind what the kernel has yet to read.
+    files: the runtime's .c files that hold the function and what it calls; header: the one that declares it.
+    few_bits, of_image: its twins for packed weights, and for an image that passes a table on its way.
+    long: channels whose sums take the long way to a byte, of those that could take a short one (see rescaling.py); None where the
+    kernel knows no short one.
     """
 
     kind: str
@@ -114,6 +119,10 @@ class Layer:
     source: str = ""
     scratch_most: int = 0
     few_bits: str = ""
+    of_image: str = ""
+    header: str = PORTABLE
+    lead: int = 0
+    long: int | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -42,7 +42,12 @@ CONV_1X1 = (
         calls=PRODUCTS, scratch=windows.depth_words, few_bits="nst_conv_1x1_packed",
     ),
 )  # fmt: skip
-CONV = (Variant("nst_conv", windows.conv, calls=PRODUCTS, scratch=windows.patch_bytes, few_bits="nst_conv_packed"),)
+CONV = (
+    Variant(
+        "nst_conv", windows.conv,
+        calls=PRODUCTS, scratch=windows.patch_bytes, few_bits="nst_conv_packed", of_image="nst_conv_image",
+    ),
+)  # fmt: skip
 FULLY_CONNECTED = (
     Variant("nst_head", sums.head, sums.is_head),
     Variant("nst_fully_connected", sums.fully_connected, calls=PRODUCTS, few_bits="nst_fully_connected_packed"),

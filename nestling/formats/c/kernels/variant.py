@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.formats.c.kernels.constants import interleaved_by_group
-from nestling.formats.c.kernels.layers import Argument, Constant, Layer, View, clamp_of
+from nestling.formats.c.kernels.layers import PORTABLE, Argument, Constant, Layer, View, clamp_of
 from nestling.formats.c.machines import Machine
 from nestling.graph.ir import Graph, Node
 from nestling.graph.macs import macs
@@ -27,12 +27,12 @@ def _none(node: Node, graph: Graph) -> int:
 
 @dataclass(frozen=True)
 class Variant:
-    """function: in runtime/FUNCTION.c, which holds it; "" where nothing is called. calls: further files that it needs.
+    """function: in runtime/FUNCTION.c, or runtime/NEEDS/FUNCTION.c, which holds it; "" where nothing is called. calls: further files.
 
     lower: (node, graph, this) -> the call, or a view. takes: whether it computes a node of its op. needs: a feature that the
     machine must have (machines/NAME/machine.json), "" for none. pack: lays out weights, int8 [O, K] in so many groups, as a
     constant. scratch: bytes. few_bits: its twin for packed weights of few bits, which another variant of the same
-    layout may have, too; "" for none.
+    layout may have, too; of_image: its twin that takes the image through a table; "" for none.
     """
 
     function: str
@@ -43,6 +43,7 @@ class Variant:
     pack: Callable[[Weights, int], Constant] = interleaved_by_group
     scratch: Callable[[Node, Graph], int] = _none
     few_bits: str = ""
+    of_image: str = ""
 
     def can(self, node: Node, graph: Graph, machine: Machine) -> bool:
         """Whether it computes the node there."""
@@ -51,7 +52,12 @@ class Variant:
     @property
     def files(self) -> tuple[str, ...]:
         """All that it needs of the runtime."""
-        return (f"{self.function}.c", *self.calls)
+        return (f"{self.needs}/{self.function}.c" if self.needs else f"{self.function}.c", *self.calls)
+
+    @property
+    def header(self) -> str:
+        """Where it is declared."""
+        return f"nst_{self.needs}.h" if self.needs else PORTABLE
 
 
 def layer(
@@ -70,4 +76,6 @@ def layer(
         macs(node, graph),
         node.source,
         few_bits=variant.few_bits,
+        of_image=variant.of_image,
+        header=variant.header,
     )

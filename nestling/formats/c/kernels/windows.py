@@ -63,7 +63,22 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, groups), out // groups)
     struct = Struct("nst_conv_layer", {**_map_fields(attrs, (height, width), x, y), "groups": groups, "sums": sums})
     kind = _kind("conv", (height, width), attrs.stride, attrs.dilation) + (f" in {groups} groups" if groups > 1 else "")
-    return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()))
+    made = layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()))
+    return made if groups > 1 else behind(made, node, graph)
+
+
+def behind(made: Layer, node: Node, graph: Graph) -> Layer:
+    """The call of a kernel that computes row by row, from the top, all channels of a pixel at once: its answer may lie where its input
+    does, if it begins so early that no row is written over before the last window that reaches it was read.
+
+    Source: Stahl et al. 2023, and before them the "diagonal memory optimisation" of Brown et al. 2019.
+    """
+    attrs, x, _, y = _windowed(node, graph)
+    rows = np.arange(y.shape[1])
+    written = (rows + 1) * y.shape[2] * y.shape[3]
+    first = np.maximum(rows * attrs.stride[0] - attrs.padding[0], 0)  # of the map's rows that are still read
+    read = np.minimum(first, x.shape[1]) * x.shape[2] * x.shape[3]
+    return replace(made, over=(x.name,), lead=max(int((written - read).max()), 0))
 
 
 def patch_bytes(node: Node, graph: Graph) -> int:
@@ -74,12 +89,12 @@ def patch_bytes(node: Node, graph: Graph) -> int:
 def with_table(conv: Layer, table: Node, graph: Graph) -> Layer:
     """A general convolution of one group that takes the image itself, through the table before it."""
     _, struct, *rest = conv.arguments
-    assert conv.function == "nst_conv" and isinstance(struct, Struct)
-    whole = Struct("nst_conv_image_layer", {"table": image_table(table, graph), "conv": struct})
+    assert conv.of_image and isinstance(struct, Struct)
+    whole = Struct(f"{conv.of_image}_layer", {"table": image_table(table, graph), "conv": struct})
     arguments = (Read(table.inputs[0]), whole, *rest)
-    return replace(
-        conv, kind=f"{conv.kind} of image", function="nst_conv_image", arguments=arguments, few_bits="nst_conv_image_packed"
-    )
+    few_bits = f"{conv.of_image}_packed" if conv.few_bits else ""
+    kind, over = f"{conv.kind} of image", (table.inputs[0],) if conv.over else ()
+    return replace(conv, kind=kind, function=conv.of_image, arguments=arguments, few_bits=few_bits, of_image="", over=over)
 
 
 def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:

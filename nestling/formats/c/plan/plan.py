@@ -29,6 +29,7 @@ class Step:
     beginning at the same byte: the kernel has then read what it overwrites. The plan does so where nothing reads that input later.
     The output may be smaller than that input, or larger.
     scratch_most: it is quicker with so many bytes of scratch, and gets of them what lies free in the arena anyway.
+    lead: an output over an input begins so many bytes before it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Step:
     scratch: int = 0
     over: str | tuple[str, ...] | None = None
     scratch_most: int = 0
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def verify(
             memory[place : place + step.scratch] = -3
         assert all(map(intact, step.reads)), f"{step.name}'s scratch lies on what it reads"
         write(step.writes, number)
-        free = {name for name in _over(step) if found.offsets[name] == found.offsets[step.writes]}
+        free = {name for name in _over(step) if found.in_place.get(step.writes) == name and _leads(found, step, name)}
         assert all(map(intact, set(step.reads) - free)), f"{step.name} writes over what it reads"
         if step.scratch:
             assert (memory[place : place + step.scratch] == -3).all(), f"{step.name} writes into its scratch"
@@ -163,6 +165,11 @@ def verify(
 
 def _over(step: Step) -> tuple[str, ...]:
     return (step.over,) if isinstance(step.over, str) else step.over or ()
+
+
+def _leads(found: Plan, step: Step, name: str) -> bool:
+    """Whether the output begins as far before that input as it must."""
+    return found.offsets[name] - found.offsets[step.writes] >= step.lead
 
 
 def _resolved(aliases: Views, sizes: Mapping[str, int]) -> dict[str, tuple[str, int]]:
@@ -250,14 +257,17 @@ def _merged(
 def _joined(
     old: Block, new: Block, name: str, step: Step, now: int, sizes: Mapping[str, int], views: Views, alignment: int
 ) -> Block | None:
-    """One block in which the step's output begins where its input `name` does; None where something else lives on those bytes."""
+    """One block in which the step's output begins where its input `name` does, or its lead before; None where something else lives on
+    those bytes.
+    """
     source, target = (_range(block, tensor, sizes, views) for block, tensor in ((old, name), (new, step.writes)))
-    shift = source.start - target.start
+    shift = source.start - up(step.lead, alignment) - target.start
     edges = (source.start, target.start, *_inner_ends(name, sizes, views), *_inner_ends(step.writes, sizes, views))
     others = (_range(old, read, sizes, views) for read in step.reads if read != name and ("tensor", views[read][0]) in old.places)
     if old is new or any(edge % alignment for edge in (shift, *edges)):
         return None
-    if any(other.start < source.start + len(target) and source.start < other.stop for other in others):
+    begin = source.start - up(step.lead, alignment)
+    if any(other.start < begin + len(target) and begin < other.stop for other in others):
         return None  # the step reads those bytes under another name, too
     moved = tuple(replace(piece, low=piece.low + shift, high=piece.high + shift) for piece in new.pieces)
     for there in old.pieces:

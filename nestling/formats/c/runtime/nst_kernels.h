@@ -81,7 +81,9 @@ typedef struct {
 void nst_conv_1x1(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
 /* Any convolution. weights: [groups][(channels + 3) / 4][depth][4], channels and depth being a group's, depth in the order
- * [size.height][size.width][in.channels / groups]. scratch: 6 * depth bytes. */
+ * [size.height][size.width][in.channels / groups]. scratch: 6 * depth bytes.
+ * With one group out may lie over in (and over the image), if it begins so early that no row of it ends behind the first row of in that
+ * the windows of that row read; parts are then of all channels, from the top down. */
 typedef struct {
     nst_shape in, out;
     nst_window window;
