@@ -15,7 +15,7 @@ what the addend cannot say where many sums make one step of 2^-SHIFT.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Asked:
     """What the short form must equal. exact: sums int64 [O, N] -> bytes before the clamp, int64 [O, N].
 
     lowest, highest: int64 [O], of a channel's sum. multiplier, exponent: int64 [O], about what the exact form multiplies by.
-    zero, low, high: of the answer.
+    zero, low, high: of the answer. shift: see `short`.
     """
 
     exact: Callable[[Int], Int]
@@ -60,14 +60,18 @@ class Asked:
     zero: int
     low: int
     high: int
+    shift: int = SHIFT
 
 
-def short(node: Node, graph: Graph, found: Sums) -> Short:
-    """For every channel of a convolution, or of a fully connected layer in integers. found: see constants.sums."""
+def short(node: Node, graph: Graph, found: Sums, shift: int = SHIFT) -> Short:
+    """For every channel of a convolution, or of a fully connected layer in integers. found: see constants.sums.
+
+    shift: what the kernel has for SHIFT; the less it is, the smaller is `left`, and the fewer channels are proven.
+    """
     x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
     clamp: Clamp = node.attrs.clamp  # type: ignore[union-attr]  # of layers with sums, which all have one
     asked = _dense(found, x, weight, y, clamp) if node.op == "fully_connected" else _convolution(node, found, x, weight, y, clamp)
-    return searched(asked)
+    return searched(replace(asked, shift=shift))
 
 
 def _convolution(node: Node, found: Sums, x: Tensor, weight: Tensor, y: Tensor, clamp: Clamp) -> Asked:
@@ -124,11 +128,11 @@ def _candidates(asked: Asked) -> Iterator[tuple[Int, Int, Int, Int]]:
     none = np.zeros(len(asked.multiplier), np.int64)
     ends = np.clip(asked.exact(np.stack([asked.lowest, asked.highest], axis=1)), asked.low, asked.high)
     alive = ends[:, 0] != ends[:, 1]
-    left = SHIFT + 1 + asked.exponent
+    left = asked.shift + 1 + asked.exponent
     multiplier = np.where(alive, asked.multiplier >> np.clip(-left, 0, 31), 0)
     steps = np.left_shift(1, np.clip(1 - left, 0, 30))  # about so many sums make one step of 2^-SHIFT
     left = np.where(alive, np.clip(left, 0, 31), 0)
-    less = np.where(alive, np.left_shift(1, np.clip(SHIFT + asked.exponent, 0, 30)), 0)
+    less = np.where(alive, np.left_shift(1, np.clip(asked.shift + asked.exponent, 0, 30)), 0)
     beneath = asked.low < asked.zero  # bytes below the zero point are wanted
     for part in range(STARTS):
         for negative in (less, none) if beneath else (none,):
@@ -138,7 +142,8 @@ def _candidates(asked: Asked) -> Iterator[tuple[Int, Int, Int, Int]]:
 def thresholds(asked: Asked) -> tuple[Int, Int]:
     """(bytes int64 [V], for each the smallest sum that gives it or more, int64 [O, V]).
 
-    That is the lowest sum where all do, and one more than the highest where none does. Guessed from the multiplier, then settled by the exact form itself. UNKNOWN where the guess is too far away.
+    The lowest sum where all do, one more than the highest where none does; UNKNOWN where it was not found. Guessed from the
+    multiplier, then settled by the exact form itself.
     """
     values = np.arange(asked.low + 1, asked.high + 1)
     real = np.maximum(asked.multiplier, 1) * 2.0 ** (asked.exponent - 31)
@@ -178,7 +183,7 @@ def _room_for_addend(
     fits = (largest < WORD >> left) | ((multiplier == 0) & (left == 0))
     least = np.maximum(-WORD - ends.min(axis=1), -WORD)  # no addition may leave 32 bits
     most = np.minimum(WORD - 1 - ends.max(axis=1), WORD - 1)
-    wanted = values[None, :] << SHIFT
+    wanted = values[None, :] << asked.shift
     from_below = np.where(sums <= highest, wanted - product(np.clip(sums, lowest, highest)), least[:, None])
     from_above = np.where(sums > lowest, wanted - 1 - product(np.clip(sums - 1, lowest, highest)), most[:, None])
     settled = fits & (sums != UNKNOWN).all(axis=1)

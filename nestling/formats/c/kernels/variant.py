@@ -27,7 +27,7 @@ def _none(node: Node, graph: Graph) -> int:
 
 @dataclass(frozen=True)
 class Variant:
-    """function: in runtime/FUNCTION.c, or runtime/NEEDS/FUNCTION.c, which holds it; "" where nothing is called. calls: further files.
+    """function: in runtime/FUNCTION.c, or runtime/NEEDS/FUNCTION.c; "" where nothing is called. calls: further files.
 
     lower: (node, graph, this) -> the call, or a view. takes: whether it computes a node of its op. needs: a feature that the
     machine must have (machines/NAME/machine.json), "" for none. pack: lays out weights, int8 [O, K] in so many groups, as a

@@ -68,8 +68,10 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
 
 
 def behind(made: Layer, node: Node, graph: Graph) -> Layer:
-    """The call of a kernel that computes row by row, from the top, all channels of a pixel at once: its answer may lie where its input
-    does, if it begins so early that no row is written over before the last window that reaches it was read.
+    """The call of a kernel that computes row by row, from the top, all channels of a pixel at once.
+
+    Its answer may lie where its input does, if it begins so early that no row is written over before the last window that reaches
+    it was read.
 
     Source: Stahl et al. 2023, and before them the "diagonal memory optimisation" of Brown et al. 2019.
     """

@@ -257,8 +257,9 @@ def _merged(
 def _joined(
     old: Block, new: Block, name: str, step: Step, now: int, sizes: Mapping[str, int], views: Views, alignment: int
 ) -> Block | None:
-    """One block in which the step's output begins where its input `name` does, or its lead before; None where something else lives on
-    those bytes.
+    """One block in which the step's output begins where its input `name` does, or its lead before.
+
+    None where something else lives on those bytes.
     """
     source, target = (_range(block, tensor, sizes, views) for block, tensor in ((old, name), (new, step.writes)))
     shift = source.start - up(step.lead, alignment) - target.start
