@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nestling.errors import NestlingError, UnsupportedOp
+from nestling.errors import NestlingError
 from nestling.formats.about import About, to_json
 from nestling.formats.c import machines, names
 from nestling.formats.c.kernels import constants as pack
@@ -34,7 +34,7 @@ from nestling.formats.c.kernels.layers import (
     plane,
 )
 from nestling.formats.c.machines import Machine
-from nestling.formats.c.plan.plan import Plan, Step, plan
+from nestling.formats.c.plan.plan import Plan
 
 RUNTIME = Path(__file__).with_name("runtime")
 BESIDE = ("Makefile", "README.md")  # the network's own files, also from templates
@@ -54,26 +54,12 @@ class Embedding:
     said: str
 
 
-def arranged(program: Program, machine: Machine) -> Plan:
-    """Where each activation lies in the arena. The scores do not: they go where the caller wants them.
-
-    Raises UnsupportedOp where the network is none that takes one image and gives scores.
-    """
-    _require_classifier(program)
-    inside = [layer for layer in program.layers if layer.writes not in program.outputs]
-    steps = [Step(x.writes, x.reads, x.writes, x.scratch, x.over or None, x.scratch_most, x.lead) for x in inside]
-    last = {name for layer in program.layers if layer not in inside for name in layer.reads}
-    sizes = {name: bytes_of(x) for name, x in program.tensors.items() if program.root(name)[0] not in program.outputs}
-    aliases = {name: view for name, view in program.aliases.items() if name in sizes}
-    return plan(steps, sizes, program.inputs, tuple(sorted(last | {program.embedding})), aliases, machine.alignment)
-
-
 def files(
     program: Program, planned: Plan, machine: Machine, about: About, name: str = "", prefix: str = names.USUAL
 ) -> dict[str, bytes]:
     """The folder's files, content by name.
 
-    planned: `arranged` for the same machine. prefix: what its symbols, macros and files begin with; name: what it is called in
+    planned: see arrange.py. prefix: what its symbols, macros and files begin with; name: what it is called in
     comments, as that if "". Raises NestlingError for constants that are no numbers, or a prefix that C does not take.
     """
     names.require_name(prefix)
@@ -93,13 +79,6 @@ def files(
     made |= {file: path.read_bytes() for file, path in runtime.items()}
     made |= {file: names.renamed(path.read_bytes(), prefix) for file, path in others.items()}
     return made | {ABOUT: to_json(about).encode()}
-
-
-def _require_classifier(program: Program) -> None:
-    image = program.tensors[program.inputs[0]]
-    scores = program.tensors[program.outputs[0]]
-    if len(program.inputs) != 1 or image.dtype != "uint8" or len(program.outputs) != 1 or scores.dtype != "float32":
-        raise UnsupportedOp("the C target prints networks that take one image and give float32 scores.")
 
 
 def _values(program: Program, planned: Plan, machine: Machine, about: About, name: str) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from nestling.bundle import Bundle, Timm, fitted_head
 from nestling.errors import NestlingError
-from nestling.formats.c import emit
-from nestling.formats.c.lower import lower
+from nestling.formats.c.arrange import arrange
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.plan import Plan
 from nestling.formats.c.plan.report import Fit, fits
@@ -31,9 +30,9 @@ class Needs:
 
 def needs(graph: Graph, machine: Machine) -> Needs:
     """graph: as folder.print_network takes it."""
-    program = lower(graph, machine)
+    program, found = arrange(graph, machine)
     constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
-    return Needs(emit.arranged(program, machine), constants)
+    return Needs(found, constants)
 
 
 def verdict(found: Needs, ram: int, flash: int) -> Fit:

@@ -9,7 +9,7 @@ from nestling.errors import UnusableData
 from nestling.files import replace_folder
 from nestling.formats.about import About
 from nestling.formats.c import emit, names
-from nestling.formats.c.lower import lower
+from nestling.formats.c.arrange import arrange
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.trusted import signed
 from nestling.graph.ir import Graph
@@ -23,8 +23,7 @@ def print_network(graph: Graph, about: About, machine: Machine, name: str = "", 
     name, prefix: as emit.files has them. No torch is needed.
     Raises UnsupportedOp, naming the layer, for what the C target has no kernel for.
     """
-    program = lower(graph, machine)
-    return emit.files(program, emit.arranged(program, machine), machine, about, name, prefix)
+    return emit.files(*arrange(graph, machine), machine, about, name, prefix)
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:

@@ -22,11 +22,10 @@ def of_machine(name: str) -> str:
 def _printer(machine: str) -> Printer:
     def print_it(job: Job) -> Printed:
         from nestling.formats.c import emit
-        from nestling.formats.c.lower import lower
+        from nestling.formats.c.arrange import arrange
 
         target = machines.machine(machine)
-        program = lower(job.inside(_format(machine), INTEGERS), target)
-        planned = emit.arranged(program, target)
+        program, planned = arrange(job.inside(_format(machine), INTEGERS), target)
         constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
         files = emit.files(program, planned, target, about(job.bundle, integers=True), prefix=job.config.name)
         return Printed(files, flash=constants, arena=planned.arena)

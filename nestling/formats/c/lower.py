@@ -7,7 +7,7 @@ reshapes and concats of what lies side by side anyway become other names for the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,16 +26,19 @@ Layers = Mapping[str, Layer]  # by the tensor that each writes, in running order
 Aliases = Mapping[str, tuple[str, int]]
 
 
-def lower(graph: Graph, machine: Machine) -> Program:
+def lower(graph: Graph, machine: Machine, portable: Collection[str] = ()) -> Program:
     """The calls for a graph on a machine. Activations are int8, but for an image at the beginning and float32 scores at the end.
+
+    portable: nodes that get a kernel which every machine has.
 
     Raises UnsupportedOp, naming the layer, for float arithmetic before the head.
     """
     graph = check(merge_pads(graph), "the graph with its pads in the convolutions")
+    plain = replace(machine, features=())
     layers: dict[str, Layer] = {}
     aliases: dict[str, tuple[str, int]] = {}
     for node in graph.nodes:
-        made = kernel(node, graph, machine)
+        made = kernel(node, graph, plain if node.name in portable else machine)
         if isinstance(made, View):
             aliases[made.name] = (made.of, 0)
         else:

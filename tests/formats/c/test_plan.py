@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from nestling.formats.c.plan.choices import smallest
 from nestling.formats.c.plan.plan import Plan, Step, plan
 from nestling.formats.tflite.read import read_tflite
 from nestling.graph.ir import DepthwiseConv2d, Graph, Node
@@ -88,9 +89,8 @@ def judge(case: Case, found: Plan) -> None:
             if where[byte] in written:
                 holders = [name for name in step.reads if byte in bytes_of(case, name)]
                 allowed = set(holders) <= set(taken(step)) and byte not in after
-                assert allowed and all(found.offsets[name] == found.offsets[step.writes] for name in holders), (
-                    f"{step.name}: {byte}"
-                )
+                before_it = [found.offsets[name] - found.offsets[step.writes] for name in holders]
+                assert allowed and all(lead == rounded(step.lead, case) for lead in before_it), f"{step.name}: {byte}"
 
 
 def certainly_needed(case: Case) -> int:
@@ -116,8 +116,8 @@ def cases(draw: st.DrawFn, views: bool = True, in_place: bool = True, most: int 
     def step(name: str) -> None:
         reads = tuple(draw(st.lists(st.sampled_from(ready[-5:]), min_size=1, max_size=2, unique=True)))
         over = tuple(draw(st.lists(st.sampled_from(reads), unique=True))) if in_place else ()
-        scratch = draw(st.sampled_from((0, 0, 5)))
-        steps.append(Step(f"step {name}", reads, name, scratch, over[0] if len(over) == 1 else over or None))
+        scratch, lead = draw(st.sampled_from((0, 0, 5))), draw(st.sampled_from((0, 0, 3, 12))) if over else 0
+        steps.append(Step(f"step {name}", reads, name, scratch, over[0] if len(over) == 1 else over or None, 0, lead))
 
     for i in range(draw(st.integers(1, most))):
         kind = draw(st.sampled_from(("step", "step", "view", "concat"))) if views else "step"
@@ -156,6 +156,38 @@ def test_no_two_living_things_share_a_byte(case: Case) -> None:
     assert found.arena >= found.lower_bound >= certainly_needed(case)
     again = case.planned()
     assert (found.offsets, found.scratch) == (again.offsets, again.scratch)
+
+
+def test_an_add_takes_over_the_operand_that_leaves_no_hole() -> None:
+    """Over its first choice the plan would be 60 bytes; at its fullest step 48 live beside 4 of scratch."""
+    chain = [("expand0", "in", "e0", 32), ("dw0", "e0", "d0", 16), ("project0", "d0", "p0", 12), ("expand1", "p0", "e1", 36)]
+    chain += [("dw1", "e1", "d1", 36), ("project1", "d1", "p1", 12)]
+    rest = [("expand2", "a1", "e2", 48), ("dw2", "e2", "d2", 24), ("project2", "d2", "p2", 4)]
+    sizes = {"in": 8, "a1": 12} | {to: size for _, _, to, size in (*chain, *rest)}
+    before, after = ([Step(name, (of,), to, 4, of) for name, of, to, _ in some] for some in (chain, rest))
+    steps = [*before, Step("add", ("p0", "p1"), "a1", 0, ("p1", "p0")), *after]
+    first = plan(steps, sizes, ("in",), ("p2",), alignment=4)
+    found = smallest(steps, sizes, ("in",), ("p2",), alignment=4)
+    judge(Case(tuple(steps), sizes, outputs=("p2",), alignment=4), found)
+    assert (first.arena, found.arena) == (60, 52)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_the_smallest_of_several_plans_is_one(case: Case) -> None:
+    first = case.planned()
+    found = smallest(case.steps, case.sizes, case.inputs, case.outputs, case.aliases, case.alignment)
+    judge(case, found)
+    assert found.arena <= first.arena
+
+
+def test_an_output_over_its_input_begins_before_it() -> None:
+    """Two rows of four bytes earlier, which is all that it takes more than the input."""
+    steps = (Step("conv", ("in",), "out", 0, "in", 0, 8), Step("end", ("out",), "e"))
+    case = Case(steps, {"in": 40, "out": 40, "e": 4}, outputs=("e",))
+    found = case.planned()
+    judge(case, found)
+    assert found.arena == 48 and found.offsets["in"] - found.offsets["out"] == 8
 
 
 @settings(max_examples=200, deadline=None)

@@ -153,7 +153,7 @@ def verify(
             memory[place : place + step.scratch] = -3
         assert all(map(intact, step.reads)), f"{step.name}'s scratch lies on what it reads"
         write(step.writes, number)
-        free = {name for name in _over(step) if found.in_place.get(step.writes) == name and _leads(found, step, name)}
+        free = {name for name in over_of(step) if found.in_place.get(step.writes) == name and _leads(found, step, name)}
         assert all(map(intact, set(step.reads) - free)), f"{step.name} writes over what it reads"
         if step.scratch:
             assert (memory[place : place + step.scratch] == -3).all(), f"{step.name} writes into its scratch"
@@ -163,7 +163,8 @@ def verify(
 # ---- tensors, views, pieces -----------------------------------------------------------------------------------------------------
 
 
-def _over(step: Step) -> tuple[str, ...]:
+def over_of(step: Step) -> tuple[str, ...]:
+    """The inputs whose bytes its output may take over, the best first."""
     return (step.over,) if isinstance(step.over, str) else step.over or ()
 
 
@@ -197,8 +198,8 @@ def _require_sound(steps: Sequence[Step], sizes: Mapping[str, int], inputs: Sequ
     for name in inputs:
         ready[views[name][0]][views[name][1] :][: sizes[name]] = True
     for step in steps:
-        unknown = {step.writes, *step.reads, *_over(step)} - sizes.keys()
-        if unknown or not set(_over(step)) <= set(step.reads):
+        unknown = {step.writes, *step.reads, *over_of(step)} - sizes.keys()
+        if unknown or not set(over_of(step)) <= set(step.reads):
             raise ValueError(f"{step.name!r}: {sorted(unknown) or step.over} is not known, or not read")
         for name in step.reads:
             if not ready[views[name][0]][views[name][1] :][: sizes[name]].all():
@@ -244,7 +245,7 @@ def _merged(
     by_key = {key: block for block in blocks for key in block.places}
     in_place = {}
     for now, step in enumerate(steps):
-        for name in _over(step):
+        for name in over_of(step):
             old, new = by_key["tensor", views[name][0]], by_key["tensor", views[step.writes][0]]
             joined = _joined(old, new, name, step, now, sizes, views, alignment)
             if joined is not None:

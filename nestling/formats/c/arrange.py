@@ -1,0 +1,66 @@
+"""Which kernel each layer gets on a machine, and where everything lies: kernels that want much RAM give way where it is short."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nestling.errors import UnsupportedOp
+from nestling.formats.c.kernels.layers import PORTABLE, Layer, Program, bytes_of
+from nestling.formats.c.lower import lower
+from nestling.formats.c.machines import Machine
+from nestling.formats.c.plan.choices import smallest
+from nestling.formats.c.plan.plan import Plan, Step, Views
+from nestling.graph.ir import Graph
+
+
+def arrange(graph: Graph, machine: Machine) -> tuple[Program, Plan]:
+    """The calls for a graph, and their arena: no larger than the portable kernels need side by side, whatever is quicker.
+
+    Raises UnsupportedOp, naming the layer, for float arithmetic before the head, and where the network is none that takes one image
+    and gives scores.
+    """
+    program = lower(graph, machine)
+    found = planned(program, machine)
+    if all(layer.header == PORTABLE for layer in program.layers):
+        return program, found
+    most = planned(_apart(lower(graph, replace(machine, features=()))), machine).arena
+    portable: frozenset[str] = frozenset()
+    while found.arena > most and (wanting := _wanting(program, found)):
+        portable |= {wanting}
+        program = lower(graph, machine, portable)
+        found = planned(program, machine)
+    return program, found
+
+
+def planned(program: Program, machine: Machine) -> Plan:
+    """Where each activation lies in the arena. The scores do not: they go where the caller wants them."""
+    _require_classifier(program)
+    inside = [layer for layer in program.layers if layer.writes not in program.outputs]
+    steps = [Step(x.writes, x.reads, x.writes, x.scratch, x.over or None, x.scratch_most, x.lead) for x in inside]
+    last = {name for layer in program.layers if layer not in inside for name in layer.reads}
+    sizes = {name: bytes_of(x) for name, x in program.tensors.items() if program.root(name)[0] not in program.outputs}
+    aliases: Views = {name: view for name, view in program.aliases.items() if name in sizes}
+    return smallest(steps, sizes, program.inputs, tuple(sorted(last | {program.embedding})), aliases, machine.alignment)
+
+
+def _require_classifier(program: Program) -> None:
+    image = program.tensors[program.inputs[0]]
+    scores = program.tensors[program.outputs[0]]
+    if len(program.inputs) != 1 or image.dtype != "uint8" or len(program.outputs) != 1 or scores.dtype != "float32":
+        raise UnsupportedOp("the C target prints networks that take one image and give float32 scores.")
+
+
+def _apart(program: Program) -> Program:
+    """No convolution's answer over its input, which is what its own scratch is weighed against."""
+    return replace(program, layers=tuple(replace(layer, over=()) if layer.lead else layer for layer in program.layers))
+
+
+def _wanting(program: Program, found: Plan) -> str | None:
+    """The layer whose scratch is in the way, of those with kernels of the machine's own: at the fullest step, the most; or None."""
+    alive = dict(zip(found.steps, found.alive, strict=True))
+
+    def rank(layer: Layer) -> tuple[int, int]:
+        return alive.get(layer.writes, 0), layer.scratch
+
+    own = [layer for layer in program.layers if layer.header != PORTABLE and layer.scratch]
+    return max(own, key=rank).writes if own else None
