@@ -207,4 +207,5 @@ def _artifact(file: str, form: str, precision: str, printed: Printed, judged: Ju
         requantised=printed.requantised,
         failed=judged.problems,
         coarse=judged.coarse,
+        notes=printed.notes,
     )

@@ -26,7 +26,7 @@ class Artifact:
     requantised: how many output channels had to get other weights, of how many. bundle: what it was printed from, a path from the
     manifest's folder. bytes: of a folder of C those of its constants; arena: bytes of RAM that it needs for activations. failed:
     why it did not pass its gates, where it was kept all the same. coarse: what its runtime made of it, a right file, on the
-    processor that it was judged on.
+    processor that it was judged on. notes: what its printer chose, a sentence each.
     """
 
     file: str
@@ -47,6 +47,7 @@ class Artifact:
     requantised: tuple[int, int] | None = None
     failed: tuple[str, ...] = ()
     coarse: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read(folder: Path) -> tuple[Artifact, ...]:
@@ -99,4 +100,5 @@ def _artifact(record: Record) -> Artifact:
         requantised=requantised,
         failed=record.optional("failed", record.names, ()),
         coarse=record.optional("coarse", record.names, ()),
+        notes=record.optional("notes", record.names, ()),
     )

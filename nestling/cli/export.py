@@ -92,7 +92,7 @@ def command(
 
 def _plain(artifact: "Artifact") -> dict[str, object]:
     """As --json prints it."""
-    told = ("file", "format", "precision", "bytes", "agreement", "noise_ratio", "max_logit_difference", "failed", "coarse")
+    told = ("file", "format", "precision", "bytes", "agreement", "noise_ratio", "max_logit_difference", "failed", "coarse", "notes")
     return {key: getattr(artifact, key) for key in told} | {"ms_median": artifact.ms}
 
 
@@ -117,6 +117,8 @@ def _show(made: "Exported") -> None:
             show.say(f"warning: {artifact.file} was kept though {problem}")
         for finding in artifact.coarse:
             show.say(f"warning: {artifact.file}: {finding}; see docs/onnx-weights.md")
+        for note in artifact.notes:
+            show.say(f"{artifact.file}: {note}")
         if artifact.requantised is not None:
             channels, of = artifact.requantised
             show.say(f"{artifact.file}: {channels} of {of} output channels were requantised; the others keep their integers")

@@ -94,7 +94,7 @@ class Printed:
 
     delegated: share of an ExecuTorch program's operations that XNNPACK runs. requantised: (output channels whose weights had to
     get other integers, of how many), for networks whose weights have zero points. flash, arena: bytes of constants and of RAM for
-    activations that C needs.
+    activations that C needs. notes: what was chosen on the way, a sentence each.
     """
 
     content: bytes | Mapping[str, bytes]
@@ -102,6 +102,7 @@ class Printed:
     requantised: tuple[int, int] | None = None
     flash: int | None = None
     arena: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -16,7 +16,7 @@ from nestling.errors import UnusableFile
 
 WHOLE = Artifact(
     "a-int8.pte", "pte", "int8", 1000, "ab" * 32, 1.0, 0.5, 0.1, 0.2, 0.3, 200, 1.5, "../a.nest", 0.9, 4000, (1, 8), ("noise",),
-    ("coarse",),
+    ("coarse",), ("short",),
 )  # fmt: skip
 PACKED = Manifest(
     "linux", "x86-64", "c", ("a", "ü"), {"kind": "image"}, "ab" * 32, 8, {"arena": 4000}, "30 photographs", {"nestling": "1"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nestling.errors import UnsupportedOp
-from nestling.formats.c.kernels.layers import PORTABLE, Layer, Program, bytes_of
+from nestling.formats.c.kernels.layers import PORTABLE, Layer, Program, bytes_of, plane
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.choices import smallest
@@ -30,6 +30,17 @@ def arrange(graph: Graph, machine: Machine) -> tuple[Program, Plan]:
         program = lower(graph, machine, portable)
         found = planned(program, machine)
     return program, found
+
+
+def notes(program: Program) -> tuple[str, ...]:
+    """What was chosen, a sentence each."""
+    able = [layer for layer in program.layers if layer.long is not None]
+    channels = sum(plane(program.tensors[layer.writes])[2] for layer in able)
+    long = sum(layer.long or 0 for layer in able)
+    if not able:
+        return ()
+    rest = f"{long:,} the long one" if long else "none the long one"
+    return (f"{channels - long:,} of {channels:,} channels go a short way from sum to byte, proven equal for every sum; {rest}",)
 
 
 def planned(program: Program, machine: Machine) -> Plan:

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from nestling.errors import NestlingError
 from nestling.formats.about import About, to_json
 from nestling.formats.c import machines, names
+from nestling.formats.c.arrange import notes
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.layers import (
     Constant,
@@ -113,6 +114,7 @@ def _values(program: Program, planned: Plan, machine: Machine, about: About, nam
         "name": name,
         "image": plane(program.tensors[program.inputs[0]]),
         "labels": about.labels,
+        "notes": notes(program),
         "digest": list(bytes.fromhex(about.graph)) or [0],
         "embedding": Embedding(math.prod(tensor.shape), pack.scale(tensor), pack.zero_point(tensor), said),
         "tail": _tail(program),
