@@ -27,6 +27,7 @@ class Machine:
 
     run: the command that runs a program, "{elf}" being the program's file. counts: what its timer tells of a layer.
     alignment: of tensors in the arena, bytes. install: Debian packages of compiler and emulator.
+    cycles: the core of which an estimate of cycles is made (a key of cycles.estimate.CORES); "" where there is none.
     replaces: file of the portable runtime -> this machine's own, relative to machines/. features: what kernels may need of it:
     "dsp" (Armv7E-M's and later: SMLAD, SMMLA, SSAT), "mve" (Arm's vectors of the M profile), "rv32" (RV32IM).
     """
@@ -41,6 +42,7 @@ class Machine:
     counts: Counts
     alignment: int
     install: tuple[str, ...]
+    cycles: str = ""
     replaces: Mapping[str, str] = field(default_factory=dict)
     features: tuple[str, ...] = ()
 

@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from nestling.errors import NestlingError
 from nestling.formats.c import names
-from nestling.formats.c.machines import Counts, Machine, files
+from nestling.formats.c.cycles.estimate import estimate
+from nestling.formats.c.machines import FOLDER, Counts, Machine, files
 
 SECONDS = 600  # that a program may take
 RUNS = 15  # of a network where time is measured, not counted
-BENCH = "main_bench"
+BENCH, FOLLOWED = "main_bench", "main_cycles"
 CODE, CONSTANTS = (".text", ".ARM.exidx", ".data"), (".rodata",)  # sections that a firmware would keep in flash
 COMMON = ("-std=c99", "-Wall", "-Wextra")
 CALLS: Mapping[Counts, tuple[str, ...]] = {  # for GCC: who calls whom, and how much stack each function takes
@@ -50,7 +51,7 @@ NOTES: Mapping[Counts, str] = {
 
 @dataclass(frozen=True)
 class LayerCount:
-    """A call of a kernel. shape: (height, width, channels) of its output. instructions, ms: None where not measured."""
+    """A call of a kernel. shape: (height, width, channels) of its output. What is None was not measured."""
 
     name: str
     kind: str
@@ -58,6 +59,7 @@ class LayerCount:
     macs: int
     instructions: int | None
     ms: float | None
+    cycles_estimate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Ran:
     calibration: None where instructions are not counted; note: what is counted, in words.
     code, constants: bytes of flash, without what only the measurement needs; None on hosted machines.
     stack: the most bytes seen in use below the caller, by a painted stack; stack_bound: by GCC's -fstack-usage along the calls,
-    libraries not included. None where it can't be told.
+    libraries not included. None where it can't be told. cycles_note: what the layers' estimates are, or why there are none; ""
+    where none were asked for.
     """
 
     machine: str
@@ -91,6 +94,7 @@ class Ran:
     constants: int | None
     stack: int | None
     stack_bound: int | None
+    cycles_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,18 @@ def toolchain_missing(machine: Machine) -> str | None:
     return f"{machine.name} lacks {', '.join(missing)}: sudo apt-get install {' '.join(machine.install)}" if missing else None
 
 
-def run(folder: Path, machine: Machine, image: NDArray[np.uint8], trace: bool = False, flags: Sequence[str] = ()) -> Ran:
+def run(
+    folder: Path, machine: Machine, image: NDArray[np.uint8], trace: bool = False, flags: Sequence[str] = (), cycles: bool = False
+) -> Ran:
     """Build a folder of C as `export --to c` makes it, beside it, and run it on one image, uint8 [H, W, C].
 
-    flags: more for the compiler, after the machine's own.
+    flags: more for the compiler, after the machine's own. cycles: once more, to estimate them, where the machine's core is known.
     Raises NestlingError where tools are missing, the C does not compile, or the program ends with another status than 0.
     """
     with TemporaryDirectory() as place:
-        return answer(build(folder, machine, Path(place), trace, flags), image)
+        built = build(folder, machine, Path(place), trace, flags)
+        ran = answer(built, image)
+        return with_cycles(built, ran) if cycles and machine.cycles else ran
 
 
 def build(folder: Path, machine: Machine, place: Path, trace: bool = False, flags: Sequence[str] = ()) -> Built:
@@ -169,6 +177,21 @@ def answer(built: Built, image: NDArray[np.uint8]) -> Ran:
     _compile(built, f"{BENCH}.c", f"{BENCH}.c.o", ("-DBENCH_IMAGE", f"-DBENCH_RUNS={runs}", mode))
     lines = launch(machine, _linked(built, (*built.objects, f"{BENCH}.c.o"), "program.elf"))
     return _ran(built, lines, (place / "trace.bin").read_bytes() if built.trace else b"")
+
+
+def with_cycles(built: Built, ran: Ran) -> Ran:
+    """Each layer's cycles, as estimated from what the same network executes on the same image; why not, where that fails."""
+    network = names.of(built.place) or names.USUAL
+    source = (FOLDER / "shared" / f"{FOLLOWED}.c").read_bytes()
+    (built.place / f"{FOLLOWED}.c").write_bytes(names.renamed(source, network))
+    try:
+        _compile(built, f"{FOLLOWED}.c", f"{FOLLOWED}.c.o", ("-DNESTLING_PROFILE",))
+        program = _linked(built, (*built.objects, f"{FOLLOWED}.c.o"), "followed.elf")
+        found = estimate(built.machine, program, f"{network}_layer_done", len(ran.layers))
+    except NestlingError as error:
+        return replace(ran, cycles_note=f"no cycles were estimated: {error.message}")
+    layers = zip(ran.layers, found.cycles, strict=True)
+    return replace(ran, layers=tuple(replace(layer, cycles_estimate=cycles) for layer, cycles in layers), cycles_note=found.note)
 
 
 def launch(machine: Machine, program: Path) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from nestling.errors import NestlingError
 from nestling.formats.c import machines, virtual
-from nestling.formats.c.machines import Machine, machine
+from nestling.formats.c.machines import machine
 from tests.formats.c.boards import tools
+from tests.formats.c.programs import program
 
 TOY = Path(__file__).parent / "toy"
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
@@ -108,17 +109,6 @@ int main(void) {
     return 0;
 }
 """
-
-
-def program(made: Machine, folder: Path, main: str, *flags: str) -> Path:
-    """An ELF of one's own main() on the machine's start-up."""
-    (folder / "own_main.c").write_text(main)
-    for name, file in machines.files(made).items():
-        if name != "main_bench.c":
-            (folder / name).write_bytes(file.read_bytes())
-    parts = [made.compiler, "-std=c99", *made.cflags, *flags, *(str(file.name) for file in folder.glob("*.c"))]
-    subprocess.run([*parts, *made.ldflags, "-o", "own.elf"], cwd=folder, check=True)
-    return folder / "own.elf"
 
 
 @pytest.mark.parametrize("name", COUNTING)
