@@ -54,7 +54,7 @@ def command(
 
     elsewhere = [path for path in paths if machine_of(path)]
     require_trusted(paths, trust)
-    ran = counted(elsewhere, data, show.bars, trust)
+    ran = counted(elsewhere, data, show.bars, trust, cycles=layers)
     paths = [path for path in paths if path not in elsewhere]
     timings = bench(paths, counts, show.bars, data, trust=trust)
     tables = layer_tables(paths, counts[0], show.bars) if layers else ()
@@ -112,12 +112,18 @@ def _print_counted(ran: "Sequence[Counted]", layers: bool) -> None:
                 layer.kind,
                 "x".join(map(str, layer.shape)),
                 "" if layer.instructions is None else f"{layer.instructions:,}",
+                *([f"{layer.cycles_estimate or 0:,}"] if one.cycles_estimate is not None else []),
                 f"{layer.macs:,}" if layer.macs else "",
                 f"{layer.macs / layer.instructions:.2f}" if layer.macs and layer.instructions else "",
             ]
             for layer in one.layers
         ]
-        show.table(["Layer", "kind", "shape", "instructions", "MACs", "MACs/instruction"], rows, one.file)
+        estimated = ["cycles, estimated"] if one.cycles_estimate is not None else []
+        show.table(["Layer", "kind", "shape", "instructions", *estimated, "MACs", "MACs/instruction"], rows, one.file)
+        if one.cycles_estimate is not None:
+            show.tell(f"{one.file}: {one.cycles_estimate:,} cycles, {one.cycles_estimate / one.macs:.2f} a MAC: {one.cycles_note}")
+        elif one.cycles_note:
+            show.tell(f"{one.file}: {one.cycles_note}")
 
 
 def _print(tables: "Sequence[LayerTable]") -> None:

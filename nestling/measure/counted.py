@@ -1,4 +1,7 @@
-"""A folder of C on its virtual platform: instructions of every layer, RAM and flash. QEMU counts instructions, not cycles."""
+"""A folder of C on its virtual platform: instructions of every layer, RAM and flash.
+
+QEMU counts instructions, not cycles; for those there is an estimate where it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ HOST = "host"  # is timed like every other file
 class Counted:
     """One image through a folder of C. instructions: of all layers; None where its emulator counts nothing, as for linux-arm64.
 
-    flash_bytes: code and constants. What is None can't be told.
+    flash_bytes: code and constants. cycles_estimate: of all layers; None where none was asked for or can be made, cycles_note says
+    why. What is None can't be told.
     """
 
     file: str
@@ -36,6 +40,8 @@ class Counted:
     stack_bytes: int | None
     calibration: virtual.Calibration | None
     note: str
+    cycles_estimate: int | None
+    cycles_note: str
 
 
 def machine_of(path: Path) -> str | None:
@@ -46,11 +52,11 @@ def machine_of(path: Path) -> str | None:
 
 
 def counted(
-    folders: Sequence[Path], data: Path | None = None, progress: Progress = silent, trust: bool = False
+    folders: Sequence[Path], data: Path | None = None, progress: Progress = silent, trust: bool = False, cycles: bool = False
 ) -> tuple[Counted, ...]:
     """Build each folder for its machine and run it there on one photograph (see yardstick.expected).
 
-    trust: whoever wrote them. What an emulator runs can write files here, too.
+    cycles: estimated, too, which takes some seconds. trust: whoever wrote them. What an emulator runs can write files here, too.
     Raises NotTrusted; NestlingError where a compiler or emulator is missing, naming what to install.
     """
     require_trusted(folders, trust)
@@ -59,20 +65,21 @@ def counted(
     found = []
     with progress("running on virtual machines", len(folders)) as advance:
         for folder in folders:
-            found.append(_one(folder, data, trust))
+            found.append(_one(folder, data, trust, cycles))
             advance(1)
     return tuple(found)
 
 
-def _one(folder: Path, data: Path | None, trust: bool) -> Counted:
+def _one(folder: Path, data: Path | None, trust: bool, cycles: bool) -> Counted:
     artifact, name = listed(folder), machine_of(folder)
     if artifact is None or name is None or not (folder.parent / artifact.bundle).is_file():
         raise NestlingError(f"{folder} lacks its manifest or the bundle that it was printed from.", "export it again")
     machine = machines.machine(name)
     image = expected(bundles.load(folder.parent / artifact.bundle), True, data).images[0]
     with copied(folder, trust) as place:
-        ran = virtual.run(place, machine, image)
+        ran = virtual.run(place, machine, image, cycles=cycles)
     instructions = [layer.instructions for layer in ran.layers if layer.instructions is not None]
+    estimates = [layer.cycles_estimate for layer in ran.layers if layer.cycles_estimate is not None]
     return Counted(
         file=folder.name,
         machine=name,
@@ -85,4 +92,6 @@ def _one(folder: Path, data: Path | None, trust: bool) -> Counted:
         stack_bytes=ran.stack,
         calibration=ran.calibration,
         note=ran.note,
+        cycles_estimate=sum(estimates) if estimates else None,
+        cycles_note=ran.cycles_note,
     )

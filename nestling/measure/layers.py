@@ -20,7 +20,7 @@ from nestling.progress import Progress, silent
 
 @dataclass(frozen=True)
 class LayerRow:
-    """shape: of its output. macs: 0 where it multiplies nothing. ms, instructions: None where the runtime does not tell."""
+    """shape: of its output. macs: 0 where it multiplies nothing. ms, instructions, cycles_estimate: None where nothing tells."""
 
     name: str
     kind: str
@@ -28,6 +28,7 @@ class LayerRow:
     macs: int
     ms: float | None = None
     instructions: int | None = None
+    cycles_estimate: int | None = None
 
 
 @dataclass(frozen=True)

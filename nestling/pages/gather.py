@@ -191,15 +191,18 @@ def _boards(folders: Sequence[Path], data: Path | None, progress: Progress, trus
     tables, notes = [], []
     for folder in folders:
         try:
-            (one,) = counted([folder], data, progress, trust)
+            (one,) = counted([folder], data, progress, trust, cycles=True)
         except NestlingError as error:
             notes.append(f"{folder.name} was not run: {error.message}")
             continue
         layers = tuple(
-            LayerRow(layer.name, layer.kind, (1, *layer.shape), layer.macs, None, layer.instructions) for layer in one.layers
+            LayerRow(layer.name, layer.kind, (1, *layer.shape), layer.macs, None, layer.instructions, layer.cycles_estimate)
+            for layer in one.layers
         )
         sizes = f"arena {one.arena_bytes or 0:,} bytes, flash {one.flash_bytes or 0:,}, stack {one.stack_bytes or 0:,}"
-        total = f"{one.instructions or 0:,} instructions in all; {one.note}; {sizes}"
+        cycles = f"about {one.cycles_estimate:,} cycles in all" if one.cycles_estimate is not None else ""
+        parts = (f"{one.instructions or 0:,} instructions in all", one.note, cycles, one.cycles_note, sizes)
+        total = "; ".join(part for part in parts if part)
         tables.append(LayerTable(one.file, one.title, layers, total))
     return tables, notes
 

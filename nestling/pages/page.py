@@ -313,6 +313,9 @@ def layer_picture(table: LayerTable, name: str) -> Markup:
     if table.counted:
         texts = tuple(words.millions(s.instructions or 0) for s in listed)
         columns.insert(0, Bars("instructions", pictures.ACCENT, tuple(s.instructions for s in listed), texts))
+    if any(layer.cycles_estimate is not None for layer in listed):
+        texts = tuple(words.millions(s.cycles_estimate or 0) for s in listed)
+        columns.insert(1, Bars("cycles, estimated", pictures.ACCENT, tuple(s.cycles_estimate for s in listed), texts))
     return Markup(pictures.bars([s.name for s in listed], columns, f"The costliest layers of {table.file}", name))
 
 

@@ -62,6 +62,8 @@ def test_bench_times_it_here_and_counts_instructions_there(nestling: Nestling, o
     assert counted["macs"] < counted["instructions"] < 10 * counted["macs"]
     assert counted["calibration"]["counted"] == pytest.approx(counted["calibration"]["instructions"], rel=1e-4)
     assert sum(layer["instructions"] for layer in counted["layers"]) == counted["instructions"]
+    assert sum(layer["cycles_estimate"] for layer in counted["layers"]) == counted["cycles_estimate"] > counted["instructions"]
+    assert "estimate" in counted["cycles_note"]
     assert counted["flash_bytes"] > counted["arena_bytes"] > 0 and 0 < counted["stack_bytes"] < 2048
 
 
@@ -86,6 +88,7 @@ def test_the_report_shows_instructions_of_every_layer(nestling: Nestling, out: P
     assert [row["file"] for row in rows] == ["fruit8.nest", "fruit8-c-host"]  # another machine's has no milliseconds here
     text = (tmp_path / "page.html").read_text()
     assert "MACs an instruction" in text and "fruit8-c-cortex-m4" in text and "not cycles" in text
+    assert "cycles, estimated" in text and "are an estimate" in text
 
 
 def test_without_a_compiler_a_folder_is_kept_by_force_alone(
