@@ -113,9 +113,15 @@ def packed_cases(draw: Draw, cases: st.SearchStrategy[Case]) -> tuple[Graph, NDA
     program = with_packed_weights(lower(graph, HOST), worth=1)
     assume(any(layer.function.endswith("_packed") for layer in program.layers))
 
-    def roomy(layer: Layer) -> Layer:
-        size = draw(st.integers(layer.scratch, max(layer.scratch, layer.scratch_most)))
-        arguments = tuple(size if isinstance(argument, Room) else argument for argument in layer.arguments)
-        return replace(layer, arguments=arguments, scratch=size)
+    return graph, image, with_room(program, lambda least, most: draw(st.integers(least, most)))
 
-    return graph, image, replace(program, layers=tuple(map(roomy, program.layers)))
+
+def with_room(program: Program, size: Callable[[int, int], int]) -> Program:
+    """The program with each scratch as large as `size` says, between the least and the most that its layer can use."""
+
+    def roomy(layer: Layer) -> Layer:
+        chosen = size(layer.scratch, max(layer.scratch, layer.scratch_most))
+        arguments = tuple(chosen if isinstance(argument, Room) else argument for argument in layer.arguments)
+        return replace(layer, arguments=arguments, scratch=chosen)
+
+    return replace(program, layers=tuple(map(roomy, program.layers)))

@@ -21,6 +21,7 @@ from nestling.formats.c.kernels.layers import (
     Pointers,
     Program,
     Read,
+    Room,
     Scratch,
     Struct,
     Whole,
@@ -172,6 +173,8 @@ class Kernels:
                     return address(read(layer.writes))
                 case Scratch():
                     return address(scratch.inside)
+                case Room():
+                    return ctypes.c_int32(layer.scratch)
                 case Whole():
                     keep.append(self.structs["nst_part"](*part) if part is not None else None)
                     return ctypes.byref(keep[-1]) if part is not None else None

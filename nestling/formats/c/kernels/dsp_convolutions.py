@@ -1,0 +1,188 @@
+"""Convolutions and fully connected layers for processors with SMLAD (runtime/dsp). (node, graph, variant) -> Layer; see table.py.
+
+What the kernels read lies in one stream, a group of four output channels after the other: where sums begin, weights, constants of
+the way to a byte. Its weights are narrow, a byte each, and are widened into scratch, as many groups as there is room for; `wide`
+makes of a layer one whose weights take two bytes of flash each, and need no room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.formats.c.kernels import constants as pack
+from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Room, Scratch, Struct, Value, Whole, Written, bytes_of, plane
+from nestling.formats.c.kernels.rescaling import Short, short
+from nestling.formats.c.kernels.variant import Variant, layer
+from nestling.formats.c.kernels.windows import is_1x1
+from nestling.graph import packed
+from nestling.graph.fixed_point import Int
+from nestling.graph.ir import Graph, Node
+from nestling.graph.reference_integer import output_multiplier
+
+WORD = 4
+STARTS = 4  # of a group: one a channel; twice as many in a wide stream
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """What nst_sums_dsp says of a layer. numbers: int32 [groups, size], narrow. long_way: bool [groups]; long: their channels."""
+
+    numbers: NDArray[np.int32]
+    steps: int
+    after: int
+    long_way: NDArray[np.bool_]
+    long: int
+
+    @property
+    def groups(self) -> int:
+        """Of four channels, the last one may have fewer."""
+        return len(self.numbers)
+
+    @property
+    def columns_bytes(self) -> int:
+        """Of scratch, for two patches."""
+        return 2 * WORD * self.steps
+
+    @property
+    def wide_bytes(self) -> int:
+        """Of a group whose weights are widened."""
+        return WORD * (2 * STARTS + 4 * self.steps + 4 * self.after)
+
+
+def takes(node: Node, graph: Graph) -> bool:
+    """Weights around 0, each of which needs its byte."""
+    weight = graph.tensors[node.inputs[1]]
+    return pack.zero_point(weight) == 0 and packed.bits_for(np.asarray(weight.data)) not in packed.FEW
+
+
+def takes_1x1(node: Node, graph: Graph) -> bool:
+    """See windows.is_1x1."""
+    return is_1x1(node, graph) and takes(node, graph)
+
+
+def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See is_1x1."""
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
+    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
+    stream = _stream(node, graph, found, fours(found.weight.shape[1]))
+    struct = Struct("nst_conv_1x1_dsp_layer", {"out": plane(y), "sums": _sums(node, graph, found, stream)})
+    made = layer(node, graph, "conv 1x1", variant, (Read(x.name), struct, Written(), Scratch(), Whole(), Room()), (x.name,))
+    return _roomy(made, stream, stream.columns_bytes, graph)
+
+
+def wide(narrow: Layer) -> Layer:
+    """The same layer with its weights as two bytes each in flash: about 2 * steps more numbers a group, and no room for them."""
+    struct = next(argument for argument in narrow.arguments if isinstance(argument, Struct))
+    sums = _inner(struct)
+    steps, stream = sums.fields["steps"], sums.fields["stream"]
+    assert isinstance(steps, int) and isinstance(stream, Constant) and not sums.fields["wide"]
+    starts, weights, after = np.split(np.asarray(stream.data, np.int32), [STARTS, STARTS + 2 * steps], axis=1)
+    data = np.concatenate([starts, starts, _widened(weights), after], axis=1)
+    made = replace(sums, fields={**sums.fields, "wide": 1, "stream": replace(stream, data=data, layout=data.shape)})
+    arguments = tuple(_with_sums(argument, made) if isinstance(argument, Struct) else argument for argument in narrow.arguments)
+    own = narrow.scratch_most - WORD * data.size
+    return replace(narrow, arguments=arguments, scratch=own, scratch_most=0, over=narrow.reads)
+
+
+# ---- streams --------------------------------------------------------------------------------------------------------------------
+
+
+def fours(depth: int) -> Int:
+    """Which product stands where, int64 [2 * steps], -1 for none: of four neighbours the first and the third make a step."""
+    whole = np.arange(-(-depth // 4) * 4)
+    order = whole.reshape(-1, 2, 2).transpose(0, 2, 1).reshape(-1)
+    return np.where(order < depth, order, -1)
+
+
+def _stream(node: Node, graph: Graph, found: Sums, order: Int) -> Stream:
+    """order: see `fours`."""
+    constants = short(node, graph, found)
+    channels = len(found.weight)
+    groups = -(-channels // SIDE_BY_SIDE)
+
+    def grouped(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        whole = np.zeros((groups * SIDE_BY_SIDE, *values.shape[1:]), values.dtype)
+        whole[:channels] = values
+        return whole.reshape(groups, SIDE_BY_SIDE, *values.shape[1:])
+
+    long_way = np.asarray(grouped(~constants.proven).any(axis=1))
+    of_channels = np.repeat(long_way, SIDE_BY_SIDE)[:channels]
+    weight = np.where(order >= 0, found.weight[:, order], 0).astype(np.int8)  # [O, 2 * steps]
+    pairs = grouped(weight).reshape(groups, 2, 2, -1, 2).transpose(0, 3, 1, 4, 2)  # [groups, steps, pair, product, channel]
+    starts = grouped(found.bias + np.where(of_channels, 0, constants.start))
+    after = grouped(_after(node, graph, found, constants, of_channels))
+    parts = (starts, pairs.reshape(groups, -1).view("<i4"), after.reshape(groups, -1))
+    numbers = np.concatenate([part.astype(np.int32) for part in parts], axis=1)
+    return Stream(numbers, len(order) // 2, after.shape[2], long_way, int(of_channels.sum()))
+
+
+def _after(node: Node, graph: Graph, found: Sums, constants: Short, long_way: NDArray[np.bool_]) -> Int:
+    """[O, 3 or 4], see nst_sums_dsp."""
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
+    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
+    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+    exact = (multiplier, pack.shifts(multiplier, exponent, found.largest), np.zeros_like(found.bias))
+    if (constants.negative[~long_way] == 0).all():
+        return np.where(long_way, exact, (constants.left, constants.multiplier, constants.addend)).T
+    short_ones = (constants.left, constants.negative, constants.addend, constants.multiplier)
+    return np.where(long_way, (*exact, exact[2]), short_ones).T
+
+
+def _widened(weights: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Of narrow numbers [groups, 2 * steps] the wide ones, [groups, 4 * steps]."""
+    bytes_ = np.ascontiguousarray(weights).view(np.int8).reshape(len(weights), -1, 2, 2)  # [number, product, channel]
+    return bytes_.transpose(0, 1, 3, 2).astype("<i2").reshape(len(weights), -1).view("<i4")
+
+
+def _sums(node: Node, graph: Graph, found: Sums, stream: Stream) -> Struct:
+    """nst_sums_dsp."""
+    channels, depth = found.weight.shape
+    ways = Constant("long_way", "int8_t", stream.long_way.astype(np.int8), (stream.groups,))
+    fields: dict[str, Value] = {
+        "depth": depth,
+        "steps": stream.steps,
+        "channels": channels,
+        "wide": 0,
+        "stream": Constant("stream", "int32_t", stream.numbers, stream.numbers.shape),
+        "after": stream.after,
+        "long_way": ways if stream.long_way.any() else None,
+        "output": pack.output(graph.tensors[node.name], node.attrs.clamp),  # type: ignore[union-attr]  # layers with sums
+    }
+    return Struct("nst_sums_dsp", fields)
+
+
+# ---- scratch --------------------------------------------------------------------------------------------------------------------
+
+
+def _roomy(made: Layer, stream: Stream, own: int, graph: Graph) -> Layer:
+    """The layer with its scratch: `own` bytes and the streams of four channels, or of all.
+
+    Over its input it can only write with all of them. Where these take more than a place of its own for the answer does, it writes
+    there, and takes as many at once as the arena has room for.
+    """
+    whole = own + stream.groups * stream.wide_bytes
+    smaller = min(bytes_of(graph.tensors[name]) for name in (*made.reads, made.writes))
+    over = made.over if whole <= smaller else ()
+    least = whole if over else own + stream.wide_bytes
+    return replace(made, scratch=least, scratch_most=whole, over=over, long=stream.long)
+
+
+def _inner(struct: Struct) -> Struct:
+    """nst_sums_dsp, wherever it lies."""
+    found = struct.fields.get("sums")
+    within = struct.fields.get("conv", found)
+    assert isinstance(within, Struct)
+    return within if within is found else _inner(within)
+
+
+def _with_sums(struct: Struct, sums: Struct) -> Struct:
+    """The struct with these in the place of its own."""
+
+    def made(name: str, field: Value) -> Value:
+        return sums if name == "sums" else _with_sums(field, sums) if name == "conv" and isinstance(field, Struct) else field
+
+    return replace(struct, fields={name: made(name, field) for name, field in struct.fields.items()})

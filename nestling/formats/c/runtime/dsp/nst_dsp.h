@@ -1,0 +1,48 @@
+/* Kernels for processors with Arm's DSP extension (Cortex-M4, M7): SMLAD, SMMLA, SSAT. The answers are those of nst_kernels.h. */
+#ifndef NST_DSP_H
+#define NST_DSP_H
+
+#include "nst_kernels.h"
+
+/* ---- convolutions ---------------------------------------------------------------------------------------------------------- */
+
+/* What turns two patches into answers, four output channels (a group) after the others.
+ *
+ * A step is two products of each of four channels with each of two patches. A group's stream is, in numbers of 32 bits:
+ *     starts      a channel's sum begins with: 4 if narrow, 8 if wide: those of the four channels for one patch, then for the other
+ *     weights     [steps][2] if narrow, [steps][4] if wide
+ *     after       [4][after], see below
+ * Wide: a number holds two weights of a channel, 16 bits each, the step's first product in the lower half. Narrow: it holds weights
+ * of two channels, from the lowest byte on the first channel's first one, the other's first one, the first channel's second one, the
+ * other's second one; they are widened into scratch when the layer is called.
+ *
+ * after: 3: left, multiplier, addend;             answer = ((sum << left) * multiplier >> 32) + addend >> 14
+ *        4: left, negative, addend, multiplier    the same, with `negative` less in the addend where the sum is below 0
+ *           (in both clamped to int8, then to output's low and high)
+ * Groups in which that is not known to be right have multiplier and shift of nst_scaled() there instead, and 1 in long_way, an
+ * array of one number a group that is 0 where there is none.
+ */
+typedef struct {
+    int32_t depth;    /* products a sum */
+    int32_t steps;    /* half as many; the weights of products that are not there are 0 */
+    int32_t channels; /* answers a patch */
+    int32_t wide;
+    const int32_t *stream;
+    int32_t after;
+    const int8_t *long_way;
+    nst_output output;
+} nst_sums_dsp;
+
+/* bytes: of scratch. It holds 8 * steps bytes for two patches and, where weights are narrow, those of four channels or more: as many
+ * as there is room for are computed for all pixels, then the next ones. The more room, the less is done twice. */
+
+/* As nst_conv_1x1. out may be in where weights are wide, or all have room at once. */
+typedef struct {
+    nst_shape out;
+    nst_sums_dsp sums;
+} nst_conv_1x1_dsp_layer;
+
+void nst_conv_1x1_dsp(const int8_t *in, const nst_conv_1x1_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                      int32_t bytes);
+
+#endif

@@ -1,0 +1,413 @@
+#include "nst_products_dsp.h"
+
+#include "nst_part.h"
+
+enum { UNROLLED = 16, STEP_BYTES = 44 }; /* steps of a round of the loop below, and bytes of code that each of them takes */
+
+/* Numbers of 32 bits that a group's stream takes. */
+NST_INLINE int32_t wide_size(const nst_sums_dsp *sums)
+{
+    return 8 + 4 * sums->steps + 4 * sums->after;
+}
+
+NST_INLINE int32_t narrow_size(const nst_sums_dsp *sums)
+{
+    return 4 + 2 * sums->steps + 4 * sums->after;
+}
+
+int32_t nst_at_once_dsp(const nst_sums_dsp *sums, int32_t channels, int32_t bytes)
+{
+    const int32_t room = sums->wide ? channels : bytes / (4 * wide_size(sums)) * 4;
+    return nst_smaller(room, channels);
+}
+
+/* Two numbers of 16 bits in one of 32. */
+NST_INLINE int32_t both(int32_t low, int32_t high)
+{
+    return (int32_t)((uint32_t)(uint16_t)low | (uint32_t)(uint16_t)high << 16);
+}
+
+NST_INLINE int32_t byte_of(int32_t number, int32_t i)
+{
+    return (int8_t)(uint8_t)((uint32_t)number >> (8 * i));
+}
+
+/* Weights of a step: two numbers of four bytes into four of two halves. */
+NST_INLINE void widen_step(int32_t *to, const int32_t *from)
+{
+    for (int32_t i = 0; i < 2; i++) {
+        *to++ = both(byte_of(from[i], 0), byte_of(from[i], 2));
+        *to++ = both(byte_of(from[i], 1), byte_of(from[i], 3));
+    }
+}
+
+#if NST_DSP
+
+/* ---- Arm: instructions ------------------------------------------------------------------------------------------------------ */
+
+/* Functions without a frame find their arguments in r0 .. r3 and on the stack. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#define NAKED __attribute__((naked, noinline, aligned(4))) static
+
+/* r0: stream, r1: columns. Four numbers of weights and two of patches make 16 products in r4 .. r7 (one patch) and r8 .. r11. */
+#define STEP                                                                                                                       \
+    "ldrd r2, r3, [r1], #8\n\t"                                                                                                    \
+    "ldrd r12, lr, [r0], #8\n\t"                                                                                                   \
+    "smlad r4, r2, r12, r4\n\t"                                                                                                    \
+    "smlad r8, r3, r12, r8\n\t"                                                                                                    \
+    "smlad r5, r2, lr, r5\n\t"                                                                                                     \
+    "smlad r9, r3, lr, r9\n\t"                                                                                                     \
+    "ldrd r12, lr, [r0], #8\n\t"                                                                                                   \
+    "smlad r6, r2, r12, r6\n\t"                                                                                                    \
+    "smlad r10, r3, r12, r10\n\t"                                                                                                  \
+    "smlad r7, r2, lr, r7\n\t"                                                                                                     \
+    "smlad r11, r3, lr, r11\n\t"
+#define STEPS_4 STEP STEP STEP STEP
+
+/* clang-format off: an instruction a line */
+
+/* Two answers of a channel, their sums in A and B. r1, r2: where they go. */
+#define SHORT(A, B)                                                                                                                \
+    "ldmia r0!, {r3, r12, lr}\n\t"                                                                                                 \
+    "lsl " A ", " A                                                                                                                \
+    ", r3\n\t"                                                                                                                     \
+    "lsl " B ", " B                                                                                                                \
+    ", r3\n\t"                                                                                                                     \
+    "smmla " A ", " A                                                                                                              \
+    ", r12, lr\n\t"                                                                                                                \
+    "smmla " B ", " B ", r12, lr\n\t" BYTES(A, B)
+#define SHORT_OF_BOTH_SIGNS(A, B)                                                                                                  \
+    "ldmia r0!, {r3, r12, lr}\n\t"                                                                                                 \
+    "lsl " A ", " A                                                                                                                \
+    ", r3\n\t"                                                                                                                     \
+    "lsl " B ", " B                                                                                                                \
+    ", r3\n\t"                                                                                                                     \
+    "and r3, r12, " A                                                                                                              \
+    ", asr #31\n\t"                                                                                                                \
+    "and r12, r12, " B                                                                                                             \
+    ", asr #31\n\t"                                                                                                                \
+    "sub r3, lr, r3\n\t"                                                                                                           \
+    "sub r12, lr, r12\n\t"                                                                                                         \
+    "ldr lr, [r0], #4\n\t"                                                                                                         \
+    "smmla " A ", " A                                                                                                              \
+    ", lr, r3\n\t"                                                                                                                 \
+    "smmla " B ", " B ", lr, r12\n\t" BYTES(A, B)
+#define BYTES(A, B)                                                                                                                \
+    "ssat " A ", #8, " A                                                                                                           \
+    ", asr #14\n\t"                                                                                                                \
+    "ssat " B ", #8, " B                                                                                                           \
+    ", asr #14\n\t"                                                                                                                \
+    "strb " A                                                                                                                      \
+    ", [r1], #1\n\t"                                                                                                               \
+    "strb " B ", [r2], #1\n\t"
+
+/* Answers of whole groups. Every register is taken, so that the rest lies on the stack: where out0 ends, where columns end, where
+ * the loop is entered, columns, out0, out1. A round of the loop is UNROLLED steps; the first one is entered where as many are left
+ * as make the whole number, `skipped` bytes of code from its beginning. No compiler finds this allocation. */
+#define ANSWERS(NAME, ENDING)                                                                                                      \
+    NAKED void NAME(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)                              \
+    {                                                                                                                              \
+        __asm__ volatile("push {r1-r11, lr}\n\t"                                                      \
+                         "sub sp, #12\n\t"                                                            \
+                         "ldmia r0, {r0, r4, r5, r6}\n\t"                                             \
+                         "add r4, r4, r2\n\t"                                                         \
+                         "add r5, r5, r1\n\t"                                                         \
+                         "adr.w r7, 2f\n\t"                                                           \
+                         "orr r7, r7, #1\n\t" /* Thumb */                                             \
+                         "add r6, r6, r7\n\t"                                                         \
+                         "stmia sp, {r4, r5, r6}\n\t"                                                 \
+                         "1: ldmia r0!, {r4-r11}\n\t"                                                 \
+                         "ldr pc, [sp, #8]\n\t"                                                       \
+                         "2: " STEPS_4 STEPS_4 STEPS_4 STEPS_4                                        \
+                         "ldr r2, [sp, #4]\n\t"                                                       \
+                         "cmp r1, r2\n\t"                                                             \
+                         "bne 2b\n\t"                                                                 \
+                         "ldrd r1, r2, [sp, #16]\n\t"                                                 \
+                         ENDING("r4", "r8") ENDING("r5", "r9") ENDING("r6", "r10") ENDING("r7", "r11") \
+                         "ldr r3, [sp, #0]\n\t"                                                       \
+                         "strd r1, r2, [sp, #16]\n\t"                                                 \
+                         "cmp r1, r3\n\t"                                                             \
+                         "ldr r1, [sp, #12]\n\t"                                                      \
+                         "bne 1b\n\t"                                                                 \
+                         "add sp, #24\n\t"                                                            \
+                         "pop {r4-r11, pc}\n\t");                            \
+    }
+
+/* clang-format on */
+
+ANSWERS(answers, SHORT)
+ANSWERS(answers_of_both_signs, SHORT_OF_BOTH_SIGNS)
+
+/* The eight sums of one group: [patch][channel]. */
+NAKED void sums_of(const int32_t *stream, const int32_t *columns, int32_t steps, int32_t sums[8])
+{
+    __asm__ volatile(
+        "push {r2-r11, lr}\n\t"
+        "add r2, r1, r2, lsl #3\n\t"
+        "str r2, [sp, #0]\n\t"
+        "ldmia r0!, {r4-r11}\n\t"
+        "1: " STEP
+        "ldr r2, [sp, #0]\n\t"
+        "cmp r1, r2\n\t"
+        "bne 1b\n\t"
+        "ldr r0, [sp, #4]\n\t"
+        "stmia r0!, {r4-r11}\n\t"
+        "add sp, #8\n\t"
+        "pop {r4-r11, pc}\n\t");
+}
+
+NST_INLINE void short_answers(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+{
+    if (some->sums->after == 3)
+        answers(some, columns, out0, out1);
+    else
+        answers_of_both_signs(some, columns, out0, out1);
+}
+
+/* Pairs of steps of four channels, at least one: numbers of four bytes into twice as many of two halves. */
+NAKED void widen_pairs(int32_t *to, const int32_t *from, const int32_t *end)
+{
+    __asm__ volatile(
+        "push {r4-r11}\n\t"
+        "1: ldmia r1!, {r9-r12}\n\t"
+        "sxtb16 r3, r9\n\t"
+        "sxtb16 r4, r9, ror #8\n\t"
+        "sxtb16 r5, r10\n\t"
+        "sxtb16 r6, r10, ror #8\n\t"
+        "sxtb16 r7, r11\n\t"
+        "sxtb16 r8, r11, ror #8\n\t"
+        "sxtb16 r9, r12\n\t"
+        "sxtb16 r10, r12, ror #8\n\t"
+        "cmp r1, r2\n\t"
+        "stmia r0!, {r3-r10}\n\t"
+        "bne 1b\n\t"
+        "pop {r4-r11}\n\t"
+        "bx lr\n\t");
+}
+
+/* Four bytes, or more, of two patches. */
+NAKED void columns_of_fours(const int8_t *a, const int8_t *b, const int8_t *end, int32_t *columns)
+{
+    __asm__ volatile(
+        "push {r4-r8, lr}\n\t"
+        "1: ldr r7, [r0], #4\n\t"
+        "ldr r8, [r1], #4\n\t"
+        "sxtb16 r4, r7\n\t"
+        "sxtb16 r5, r8\n\t"
+        "sxtb16 r6, r7, ror #8\n\t"
+        "sxtb16 r7, r8, ror #8\n\t"
+        "cmp r0, r2\n\t"
+        "stmia r3!, {r4-r7}\n\t"
+        "bne 1b\n\t"
+        "pop {r4-r8, pc}\n\t");
+}
+
+#pragma GCC diagnostic pop
+
+#else
+
+/* ---- the same in plain C ---------------------------------------------------------------------------------------------------- */
+
+NST_INLINE int32_t product_2(int32_t a, int32_t b)
+{
+    return (int16_t)(uint16_t)a * (int16_t)(uint16_t)b + (a >> 16) * (b >> 16);
+}
+
+static void sums_of(const int32_t *stream, const int32_t *columns, int32_t steps, int32_t sums[8])
+{
+    for (int32_t i = 0; i < 8; i++) {
+        const int32_t *weights = stream + 8 + i % 4, *x = columns + i / 4;
+        sums[i] = stream[i];
+        for (int32_t step = 0; step < steps; step++)
+            sums[i] += product_2(weights[4 * step], x[2 * step]);
+    }
+}
+
+NST_INLINE int8_t short_answer(int32_t sum, const int32_t *c, int32_t after)
+{
+    const int32_t left = c[0], negative = after == 4 && sum < 0 ? c[1] : 0;
+    const int32_t multiplier = after == 4 ? c[3] : c[1], addend = c[2];
+    const int32_t value = (int32_t)((int64_t)(sum * (1 << left)) * multiplier >> 32) + (addend - negative);
+    return nst_clamped(value >> 14, -128, 127);
+}
+
+static void short_answers(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+{
+    const int32_t steps = some->sums->steps, after = some->sums->after;
+    const int32_t *stream = some->stream;
+    for (int32_t o = 0; o < some->channels; o += 4, stream += wide_size(some->sums)) {
+        int32_t s[8];
+        sums_of(stream, columns, steps, s);
+        for (int32_t i = 0; i < 4; i++) {
+            const int32_t *constants = stream + 8 + 4 * steps + i * after;
+            out0[o + i] = short_answer(s[i], constants, after);
+            out1[o + i] = short_answer(s[4 + i], constants, after);
+        }
+    }
+}
+
+static void widen_pairs(int32_t *to, const int32_t *from, const int32_t *end)
+{
+    for (; from < end; from += 2, to += 4)
+        widen_step(to, from);
+}
+
+static void columns_of_fours(const int8_t *a, const int8_t *b, const int8_t *end, int32_t *columns)
+{
+    for (; a < end; a += 4, b += 4) {
+        *columns++ = both(a[0], a[2]);
+        *columns++ = both(b[0], b[2]);
+        *columns++ = both(a[1], a[3]);
+        *columns++ = both(b[1], b[3]);
+    }
+}
+
+#endif
+
+/* ---- on both ---------------------------------------------------------------------------------------------------------------- */
+
+NST_INLINE int32_t *copied(int32_t *to, const int32_t *from, int32_t count)
+{
+    for (; count > 0; count--)
+        *to++ = *from++;
+    return to;
+}
+
+static void widen(int32_t *to, const int32_t *from, int32_t steps)
+{
+    const int32_t pairs = steps & -2;
+    if (pairs)
+        widen_pairs(to, from, from + 2 * pairs);
+    if (pairs < steps)
+        widen_step(to + 4 * pairs, from + 2 * pairs);
+}
+
+static const int32_t *widened(const nst_sums_dsp *sums, nst_range channels, int32_t *room)
+{
+    const int32_t size = sums->wide ? wide_size(sums) : narrow_size(sums);
+    const int32_t *from = sums->stream + channels.first / 4 * size;
+    int32_t *to = room;
+    if (sums->wide)
+        return from;
+    for (int32_t o = channels.first; o < channels.end; o += 4) {
+        to = copied(copied(to, from, 4), from, 4);
+        widen(to, from + 4, sums->steps);
+        to = copied(to + 4 * sums->steps, from + 4 + 2 * sums->steps, 4 * sums->after);
+        from += size;
+    }
+    return room;
+}
+
+nst_channels_dsp nst_channels_of(const nst_sums_dsp *sums, nst_range channels, int32_t *room)
+{
+    const int32_t count = channels.end - channels.first;
+    const int32_t clamped = sums->output.low > -128 || sums->output.high < 127;
+    const nst_channels_dsp some = {
+        widened(sums, channels, room),
+        count,
+        8 * sums->steps,
+        (-sums->steps & (UNROLLED - 1)) * STEP_BYTES,
+        !sums->long_way && count % 4 == 0 && !clamped,
+        sums->long_way ? sums->long_way + channels.first / 4 : 0,
+        sums,
+    };
+    return some;
+}
+
+/* Fewer than four bytes. */
+static void last_columns(const int8_t *a, const int8_t *b, int32_t count, int32_t *columns)
+{
+    int8_t last[2][4] = {{0}};
+    for (int32_t i = 0; i < count; i++) {
+        last[0][i] = a[i];
+        last[1][i] = b[i];
+    }
+    columns_of_fours(last[0], last[1], last[0] + 4, columns);
+}
+
+void nst_columns_2(const int8_t *a, const int8_t *b, int32_t count, int32_t *columns)
+{
+    const int32_t fours = count & -4;
+    if (fours)
+        columns_of_fours(a, b, a + fours, columns);
+    if (fours < count)
+        last_columns(a + fours, b + fours, count - fours, columns + fours);
+}
+
+/* Both answers of up to four channels, of sums that may be any. */
+static void long_answers(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+{
+    const nst_sums_dsp *sums = some->sums;
+    const nst_output *y = &sums->output;
+    const int32_t *constants = some->stream + 8 + 4 * sums->steps;
+    int32_t s[8];
+    sums_of(some->stream, columns, sums->steps, s);
+    for (int32_t i = 0; i < some->channels; i++, constants += sums->after) {
+        out0[i] = nst_clamped(nst_scaled(s[i], constants[0], constants[1], y->zero), y->low, y->high);
+        out1[i] = nst_clamped(nst_scaled(s[4 + i], constants[0], constants[1], y->zero), y->low, y->high);
+    }
+}
+
+/* Up to three channels, whose group the short way takes as a whole. */
+static void last_answers(nst_channels_dsp some, const int32_t *columns, int8_t *out0, int8_t *out1)
+{
+    const int32_t channels = some.channels;
+    int8_t spare[2][4];
+    some.channels = 4;
+    short_answers(&some, columns, spare[0], spare[1]);
+    for (int32_t i = 0; i < channels; i++) {
+        out0[i] = spare[0][i];
+        out1[i] = spare[1][i];
+    }
+}
+
+static void clamp(int8_t *out, int32_t count, const nst_output *y)
+{
+    for (int32_t i = 0; i < count; i++)
+        out[i] = nst_clamped(out[i], y->low, y->high);
+}
+
+/* How many of the channels, whole groups of them, take the short way after one another. */
+static int32_t short_run(const int8_t *long_way, int32_t channels)
+{
+    const int32_t whole = channels & -4;
+    for (int32_t done = 0; long_way && done < whole; done += 4)
+        if (long_way[done / 4])
+            return done;
+    return whole;
+}
+
+/* Run by run of groups that go the same way. */
+static void mixed_answers(nst_channels_dsp some, const int32_t *columns, int8_t *out0, int8_t *out1)
+{
+    for (int32_t left = some.channels; left > 0; left -= some.channels) {
+        const int32_t run = short_run(some.long_way, left);
+        some.channels = run ? run : nst_smaller(left, 4);
+        if (run)
+            short_answers(&some, columns, out0, out1);
+        else if (some.long_way && *some.long_way)
+            long_answers(&some, columns, out0, out1);
+        else
+            last_answers(some, columns, out0, out1);
+        const int32_t groups = (some.channels + 3) / 4;
+        some.stream += groups * wide_size(some.sums);
+        some.long_way = some.long_way ? some.long_way + groups : 0;
+        out0 += some.channels;
+        out1 += some.channels;
+    }
+}
+
+void nst_answers_2(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+{
+    const nst_output *y = &some->sums->output;
+    if (some->short_ones) {
+        short_answers(some, columns, out0, out1);
+        return;
+    }
+    mixed_answers(*some, columns, out0, out1);
+    if (y->low > -128 || y->high < 127) {
+        clamp(out0, some->channels, y);
+        clamp(out1, some->channels, y);
+    }
+}
