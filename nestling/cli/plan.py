@@ -25,12 +25,13 @@ def command(
     from nestling import bundle as bundles
     from nestling.files import write_atomically
     from nestling.formats.c import machines
-    from nestling.formats.c.fitting import CODE, advice, needs, verdict, whole
+    from nestling.formats.c.arrange import CODE
+    from nestling.formats.c.fitting import advice, needs, verdict, whole
     from nestling.formats.c.plan.report import draw, parse_size, picture
 
     target, sizes = machines.machine(machine), (parse_size(ram), parse_size(flash))
     loaded = bundles.load(bundle)
-    found = needs(whole(loaded), target)
+    found = needs(whole(loaded), target, sizes[1])
     outcome = verdict(found, *sizes)
     hint = "" if outcome.fits else advice(loaded, target, *sizes)
     if output is not None:

@@ -12,10 +12,14 @@ from nestling.formats.c.plan.choices import smallest
 from nestling.formats.c.plan.plan import Plan, Step, Views
 from nestling.graph.ir import Graph
 
+CODE = 24 * 1024  # bytes that the generated code and its kernels stay under; `make size` tells the exact number
 
-def arrange(graph: Graph, machine: Machine) -> tuple[Program, Plan]:
+
+def arrange(graph: Graph, machine: Machine, flash: int | None = None) -> tuple[Program, Plan]:
     """The calls for a graph, and their arena: no larger than the portable kernels need side by side, whatever is quicker.
 
+    flash: bytes that constants and code may take. With room to spare, weights that a kernel would widen in RAM before each use lie wide
+    in flash; where the constants of the machine's own kernels are too many, it gets the portable ones.
     Raises UnsupportedOp, naming the layer, for float arithmetic before the head, and where the network is none that takes one image
     and gives scores.
     """
@@ -23,13 +27,23 @@ def arrange(graph: Graph, machine: Machine) -> tuple[Program, Plan]:
     found = planned(program, machine)
     if all(layer.header == PORTABLE for layer in program.layers):
         return program, found
-    most = planned(_apart(lower(graph, replace(machine, features=()))), machine).arena
+    plain = lower(graph, replace(machine, features=()))
+    most = planned(_apart(plain), machine).arena
     portable: frozenset[str] = frozenset()
     while found.arena > most and (wanting := _wanting(program, found)):
         portable |= {wanting}
         program = lower(graph, machine, portable)
         found = planned(program, machine)
-    return program, found
+    spare = 0 if flash is None else flash - CODE - constants(program)
+    if spare < 0 <= spare + constants(program) - constants(plain):
+        return plain, planned(plain, machine)
+    program = _widened(program, found, spare)
+    return program, planned(program, machine)
+
+
+def constants(program: Program) -> int:
+    """Bytes of flash besides code."""
+    return sum(constant.bytes for layer in program.layers for constant in layer.constants)
 
 
 def notes(program: Program) -> tuple[str, ...]:
@@ -40,7 +54,12 @@ def notes(program: Program) -> tuple[str, ...]:
     if not able:
         return ()
     rest = f"{long:,} the long one" if long else "none the long one"
-    return (f"{channels - long:,} of {channels:,} channels go a short way from sum to byte, proven equal for every sum; {rest}",)
+    ways = f"{channels - long:,} of {channels:,} channels go a short way from sum to byte, proven equal for every sum; {rest}"
+    narrow = sum(layer.widen is not None for layer in program.layers)
+    wide = sum(layer.wide for layer in program.layers)
+    where = [f"{narrow:,} in RAM, as they run (--flash tells how much there is for more)"] if narrow else []
+    where += [f"{wide:,} in flash"] if wide else []
+    return (ways, f"weights of 8 bits are widened for the processor: of layers {' and '.join(where)}") if where else (ways,)
 
 
 def planned(program: Program, machine: Machine) -> Plan:
@@ -64,6 +83,26 @@ def _require_classifier(program: Program) -> None:
 def _apart(program: Program) -> Program:
     """No convolution's answer over its input, which is what its own scratch is weighed against."""
     return replace(program, layers=tuple(replace(layer, over=()) if layer.lead else layer for layer in program.layers))
+
+
+def _widened(program: Program, found: Plan, spare: int) -> Program:
+    """With weights that lie wide in flash, as far as `spare` bytes go.
+
+    First those of layers that would widen some channels after the others, and so read their input several times; then the smallest.
+    """
+
+    def rank(layer: Layer) -> tuple[bool, int]:
+        return found.room.get(layer.writes, 0) >= layer.scratch_most, sum(constant.bytes for constant in layer.constants)
+
+    wide: dict[str, Layer] = {}
+    for layer in sorted((layer for layer in program.layers if layer.widen is not None), key=rank):
+        assert layer.widen is not None
+        made = layer.widen(layer)
+        more = sum(x.bytes for x in made.constants) - sum(x.bytes for x in layer.constants)
+        if more <= spare:
+            spare -= more
+            wide[layer.writes] = replace(made, widen=None, wide=True)
+    return replace(program, layers=tuple(wide.get(layer.writes, layer) for layer in program.layers))
 
 
 def _wanting(program: Program, found: Plan) -> str | None:

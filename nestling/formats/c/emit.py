@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from nestling.errors import NestlingError
 from nestling.formats.about import About, to_json
 from nestling.formats.c import machines, names
-from nestling.formats.c.arrange import notes
+from nestling.formats.c.arrange import constants, notes
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.layers import (
     Constant,
@@ -119,7 +119,7 @@ def _values(program: Program, planned: Plan, machine: Machine, about: About, nam
         "embedding": Embedding(math.prod(tensor.shape), pack.scale(tensor), pack.zero_point(tensor), said),
         "tail": _tail(program),
         "macs": sum(layer.macs for layer in program.layers),
-        "constants": sum(constant.bytes for layer in program.layers for constant in layer.constants),
+        "constants": constants(program),
         "peak": next((i for i, layer in enumerate(program.layers) if layer.writes == planned.peak_step), 0),
         "floats": any(layer.function == "nst_head" for layer in program.layers),
         "shape": shape,

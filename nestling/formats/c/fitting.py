@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nestling.bundle import Bundle, Timm, fitted_head
 from nestling.errors import NestlingError
-from nestling.formats.c.arrange import arrange
+from nestling.formats.c.arrange import CODE, arrange, constants
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.plan import Plan
 from nestling.formats.c.plan.report import Fit, fits
@@ -16,7 +16,6 @@ from nestling.graph.ends import with_head, with_own_end
 from nestling.graph.ir import Graph
 from nestling.preprocess.image import as_option, of_photographs
 
-CODE = 24 * 1024  # bytes that the generated code and its kernels stay under; `make size` tells the exact number
 STEP, SMALLEST = 16, 32  # pixels: resolutions that are tried
 
 
@@ -28,11 +27,10 @@ class Needs:
     constants: int
 
 
-def needs(graph: Graph, machine: Machine) -> Needs:
-    """graph: as folder.print_network takes it."""
-    program, found = arrange(graph, machine)
-    constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
-    return Needs(found, constants)
+def needs(graph: Graph, machine: Machine, flash: int | None = None) -> Needs:
+    """graph: as folder.print_network takes it. flash: see arrange."""
+    program, found = arrange(graph, machine, flash)
+    return Needs(found, constants(program))
 
 
 def verdict(found: Needs, ram: int, flash: int) -> Fit:
@@ -42,7 +40,7 @@ def verdict(found: Needs, ram: int, flash: int) -> Fit:
 
 def require_fitting(bundle: Bundle, machine: Machine, ram: int, flash: int) -> None:
     """Raises NestlingError, saying what is in the way and which resolution would fit, where the network does not fit."""
-    found = needs(whole(bundle), machine)
+    found = needs(whole(bundle), machine, flash)
     outcome = verdict(found, ram, flash)
     if not outcome.fits:
         words = outcome.words.replace("\n", "; ")
@@ -51,7 +49,7 @@ def require_fitting(bundle: Bundle, machine: Machine, ram: int, flash: int) -> N
 
 def advice(bundle: Bundle, machine: Machine, ram: int, flash: int) -> str:
     """What to type for a network that fits: a smaller resolution for RAM; for flash there is only a smaller backbone."""
-    found = needs(whole(bundle), machine)
+    found = needs(whole(bundle), machine, flash)
     if found.constants + CODE > flash:
         return f"take a backbone with fewer than {max(flash - CODE, 0):,} parameters:  nestling backbones"
     if not isinstance(bundle.architecture, Timm):
@@ -60,7 +58,7 @@ def advice(bundle: Bundle, machine: Machine, ram: int, flash: int) -> str:
     likely = height * math.sqrt(max(ram, 1) / max(found.plan.arena, 1))
     for side in _sides(min(int(likely) + 2 * STEP, height - STEP)):
         size = (side, max(round(side * width / height / STEP) * STEP, SMALLEST))
-        smaller = needs(_at(bundle, size), machine)
+        smaller = needs(_at(bundle, size), machine, flash)
         if verdict(smaller, ram, flash).fits:
             return (
                 f"at {as_option(size)} pixels it would fit, with an arena of {smaller.plan.arena:,} bytes:  "

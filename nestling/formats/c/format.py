@@ -22,13 +22,12 @@ def of_machine(name: str) -> str:
 def _printer(machine: str) -> Printer:
     def print_it(job: Job) -> Printed:
         from nestling.formats.c import emit
-        from nestling.formats.c.arrange import arrange, notes
+        from nestling.formats.c.arrange import arrange, constants, notes
 
         target = machines.machine(machine)
-        program, planned = arrange(job.inside(_format(machine), INTEGERS), target)
-        constants = sum(constant.bytes for layer in program.layers for constant in layer.constants)
+        program, planned = arrange(job.inside(_format(machine), INTEGERS), target, job.config.flash)
         files = emit.files(program, planned, target, about(job.bundle, integers=True), prefix=job.config.name)
-        return Printed(files, flash=constants, arena=planned.arena, notes=notes(program))
+        return Printed(files, flash=constants(program), arena=planned.arena, notes=notes(program))
 
     return print_it
 

@@ -7,7 +7,7 @@ Constant: numbers that go into an array of their own. Struct: the parameters tha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,6 +103,8 @@ class Layer:
     its end is always behind what the kernel has yet to read.
     files: the runtime's .c files that hold the function and what it calls; header: the one that declares it.
     few_bits, of_image: its twins for packed weights, and for an image that passes a table on its way.
+    widen: makes of it the same call with weights that lie in flash as the processor wants them, where they are widened in scratch;
+    wide: whether that was done.
     long: channels whose sums take the long way to a byte, of those that could take a short one (see rescaling.py); None where the
     kernel knows no short one.
     """
@@ -123,6 +125,8 @@ class Layer:
     header: str = PORTABLE
     lead: int = 0
     long: int | None = None
+    widen: Callable[[Layer], Layer] | None = None
+    wide: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
