@@ -18,7 +18,7 @@ CODE = 24 * 1024  # bytes that the generated code and its kernels stay under; `m
 def arrange(graph: Graph, machine: Machine, flash: int | None = None) -> tuple[Program, Plan]:
     """The calls for a graph, and their arena: no larger than the portable kernels need side by side, whatever is quicker.
 
-    flash: bytes that constants and code may take. With room to spare, weights that a kernel would widen in RAM before each use lie wide
+    flash: bytes that constants and code may take. With room to spare, weights that a kernel widens in RAM, as it runs, lie wide
     in flash; where the constants of the machine's own kernels are too many, it gets the portable ones.
     Raises UnsupportedOp, naming the layer, for float arithmetic before the head, and where the network is none that takes one image
     and gives scores.
