@@ -121,7 +121,8 @@ def _print_counted(ran: "Sequence[Counted]", layers: bool) -> None:
         estimated = ["cycles, estimated"] if one.cycles_estimate is not None else []
         show.table(["Layer", "kind", "shape", "instructions", *estimated, "MACs", "MACs/instruction"], rows, one.file)
         if one.cycles_estimate is not None:
-            show.tell(f"{one.file}: {one.cycles_estimate:,} cycles, {one.cycles_estimate / one.macs:.2f} a MAC: {one.cycles_note}")
+            a_mac = f", {one.cycles_estimate / one.macs:.2f} a MAC" if one.macs else ""
+            show.tell(f"{one.file}: about {one.cycles_estimate:,} cycles{a_mac}; {one.cycles_note}")
         elif one.cycles_note:
             show.tell(f"{one.file}: {one.cycles_note}")
 
