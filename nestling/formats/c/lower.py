@@ -1,7 +1,8 @@
 """The int8 Graph as a Program: one call of a kernel a layer, and nothing that need not be done.
 
 What disappears on the way: pads and the image's table go into the convolution behind them, tables of tables become one table,
-reshapes and concats of what lies side by side anyway become other names for the same bytes.
+reshapes and concats of what lies side by side anyway become other names for the same bytes. Large sums of
+channels that answer one byte whatever the image is become small ones.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from nestling.formats.c.kernels.layers import Layer, Parts, Program, Read, Struc
 from nestling.formats.c.kernels.table import kernel
 from nestling.formats.c.kernels.windows import with_table
 from nestling.formats.c.machines import Machine
+from nestling.formats.c.settled import with_settled_channels
 from nestling.graph.ends import ending
 from nestling.graph.ir import Graph
 from nestling.graph.passes import merge_pads
@@ -33,7 +35,7 @@ def lower(graph: Graph, machine: Machine, portable: Collection[str] = ()) -> Pro
 
     Raises UnsupportedOp, naming the layer, for float arithmetic before the head.
     """
-    graph = check(merge_pads(graph), "the graph with its pads in the convolutions")
+    graph = with_settled_channels(check(merge_pads(graph), "the graph with its pads in the convolutions"))
     plain = replace(machine, features=())
     layers: dict[str, Layer] = {}
     aliases: dict[str, tuple[str, int]] = {}

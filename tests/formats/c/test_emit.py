@@ -283,7 +283,7 @@ def test_sums_that_leave_32_bits_are_refused() -> None:
     net.conv("a", "x", 4)
     bias = net.tensors["a.b"]
     net.tensors["a.b"] = replace(bias, data=np.full(4, 2**31 - 1, np.int32))
-    with pytest.raises(UnsupportedOp, match=r"conv2d 'a' \(layers\.a\): its sums may leave 32 bits"):
+    with pytest.raises(UnsupportedOp, match=r"conv2d 'a' \(layers\.a\): the sums of channels 0, 1, 2, 3 of 4 may leave 32 bits"):
         lower(net.graph("a"), HOST)
 
 

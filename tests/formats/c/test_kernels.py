@@ -233,9 +233,9 @@ def test_rescaling_any_number_by_any_factor(exponent: int, kernels: Kernels) -> 
 @pytest.mark.parametrize("bias", [2**30 - 200_000, 2**30 + 200_000, 2**31 - 1_000_000])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_sums_beyond_what_may_be_doubled(bias: int, sign: int, kernels: Kernels) -> None:
-    """Large sums whose answers still lie inside int8."""
+    """Large sums whose answers still lie inside int8, right between two of them."""
     rng = np.random.default_rng(0)
-    scale = 0.01 * 0.01 * bias / 100
+    scale = 0.01 * 0.01 * bias / 100.5
     values = np.array([sign * bias] * 5, np.int32)
     for op, shape in (("conv2d", (5, 1, 1, 5)), ("depthwise_conv2d", (1, 3, 3, 5)), ("conv2d", (5, 3, 3, 5))):
         attrs = ir.Conv2d() if op == "conv2d" else ir.DepthwiseConv2d()

@@ -15,6 +15,7 @@ from nestling.graph.ir import Clamp, Graph, Node, Quant, Tensor
 from nestling.graph.reference_integer import output_multiplier
 
 SIDE_BY_SIDE = 4  # output channels that nst_products.c computes together
+LISTED = 8  # channels that a refusal names
 LONG_WAY = 64  # what the exponent is less by where nst_scaled() must not take the short one
 
 
@@ -52,20 +53,42 @@ def sums(node: Node, graph: Graph, weight: NDArray[np.int8]) -> Sums:
     """What conv2d, depthwise_conv2d and fully_connected add up. weight: int8 [O, K], the node's own in some order.
 
     sum over k of (x - zx) * (w - zw) + b = sum of x * w - zw * sum of x + [b - zx * (sum of w - K * zw)].
-    Raises UnsupportedOp where a partial sum might leave 32 bits.
+    Raises UnsupportedOp, naming the channels, where a partial sum might leave 32 bits.
     """
     x, zero = zero_point(graph.tensors[node.inputs[0]]), zero_point(graph.tensors[node.inputs[1]])
     wide = weight.astype(np.int64)
-    bias = np.zeros(len(weight), np.int64)
-    if len(node.inputs) > 2:
-        bias = np.asarray(graph.tensors[node.inputs[2]].data).astype(np.int64)
-    folded = bias - x * (wide - zero).sum(axis=1)
-    partial = np.abs(folded) + 128 * (np.abs(wide).sum(axis=1) + abs(zero) * wide.shape[1])
-    if partial.max(initial=0) >= 2**31:
-        layer = f" ({node.source})" if node.source else ""
-        raise UnsupportedOp(f"{node.op} {node.name!r}{layer}: its sums may leave 32 bits, which C does not define; .tflite works.")
+    bias = bias_of(node, graph, len(weight))
+    if (beyond := _leave_32_bits(wide, zero, bias, x)).any():
+        raise _refused(node, beyond)
     largest = np.abs(bias) + max(127 - x, x + 128) * np.abs(wide - zero).sum(axis=1)
-    return Sums(weight, zero, folded, largest)
+    return Sums(weight, zero, _folded(wide, zero, bias, x), largest)
+
+
+def bias_of(node: Node, graph: Graph, channels: int) -> Int:
+    """int64 [channels]; zeros where the node has none."""
+    return np.asarray(graph.tensors[node.inputs[2]].data).astype(np.int64) if len(node.inputs) > 2 else np.zeros(channels, np.int64)
+
+
+def _leave_32_bits(weight: Int, weight_zero: int, bias: Int, in_zero: int) -> NDArray[np.bool_]:
+    """[O]: where a partial sum may, in whatever order a kernel adds up. weight: [O, K]."""
+    whole = 128 * (np.abs(weight).sum(axis=1) + abs(weight_zero) * weight.shape[1])
+    return np.asarray(np.abs(_folded(weight, weight_zero, bias, in_zero)) + whole >= 2**31)
+
+
+def _folded(weight: Int, weight_zero: int, bias: Int, in_zero: int) -> Int:
+    """The bias of sums over x instead of x - in_zero."""
+    return np.asarray(bias - in_zero * (weight - weight_zero).sum(axis=1))
+
+
+def _refused(node: Node, beyond: NDArray[np.bool_]) -> UnsupportedOp:
+    found = np.flatnonzero(beyond)
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    which = f"{'s' if len(found) > 1 else ''} {', '.join(map(str, found[:LISTED]))}{more}"
+    layer = f" ({node.source})" if node.source else ""
+    return UnsupportedOp(
+        f"{node.op} {node.name!r}{layer}: the sums of channel{which} of {len(beyond)} may leave 32 bits, which C does not define, "
+        "and what they answer depends on them; .tflite works."
+    )
 
 
 def interleaved(weight: NDArray[np.int8]) -> Constant:
