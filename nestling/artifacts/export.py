@@ -29,7 +29,7 @@ from nestling.formats import FORMATS, require_printable, usual
 from nestling.formats import printed as all_printed
 from nestling.formats.c import folder, machines, names
 from nestling.formats.c.fitting import require_fitting
-from nestling.formats.format import INTEGERS, ExportConfig, Job, Printed
+from nestling.formats.format import INTEGERS, ExportConfig, Format, Job, Printed
 from nestling.preprocess.image import ImagePreprocess
 from nestling.progress import Progress, silent
 from nestling.quantization.quantize import quantize
@@ -81,7 +81,8 @@ def export(
 
     A bundle without integers is quantised first where int8 is wanted, as `quantize` would, and kept as out/NAME-int8.nest.
     data: the folder that the bundle learned from; None for the one that its lineage names (see yardstick.expected).
-    Raises GateFailed, when all else is done, where a file does not pass its gates (unless config.force); UnusableData.
+    Raises UnsupportedOp, before any file is judged, where there is no C of the network; GateFailed, when all else is done, where a
+    file does not pass its gates (unless config.force); UnusableData.
     """
     every = wanted if wanted is not None else tuple((usual(), precision) for precision in ("fp32", INTEGERS))
     made = exported(path, out, every, data, config, progress)
@@ -107,14 +108,15 @@ def exported(
     _require_no_photographs(out)
     loaded = bundles.load(path)
     stem = path.stem.removesuffix(f"-{INTEGERS}")
-    sources = {
-        integers: _source(loaded, path, out / f"{stem}-{INTEGERS}.nest", integers, data, config, progress)
-        for integers in dict.fromkeys(precision == INTEGERS for _, precision in wanted)
-    }
+    kept = out / f"{stem}-{INTEGERS}.nest"
+    kinds = dict.fromkeys(precision == INTEGERS for _, precision in wanted)
+    jobs = {kind: Job(quantized_first(loaded, kept, data, progress) if kind else loaded, config) for kind in kinds}
     for name, precision in wanted:
-        if (machine := FORMATS[name].machine) and (config.ram is not None or config.flash is not None):
-            target = machines.machine(machine)
-            require_fitting(sources[precision == INTEGERS].job.bundle, target, config.ram or 2**40, config.flash or 2**40)
+        _require_possible(FORMATS[name], jobs[precision == INTEGERS])
+    sources = {
+        integers: _Source(path if job.bundle is loaded else kept, job, expected(job.bundle, integers, data, progress))
+        for integers, job in jobs.items()
+    }
     artifacts: list[Artifact] = []
     refused: list[Refused] = []
     why = ""
@@ -178,11 +180,12 @@ def _require_no_photographs(folder: Path) -> None:
             )
 
 
-def _source(
-    loaded: Bundle, path: Path, kept: Path, integers: bool, data: Source | None, config: ExportConfig, progress: Progress
-) -> _Source:
-    bundle = quantized_first(loaded, kept, data, progress) if integers else loaded
-    return _Source(path if bundle is loaded else kept, Job(bundle, config), expected(bundle, integers, data, progress))
+def _require_possible(form: Format, job: Job) -> None:
+    """That there is a file of the network, and where that is asked for that it fits. Before any is judged, which takes longest."""
+    form.require(job)
+    ram, flash = job.config.ram, job.config.flash
+    if form.machine and (ram is not None or flash is not None):
+        require_fitting(job.bundle, machines.machine(form.machine), ram or 2**40, flash or 2**40)
 
 
 def _artifact(file: str, form: str, precision: str, printed: Printed, judged: Judgement, bundle: Path) -> Artifact:

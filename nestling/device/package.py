@@ -103,6 +103,8 @@ def pack(
     head = _require_packable(bundle, path)
     target = target_of(config)
     _require_replaceable(out)
+    if config.runner == "c":
+        FORMATS[of_machine(target.c_machine)].require(Job(bundle, ExportConfig()))
     embeddings, labels, centred_on = _embeddings(bundle, data, progress)
     made = _head(bundle, head, embeddings, labels, config)
     printed, failed = _printed(bundle, target, config, data, progress)

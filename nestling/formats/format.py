@@ -182,6 +182,7 @@ class Format:
     embedding: how it is given where it is wanted: a second output, a file of its own, always, or it is all that there is.
     own_embedding: the format of that file. extra: that its printers come with. read: a file of
     anybody's, None where nestling cannot.
+    require: raises UnsupportedOp for a network that it has no file for; quick, so that nothing slow begins before.
     missing: what of other people's is not here to judge its files with, in words, "" for nothing.
     loaded: what was just printed, in its first runtime, with one thread. wrong: what is wrong within it, given the Graph that an
     int8 file was to be printed from and images [N, H, W, C]; exact: it has compared the reference's bytes. as_printed: the Graph
@@ -201,6 +202,7 @@ class Format:
     own_embedding: str = ""
     extra: str = ""
     read: Reader | None = None
+    require: Callable[[Job], None] = lambda job: None
     missing: Callable[[], str] = lambda: ""
     loaded: Callable[[Printed, str], Runner] | None = None
     wrong: Callable[[Printed, Graph, Image, Runner], list[str]] | None = None

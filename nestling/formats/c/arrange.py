@@ -64,7 +64,7 @@ def notes(program: Program) -> tuple[str, ...]:
 
 def planned(program: Program, machine: Machine) -> Plan:
     """Where each activation lies in the arena. The scores do not: they go where the caller wants them."""
-    _require_classifier(program)
+    require_classifier(program)
     inside = [layer for layer in program.layers if layer.writes not in program.outputs]
     steps = [Step(x.writes, x.reads, x.writes, x.scratch, x.over or None, x.scratch_most, x.lead) for x in inside]
     last = {name for layer in program.layers if layer not in inside for name in layer.reads}
@@ -73,7 +73,8 @@ def planned(program: Program, machine: Machine) -> Plan:
     return smallest(steps, sizes, program.inputs, tuple(sorted(last | {program.embedding})), aliases, machine.alignment)
 
 
-def _require_classifier(program: Program) -> None:
+def require_classifier(program: Program) -> None:
+    """Raises UnsupportedOp where the network is none that takes one image and gives scores."""
     image = program.tensors[program.inputs[0]]
     scores = program.tensors[program.outputs[0]]
     if len(program.inputs) != 1 or image.dtype != "uint8" or len(program.outputs) != 1 or scores.dtype != "float32":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,6 +32,17 @@ def _printer(machine: str) -> Printer:
         return Printed(files, flash=constants(program), arena=planned.arena, notes=notes(program))
 
     return print_it
+
+
+def _require(machine: str) -> Callable[[Job], None]:
+    def require(job: Job) -> None:
+        from nestling.formats.c.arrange import require_classifier
+        from nestling.formats.c.lower import lower
+
+        anywhere = replace(machines.machine(machine), features=())  # its own kernels take no network that others do not
+        require_classifier(lower(job.inside(_format(machine), INTEGERS), anywhere))
+
+    return require
 
 
 def _load(file: File) -> Runner:
@@ -70,6 +83,7 @@ def _format(machine: str) -> Format:
         printers={INTEGERS: _printer(machine)},
         machine=machine,
         embedding="always",
+        require=_require(machine),
         missing=_missing,
         loaded=_loaded,
         wrong=_wrong,
