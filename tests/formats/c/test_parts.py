@@ -155,12 +155,15 @@ def of_images(draw: Draw) -> Case:
     return net.graph("a"), net.rng.integers(0, 256, (1, net.side, net.side, 3), dtype=np.uint8)
 
 
+@pytest.mark.parametrize(("function", "feature"), [("nst_conv_image", ""), ("nst_conv_image_dsp", "dsp")])
 @QUICK
 @given(data=st.data())
-def test_parts_of_a_convolution_of_the_image_are_the_whole(data: st.DataObject, kernels: Kernels) -> None:
+def test_parts_of_a_convolution_of_the_image_are_the_whole(
+    function: str, feature: str, data: st.DataObject, kernels: Kernels
+) -> None:
     case = data.draw(of_images())
-    program = lower(case[0], HOST)
-    assume([layer.function for layer in program.layers] == ["nst_conv_image"])
+    program = with_room(lower(case[0], replace(HOST, features=(feature,))), lambda least, most: data.draw(st.integers(least, most)))
+    assume([layer.function for layer in program.layers] == [function])
     assert_parts_are_the_whole(kernels, case, program, data)
 
 

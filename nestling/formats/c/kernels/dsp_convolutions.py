@@ -17,7 +17,7 @@ from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
 from nestling.formats.c.kernels.layers import Constant, Layer, Read, Room, Scratch, Struct, Value, Whole, Written, bytes_of, plane
 from nestling.formats.c.kernels.rescaling import Short, short
 from nestling.formats.c.kernels.variant import Variant, layer
-from nestling.formats.c.kernels.windows import is_1x1
+from nestling.formats.c.kernels.windows import behind, is_1x1, kind_of, map_fields, windowed, with_table
 from nestling.graph import packed
 from nestling.graph.fixed_point import Int
 from nestling.graph.ir import Graph, Node
@@ -74,18 +74,68 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     return _roomy(made, stream, stream.columns_bytes, graph)
 
 
+def takes_conv(node: Node, graph: Graph) -> bool:
+    """One group."""
+    x, weight = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]]
+    return x.shape[3] == weight.shape[3] and takes(node, graph)
+
+
+def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """Any convolution of one group; behind the image's table it takes the image itself."""
+    attrs, x, weight, y = windowed(node, graph)
+    size = (weight.shape[1], weight.shape[2])
+    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
+    piece = x.shape[3] * (size[1] if attrs.dilation[1] == 1 else 1)
+    stream = _stream(node, graph, found, pieces(found.weight.shape[1], piece))
+    columns = (y.shape[2] - 1) * attrs.stride[1] + (size[1] - 1) * attrs.dilation[1] + 1
+    strip = ((size[0] - 1) * attrs.dilation[0] + 1, columns * x.shape[3] // 2 * 2 + 2)
+    sums = _sums(node, graph, found, stream)
+    struct = Struct("nst_conv_dsp_layer", {**map_fields(attrs, size, x, y), "strip": strip, "sums": sums})
+    arguments = (Read(x.name), struct, Written(), Scratch(), Whole(), Room())
+    made = layer(node, graph, kind_of("conv", size, attrs.stride, attrs.dilation), variant, arguments)
+    made = _roomy(behind(made, node, graph), stream, stream.columns_bytes + 2 * strip[0] * strip[1], graph)
+    before = graph.producer(x.name)
+    return (
+        made if before is None or before.op != "table" else with_table(replace(made, of_image="nst_conv_image_dsp"), before, graph)
+    )
+
+
 def wide(narrow: Layer) -> Layer:
-    """The same layer with its weights as two bytes each in flash: about 2 * steps more numbers a group, and no room for them."""
-    struct = next(argument for argument in narrow.arguments if isinstance(argument, Struct))
-    sums = _inner(struct)
-    steps, stream = sums.fields["steps"], sums.fields["stream"]
-    assert isinstance(steps, int) and isinstance(stream, Constant) and not sums.fields["wide"]
-    starts, weights, after = np.split(np.asarray(stream.data, np.int32), [STARTS, STARTS + 2 * steps], axis=1)
+    """The same layer with its weights as two bytes each in flash: `wide_costs` bytes more of it, and no room for them."""
+    struct, sums, stream = _found(narrow)
+    starts, weights, after = np.split(np.asarray(stream.data, np.int32), _cuts(sums), axis=1)
     data = np.concatenate([starts, starts, _widened(weights), after], axis=1)
     made = replace(sums, fields={**sums.fields, "wide": 1, "stream": replace(stream, data=data, layout=data.shape)})
-    arguments = tuple(_with_sums(argument, made) if isinstance(argument, Struct) else argument for argument in narrow.arguments)
+    arguments = tuple(_with_sums(struct, made) if argument is struct else argument for argument in narrow.arguments)
     own = narrow.scratch_most - WORD * data.size
     return replace(narrow, arguments=arguments, scratch=own, scratch_most=0, over=narrow.reads)
+
+
+def wide_costs(narrow: Layer) -> int:
+    """Bytes of flash that `wide` adds to a layer: 1 a weight, with those that fill up groups of four, and 16 a group."""
+    _, sums, stream = _found(narrow)
+    return WORD * len(stream.data) * _cuts(sums)[1]
+
+
+def is_narrow(made: Layer) -> bool:
+    """Whether it is a call that `wide` takes."""
+    return any(constant.role == "stream" for constant in made.constants) and not _found(made)[1].fields["wide"]
+
+
+def _found(made: Layer) -> tuple[Struct, Struct, Constant]:
+    """The layer's struct, the nst_sums_dsp within it, and its stream."""
+    struct = next(argument for argument in made.arguments if isinstance(argument, Struct))
+    sums = _inner(struct)
+    stream = sums.fields["stream"]
+    assert isinstance(stream, Constant)
+    return struct, sums, stream
+
+
+def _cuts(sums: Struct) -> tuple[int, int]:
+    """Where in a group of a narrow stream weights begin and end."""
+    steps = sums.fields["steps"]
+    assert isinstance(steps, int)
+    return STARTS, STARTS + 2 * steps
 
 
 # ---- streams --------------------------------------------------------------------------------------------------------------------
@@ -96,6 +146,13 @@ def fours(depth: int) -> Int:
     whole = np.arange(-(-depth // 4) * 4)
     order = whole.reshape(-1, 2, 2).transpose(0, 2, 1).reshape(-1)
     return np.where(order < depth, order, -1)
+
+
+def pieces(depth: int, piece: int) -> Int:
+    """The same where products come in pieces, each of whole steps."""
+    order = np.full((depth // piece, -(-piece // 2) * 2), -1)
+    order[:, :piece] = np.arange(depth).reshape(-1, piece)
+    return order.reshape(-1)
 
 
 def _stream(node: Node, graph: Graph, found: Sums, order: Int) -> Stream:

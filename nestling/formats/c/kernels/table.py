@@ -45,6 +45,7 @@ CONV_1X1 = (
     ),
 )  # fmt: skip
 CONV = (
+    Variant("nst_conv_dsp", dsp_convolutions.conv, dsp_convolutions.takes_conv, "dsp", PRODUCTS_DSP),
     Variant(
         "nst_conv", windows.conv,
         calls=PRODUCTS, scratch=windows.patch_bytes, few_bits="nst_conv_packed", of_image="nst_conv_image",

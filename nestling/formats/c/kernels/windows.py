@@ -27,7 +27,7 @@ def is_depthwise_of(width: int) -> Callable[[Node, Graph], bool]:
     """With windows so wide, its columns side by side."""
 
     def takes(node: Node, graph: Graph) -> bool:
-        attrs, _, weight, _ = _windowed(node, graph)
+        attrs, _, weight, _ = windowed(node, graph)
         return is_depthwise(node, graph) and weight.shape[2] == width and attrs.dilation[1] == 1
 
     return takes
@@ -35,13 +35,13 @@ def is_depthwise_of(width: int) -> Callable[[Node, Graph], bool]:
 
 def is_1x1(node: Node, graph: Graph) -> bool:
     """A matrix product: no window, no stride, no border, one group."""
-    attrs, x, weight, _ = _windowed(node, graph)
+    attrs, x, weight, _ = windowed(node, graph)
     return (*weight.shape[1:3], *attrs.stride) == (1, 1, 1, 1) and attrs.padding == (0, 0, 0, 0) and x.shape[3] == weight.shape[3]
 
 
 def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See is_1x1."""
-    _, x, weight, y = _windowed(node, graph)
+    _, x, weight, y = windowed(node, graph)
     out = weight.shape[0]
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(out, -1))
     sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, 1), out)
@@ -56,13 +56,13 @@ def depth_words(node: Node, graph: Graph) -> int:
 
 def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     """Any convolution."""
-    attrs, x, weight, y = _windowed(node, graph)
+    attrs, x, weight, y = windowed(node, graph)
     out, height, width, depth = weight.shape
     groups = x.shape[3] // depth
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(out, -1))
     sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, groups), out // groups)
-    struct = Struct("nst_conv_layer", {**_map_fields(attrs, (height, width), x, y), "groups": groups, "sums": sums})
-    kind = _kind("conv", (height, width), attrs.stride, attrs.dilation) + (f" in {groups} groups" if groups > 1 else "")
+    struct = Struct("nst_conv_layer", {**map_fields(attrs, (height, width), x, y), "groups": groups, "sums": sums})
+    kind = kind_of("conv", (height, width), attrs.stride, attrs.dilation) + (f" in {groups} groups" if groups > 1 else "")
     made = layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()))
     return made if groups > 1 else behind(made, node, graph)
 
@@ -75,7 +75,7 @@ def behind(made: Layer, node: Node, graph: Graph) -> Layer:
 
     Source: Stahl et al. 2023, and before them the "diagonal memory optimisation" of Brown et al. 2019.
     """
-    attrs, x, _, y = _windowed(node, graph)
+    attrs, x, _, y = windowed(node, graph)
     rows = np.arange(y.shape[1])
     written = (rows + 1) * y.shape[2] * y.shape[3]
     first = np.maximum(rows * attrs.stride[0] - attrs.padding[0], 0)  # of the map's rows that are still read
@@ -101,15 +101,15 @@ def with_table(conv: Layer, table: Node, graph: Graph) -> Layer:
 
 def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
     """weight: [1, KH, KW, O], or of a convolution whose groups are channels [O, KH, KW, 1]; packed as [O, KH * KW]."""
-    attrs, x, weight, y = _windowed(node, graph)
+    attrs, x, weight, y = windowed(node, graph)
     data = np.asarray(weight.data, np.int8)
     data = data.reshape(-1, weight.shape[3]).T if node.op == "depthwise_conv2d" else data.reshape(len(data), -1)
     size = (weight.shape[1], weight.shape[2])
     found = pack.sums(node, graph, np.ascontiguousarray(data))
     sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, len(data)), len(data))
-    struct = Struct("nst_depthwise_layer", {**_map_fields(attrs, size, x, y), "sums": sums})
+    struct = Struct("nst_depthwise_layer", {**map_fields(attrs, size, x, y), "sums": sums})
     over = (x.name,) if x.shape[3] == y.shape[3] else ()  # a channel is read as a whole before its answers are written
-    kind = _kind("depthwise", size, attrs.stride, attrs.dilation)
+    kind = kind_of("depthwise", size, attrs.stride, attrs.dilation)
     return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()), over)
 
 
@@ -120,7 +120,7 @@ def as_they_are(weight: NDArray[np.int8], groups: int) -> Constant:
 
 def plane_bytes(node: Node, graph: Graph) -> int:
     """nst_depthwise's scratch: the weights of a channel as int16, and its plane as far as windows reach (see nst_plane_in)."""
-    attrs, _, weight, y = _windowed(node, graph)
+    attrs, _, weight, y = windowed(node, graph)
     size = (weight.shape[1], weight.shape[2])
     rows, columns = y.shape[1], -(-y.shape[2] // 4) * 4
     height, width = (
@@ -129,12 +129,14 @@ def plane_bytes(node: Node, graph: Graph) -> int:
     return 2 * size[0] * size[1] + height * width
 
 
-def _windowed(node: Node, graph: Graph) -> tuple[ir.Conv2d | ir.DepthwiseConv2d, Tensor, Tensor, Tensor]:
+def windowed(node: Node, graph: Graph) -> tuple[ir.Conv2d | ir.DepthwiseConv2d, Tensor, Tensor, Tensor]:
+    """Attributes, input, weights and output of a convolution."""
     assert isinstance(node.attrs, ir.Conv2d | ir.DepthwiseConv2d)
     return node.attrs, graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]], graph.tensors[node.name]
 
 
-def _map_fields(attrs: ir.Conv2d | ir.DepthwiseConv2d, size: ir.Pair, x: Tensor, y: Tensor) -> dict[str, Value]:
+def map_fields(attrs: ir.Conv2d | ir.DepthwiseConv2d, size: ir.Pair, x: Tensor, y: Tensor) -> dict[str, Value]:
+    """What every struct of a convolution begins with."""
     return {
         "in": plane(x),
         "out": plane(y),
@@ -148,7 +150,7 @@ def _window(size: ir.Pair, stride: ir.Pair, dilation: ir.Pair, padding: ir.Sides
     return Struct("nst_window", {"size": size, "stride": stride, "dilation": dilation, "pad": (top, left)})
 
 
-def _kind(name: str, size: ir.Pair, stride: ir.Pair, dilation: ir.Pair = (1, 1)) -> str:
+def kind_of(name: str, size: ir.Pair, stride: ir.Pair, dilation: ir.Pair = (1, 1)) -> str:
     """In words: depthwise 3x3 s2."""
     strides = "" if stride == (1, 1) else f" s{stride[0]}" if stride[0] == stride[1] else f" s{stride[0]}x{stride[1]}"
     dilated = "" if dilation == (1, 1) else f" d{dilation[0]}" if dilation[0] == dilation[1] else f" d{dilation[0]}x{dilation[1]}"
@@ -168,4 +170,4 @@ def pool(node: Node, graph: Graph, variant: Variant) -> Layer:
     }
     arguments = (Read(x.name), Struct("nst_pool_layer", fields), Written(), Whole())
     over = (x.name,) if (attrs.padding[0], attrs.padding[2]) == (0, 0) else ()
-    return layer(node, graph, _kind(node.op.replace("_", " "), attrs.size, attrs.stride), variant, arguments, over)
+    return layer(node, graph, kind_of(node.op.replace("_", " "), attrs.size, attrs.stride), variant, arguments, over)

@@ -45,4 +45,28 @@ typedef struct {
 void nst_conv_1x1_dsp(const int8_t *in, const nst_conv_1x1_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
                       int32_t bytes);
 
+/* As nst_conv of one group, from a strip of the map: the rows that a row of windows reaches, as numbers of 16 bits, with what stands
+ * to the left and right of the map. A piece is what a window has side by side in a row: all of its columns, or one where they are
+ * dilated. Products lie piece by piece, [size.height][pieces in a row][piece], with one of 0 behind a piece of an odd number.
+ * Scratch holds the strip, too. out may lie over in as in nst_conv where weights are wide, or all have room at once. */
+typedef struct {
+    nst_shape in, out;
+    nst_window window;
+    int32_t in_zero;
+    nst_pair strip; /* rows, and numbers a row: even, at least one more than a row of windows reaches */
+    nst_sums_dsp sums;
+} nst_conv_dsp_layer;
+
+void nst_conv_dsp(const int8_t *in, const nst_conv_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                  int32_t bytes);
+
+/* The same from the image's bytes, through table: int8 [in.channels][256]. */
+typedef struct {
+    const int8_t *table;
+    nst_conv_dsp_layer conv;
+} nst_conv_image_dsp_layer;
+
+void nst_conv_image_dsp(const uint8_t *image, const nst_conv_image_dsp_layer *layer, int8_t *out, void *scratch,
+                        const nst_part *part, int32_t bytes);
+
 #endif

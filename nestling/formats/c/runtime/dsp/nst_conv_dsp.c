@@ -1,0 +1,221 @@
+#include "nst_part.h"
+#include "nst_products_dsp.h"
+
+/* Where a map comes from: itself, or (table) an image. */
+typedef struct {
+    const int8_t *in;
+    const int8_t *table;
+    const nst_conv_dsp_layer *layer;
+} nst_source;
+
+#if NST_DSP
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#define NAKED __attribute__((naked, noinline, aligned(4))) static
+
+/* Fours of bytes, at least one, as numbers of 16 bits. */
+NAKED void widen_fours(const int8_t *from, const int8_t *end, int16_t *to)
+{
+    __asm__ volatile(
+        "push {r4, r5}\n\t"
+        "1: ldr r3, [r0], #4\n\t"
+        "cmp r0, r1\n\t"
+        "sxtb16 r4, r3\n\t"
+        "sxtb16 r5, r3, ror #8\n\t"
+        "pkhbt r3, r4, r5, lsl #16\n\t"
+        "pkhtb r5, r5, r4, asr #16\n\t"
+        "str r3, [r2], #4\n\t"
+        "str r5, [r2], #4\n\t"
+        "bne 1b\n\t"
+        "pop {r4, r5}\n\t"
+        "bx lr\n\t");
+}
+
+/* clang-format off: an instruction a line */
+
+/* Numbers of 32 bits of two patches, at least one of each, side by side. LOAD: two of them. */
+#define SIDE_BY_SIDE(NAME, LOAD)                                                                                                   \
+    NAKED void NAME(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)                                           \
+    {                                                                                                                              \
+        __asm__ volatile("push {r4-r11}\n\t"                                                  \
+                         "subs r2, #4\n\t"                                                    \
+                         "bmi 2f\n\t"                                                         \
+                         "1: " LOAD("r4", "r6", "r0") LOAD("r5", "r7", "r1")                  \
+                         LOAD("r8", "r10", "r0") LOAD("r9", "r11", "r1")                      \
+                         "subs r2, #4\n\t"                                                    \
+                         "stmia r3!, {r4-r11}\n\t"                                            \
+                         "bpl 1b\n\t"                                                         \
+                         "2: adds r2, #4\n\t"                                                 \
+                         "beq 4f\n\t"                                                         \
+                         "3: ldr r4, [r0], #4\n\t"                                            \
+                         "ldr r5, [r1], #4\n\t"                                               \
+                         "subs r2, #1\n\t"                                                    \
+                         "strd r4, r5, [r3], #8\n\t"                                          \
+                         "bne 3b\n\t"                                                         \
+                         "4: pop {r4-r11}\n\t"                                                \
+                         "bx lr\n\t");                                    \
+    }
+#define LOAD_WORDS(A, B, FROM) "ldrd " A ", " B ", [" FROM "], #8\n\t"
+#define LOAD_HALVES(A, B, FROM)                                                                                                    \
+    "ldr " A ", [" FROM                                                                                                            \
+    "], #4\n\t"                                                                                                                    \
+    "ldr " B ", [" FROM "], #4\n\t"
+
+/* clang-format on */
+
+SIDE_BY_SIDE(words_side_by_side, LOAD_WORDS)
+SIDE_BY_SIDE(halves_side_by_side, LOAD_HALVES)
+
+#pragma GCC diagnostic pop
+
+#else
+
+static void widen_fours(const int8_t *from, const int8_t *end, int16_t *to)
+{
+    while (from < end)
+        *to++ = *from++;
+}
+
+static void halves_side_by_side(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)
+{
+    for (; count > 0; count--, a += 2, b += 2) {
+        *columns++ = (int32_t)((uint32_t)(uint16_t)a[0] | (uint32_t)(uint16_t)a[1] << 16);
+        *columns++ = (int32_t)((uint32_t)(uint16_t)b[0] | (uint32_t)(uint16_t)b[1] << 16);
+    }
+}
+
+static void words_side_by_side(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)
+{
+    halves_side_by_side(a, b, count, columns);
+}
+
+#endif
+
+/* ---- the strip -------------------------------------------------------------------------------------------------------------- */
+
+NST_INLINE int16_t *fill(int16_t *to, int32_t value, int32_t count)
+{
+    for (; count > 0; count--)
+        *to++ = (int16_t)value;
+    return to;
+}
+
+static int16_t *widen_bytes(const int8_t *from, int32_t count, int16_t *to)
+{
+    const int32_t fours = count & -4;
+    if (fours)
+        widen_fours(from, from + fours, to);
+    for (int32_t i = fours; i < count; i++)
+        to[i] = from[i];
+    return to + count;
+}
+
+/* Pixels through the table, [channels][256]; colours side by side, which is what there mostly is. */
+static int16_t *look_up(const uint8_t *from, int32_t pixels, const int8_t *table, int32_t channels, int16_t *to)
+{
+    if (channels == 3) {
+        for (; pixels > 0; pixels--, to += 3, from += 3) {
+            to[0] = table[from[0]];
+            to[1] = table[256 + from[1]];
+            to[2] = table[512 + from[2]];
+        }
+        return to;
+    }
+    for (; pixels > 0; pixels--)
+        for (int32_t c = 0; c < channels; c++)
+            *to++ = table[256 * c + *from++];
+    return to;
+}
+
+/* Row y of the map, or what stands above and below it, into the strip. */
+static void read_row(const nst_source *source, int32_t y, int16_t *to)
+{
+    const nst_conv_dsp_layer *layer = source->layer;
+    const nst_shape *map = &layer->in;
+    const int32_t channels = map->channels, zero = layer->in_zero;
+    const int32_t columns = (layer->strip.width - 1) / channels, before = nst_smaller(layer->window.pad.width, columns);
+    const int32_t pixels = y >= 0 && y < map->height ? nst_smaller(map->width, columns - before) : 0;
+    const int8_t *from = source->in + y * map->width * channels;
+    to = fill(to, zero, before * channels);
+    if (pixels && source->table)
+        to = look_up((const uint8_t *)from, pixels, source->table, channels, to);
+    else if (pixels)
+        to = widen_bytes(from, pixels * channels, to);
+    fill(to, zero, (columns - before - pixels) * channels);
+}
+
+/* ---- windows ---------------------------------------------------------------------------------------------------------------- */
+
+/* Columns of the two patches that begin at numbers `a` and `b` of a row. first: the strip's row that their first one is. */
+static void gather(const nst_conv_dsp_layer *layer, const int16_t *strip, int32_t first, int32_t a, int32_t b, int32_t *columns)
+{
+    const nst_window *window = &layer->window;
+    const int32_t channels = layer->in.channels, whole = window->dilation.width == 1;
+    const int32_t step = window->dilation.width * channels, pieces = whole ? 1 : window->size.width;
+    const int32_t words = ((whole ? window->size.width : 1) * channels + 1) / 2;
+    const int32_t aligned = ((a | b | (whole ? 0 : step)) & 1) == 0;
+    for (int32_t row = 0; row < window->size.height; row++) {
+        const int16_t *from = strip + first * layer->strip.width;
+        for (int32_t piece = 0; piece < pieces; piece++, from += step, columns += 2 * words) {
+            if (aligned)
+                words_side_by_side(from + a, from + b, words, columns);
+            else
+                halves_side_by_side(from + a, from + b, words, columns);
+        }
+        first += window->dilation.height;
+        if (first >= layer->strip.height)
+            first -= layer->strip.height;
+    }
+}
+
+/* Some channels of all pixels of the rows, in pairs; an odd last one of a row is both of a pair. The strip's rows are numbered round
+ * and round; each is read when the first window reaches it. */
+static void convolve(const nst_source *source, int8_t *out, int32_t *columns, int16_t *strip, const nst_part *part,
+                     const nst_channels_dsp *some)
+{
+    const nst_conv_dsp_layer *layer = source->layer;
+    const int32_t height = layer->strip.height, step = layer->out.channels, pad = layer->window.pad.height;
+    const int32_t move = layer->window.stride.width * layer->in.channels;
+    int32_t ready = part->rows.first * layer->window.stride.height; /* rows from above the padding on */
+    out += part->rows.first * layer->out.width * step + part->channels.first;
+    for (int32_t y = part->rows.first; y < part->rows.end; y++) {
+        const int32_t top = y * layer->window.stride.height;
+        for (ready = nst_larger(ready, top); ready < top + height; ready++)
+            read_row(source, ready - pad, strip + ready % height * layer->strip.width);
+        for (int32_t x = 0; x < layer->out.width; x += 2) {
+            const int32_t two = x + 1 < layer->out.width;
+            gather(layer, strip, top % height, x * move, (x + two) * move, columns);
+            nst_answers_2(some, columns, out, out + two * step);
+            out += (1 + two) * step;
+        }
+    }
+}
+
+static void convolve_in_parts(nst_source source, int8_t *out, int32_t *columns, const nst_part *part, int32_t bytes)
+{
+    const nst_conv_dsp_layer *layer = source.layer;
+    nst_part p = nst_part_of(part, &layer->out);
+    const int32_t end = p.channels.end, in_strip = layer->strip.height * layer->strip.width, steps = layer->sums.steps;
+    const int32_t at_once = nst_at_once_dsp(&layer->sums, end - p.channels.first, bytes - 8 * steps - 2 * in_strip);
+    int16_t *strip = (int16_t *)(columns + 2 * steps);
+    for (; p.channels.first < end; p.channels.first = p.channels.end) {
+        p.channels.end = nst_smaller(p.channels.first + at_once, end);
+        const nst_channels_dsp some = nst_channels_of(&layer->sums, p.channels, columns + 2 * steps + in_strip / 2);
+        convolve(&source, out, columns, strip, &p, &some);
+    }
+}
+
+void nst_conv_dsp(const int8_t *in, const nst_conv_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                  int32_t bytes)
+{
+    const nst_source source = {in, 0, layer};
+    convolve_in_parts(source, out, scratch, part, bytes);
+}
+
+void nst_conv_image_dsp(const uint8_t *image, const nst_conv_image_dsp_layer *layer, int8_t *out, void *scratch,
+                        const nst_part *part, int32_t bytes)
+{
+    const nst_source source = {(const int8_t *)image, layer->table, &layer->conv};
+    convolve_in_parts(source, out, scratch, part, bytes);
+}

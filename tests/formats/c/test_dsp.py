@@ -1,0 +1,127 @@
+"""Convolutions for processors with SMLAD: what the tests of all kernels do not reach. Judge: the reference executor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from nestling.formats.c.kernels import dsp_convolutions
+from nestling.formats.c.kernels.layers import Constant, Program
+from nestling.formats.c.kernels.rescaling import Short, short
+from nestling.formats.c.lower import lower
+from nestling.graph import ir, reference
+from nestling.graph.ir import Graph
+from nestling.graph.spec import check
+from tests.formats.c.boards import assert_answers_are_the_reference, tools
+from tests.formats.c.cases import HOST, Case, valid, windows, with_room
+from tests.formats.c.kernel_library import Kernels, compiled
+from tests.helpers.networks import Net, headed, noise, quant
+
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+DSP = replace(HOST, features=("dsp",))
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    return Kernels(compiled(tmp_path_factory.mktemp("kernels"), "-O2"))
+
+
+def assert_as_reference(kernels: Kernels, case: Case, program: Program) -> None:
+    graph, image = case
+    expected = dict(reference.activations(graph, image))
+    for in_place in (False, True):
+        for name, answer in kernels.run(program, {graph.inputs[0]: image}, in_place=in_place).items():
+            if answer.dtype == np.int8:
+                assert_array_equal(answer, expected[name], err_msg=name)
+
+
+def dsp_program(graph: Graph) -> Program:
+    program = lower(check(graph), DSP)
+    assume(any("_dsp" in layer.function for layer in program.layers))
+    return program
+
+
+@contextmanager
+def unproven(every: int) -> Iterator[None]:
+    """Each so many-th channel has no short way."""
+
+    def found(*arguments: object) -> Short:
+        whole = short(*arguments)  # type: ignore[arg-type]  # as they are
+        proven = whole.proven & (np.arange(len(whole.proven)) % every != every - 1)
+        start, left, multiplier, addend, negative = (
+            np.where(proven, x, 0) for x in (whole.start, whole.left, whole.multiplier, whole.addend, whole.negative)
+        )
+        return Short(start, left, multiplier, addend, negative, proven)
+
+    with patch.object(dsp_convolutions, "short", found):
+        yield
+
+
+@QUICK
+@given(case=windows(), every=st.integers(1, 6), data=st.data())
+def test_channels_that_are_not_proven_go_the_long_way(case: Case, every: int, data: st.DataObject, kernels: Kernels) -> None:
+    graph, image = valid(case)
+    with unproven(every):
+        program = dsp_program(graph)
+    (layer,) = program.layers
+    assert layer.long is not None and layer.long >= graph.tensors[layer.writes].shape[3] // every
+    assert_as_reference(kernels, (graph, image), with_room(program, lambda least, most: data.draw(st.integers(least, most))))
+
+
+@QUICK
+@given(case=windows())
+def test_wide_weights_need_no_room(case: Case, kernels: Kernels) -> None:
+    graph, image = valid(case)
+    narrow = dsp_program(graph)
+    program = replace(narrow, layers=tuple(map(dsp_convolutions.wide, narrow.layers)))
+    assert_as_reference(kernels, (graph, image), with_room(program, max))
+    (before,), (after,) = narrow.layers, program.layers
+    assert after.scratch <= before.scratch and after.over == after.reads
+
+    def stream(layer: object) -> Constant:
+        return next(x for x in layer.constants if x.role == "stream")  # type: ignore[attr-defined]  # of a Layer
+
+    assert dsp_convolutions.wide_costs(before) == stream(after).bytes - stream(before).bytes > 0
+
+
+def odd() -> Graph:
+    """Channels that fill no group of four, rows of odd lengths, windows that are dilated or reach out of the map, clamps within
+    int8, answers with and without a relu."""
+    net = Net(17)
+    net.conv("first", "x", 5, 5, stride=(2, 1), padding=(3, 2, 1, 2), to=quant(0.05, -3))
+    net.conv("grow", "first", 17, to=quant(0.1, -7), clamp="relu")
+    net.conv("three", "grow", 9, 3, padding=(1,) * 4, to=quant(0.3, 20))
+    net.conv("dilated", "three", 3, 3, padding=(2,) * 4, dilation=(2, 2), to=quant(0.5))
+    net.conv("one", "dilated", 1, to=quant(0.9, 4))
+    net.conv("high", "one", 7, 7, padding=(3,) * 4, to=quant(1.0), clamp="relu6")
+    net.conv("far", "high", 8, 3, stride=(3, 4), padding=(2,) * 4, to=quant(1.7, -128), clamp="relu")
+    net.conv("even", "far", 12, 2, to=quant(4.0, -128), clamp="relu")
+    net.conv("last", "even", 40, to=quant(9.0))
+    net.node("mean", ir.Mean(), "e", "last", to=quant(9.0))
+    return headed(net.graph("e"))
+
+
+@pytest.mark.parametrize("every", [2, 11, 1000])
+def test_a_network_of_odd_sizes_here(every: int, kernels: Kernels) -> None:
+    graph = odd()
+    with unproven(every):
+        program = lower(graph, DSP)
+    assert {layer.function for layer in program.layers} >= {"nst_conv_image_dsp", "nst_conv_dsp", "nst_conv_1x1_dsp"}
+    assert_as_reference(kernels, (graph, noise(graph, 1)), with_room(program, lambda least, most: (least + most) // 2))
+
+
+@pytest.mark.parametrize("every", [2, 1000])
+def test_a_network_of_odd_sizes_on_a_board(every: int, tmp_path: Path) -> None:
+    """Judge: the reference on this computer, QEMU runs the instructions."""
+    tools("cortex-m4")
+    with unproven(every):
+        assert_answers_are_the_reference(odd(), "cortex-m4", tmp_path / "c")
