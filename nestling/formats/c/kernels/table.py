@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nestling.formats.c.kernels import bytewise, dsp_convolutions, sums, windows
+from nestling.formats.c.kernels import bytewise, dsp_convolutions, mve, sums, windows
 from nestling.formats.c.kernels.layers import Layer, View, without_kernel
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.machines import Machine
@@ -22,6 +22,7 @@ from nestling.graph.ir import Graph, Node
 
 FIXED = ("nst_fixed.c",)
 PRODUCTS = ("nst_products.c", *FIXED)
+MVE = ("mve/nst_mve_products.c",)
 PRODUCTS_DSP = ("dsp/nst_products_dsp.c", *FIXED)
 
 
@@ -38,6 +39,7 @@ DEPTHWISE = (
     _depthwise("nst_depthwise", windows.is_depthwise),
 )
 CONV_1X1 = (
+    Variant("nst_conv_1x1_mve", mve.conv_1x1, mve.takes_1x1, "mve", MVE, scratch=mve.patches),
     Variant("nst_conv_1x1_dsp", dsp_convolutions.conv_1x1, dsp_convolutions.takes_1x1, "dsp", PRODUCTS_DSP),
     Variant(
         "nst_conv_1x1", windows.conv_1x1, windows.is_1x1,

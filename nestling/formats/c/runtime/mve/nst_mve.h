@@ -1,0 +1,33 @@
+/* Kernels for processors with Arm's M-profile vector extension (Helium), integers only. What nst_kernels.h says of its kernels holds
+ * here, too.
+ *
+ * Each file has a portable twin of its instructions, which is what is compiled for any other processor.
+ */
+#ifndef NST_MVE_H
+#define NST_MVE_H
+
+#include "nst_kernels.h"
+
+/* As nst_sums, of weights whose zero point is 0.
+ *
+ * stream: for every four channels, the last ones filled up with zeros, [(depth + 15) / 16][4][16] weights, then four biases, four
+ * multipliers and four exponents of 32 bits each, lowest byte first. No exponent is above 0, and none is 0 where `negative` is 1:
+ * answers below the zero point are wanted. See nst_mve_scaled().
+ */
+typedef struct {
+    int32_t depth;    /* products a sum */
+    int32_t channels; /* answers a patch */
+    const int8_t *stream;
+    int32_t negative;
+    nst_output output;
+} nst_mve_sums;
+
+/* As nst_conv_1x1. scratch: two patches, filled up to a multiple of 16 bytes each. */
+typedef struct {
+    nst_shape out;
+    nst_mve_sums sums;
+} nst_conv_1x1_mve_layer;
+
+void nst_conv_1x1_mve(const int8_t *in, const nst_conv_1x1_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+
+#endif

@@ -1,0 +1,175 @@
+#include "nst_mve_products.h"
+
+enum { SIDE_BY_SIDE = 4, BLOCK = 16, CONSTANTS = 3 * 4 * SIDE_BY_SIDE };
+
+/* What a call of `fours` needs beside its pointers; the instructions read it in this order. */
+typedef struct {
+    uint16_t places[8]; /* of an answer behind out: channel 0 of both patches, channel 1 of both, ... */
+    const int8_t *end;  /* of out */
+    int32_t zero;
+    int32_t skip;        /* bytes of code */
+    const int8_t *other; /* the second patch */
+} nst_call;
+
+#if NST_MVE
+
+/* 16 products for each of eight sums. VMLADAV adds to even registers only, and these are all eight of them. 56 bytes of code. */
+#define WEIGHTS(MLA, A, B) "vldrb.8 q0, [%[w]], #16\n\t" MLA ".s8 " A ", q0, q1\n\t" MLA ".s8 " B ", q0, q2\n\t"
+#define PRODUCTS(MLA)                                                                                                              \
+    "vldrb.8 q1, [%[x]], #16\n\t"                                                                                                  \
+    "vldrb.8 q2, [%[y]], #16\n\t" WEIGHTS(MLA, "r0", "r8") WEIGHTS(MLA, "r2", "r10") WEIGHTS(MLA, "r4", "r12")                     \
+        WEIGHTS(MLA, "r6", "lr")
+enum { CODE_OF_BLOCK = 56, CODE_OF_LOOP_END = 8 };
+
+/* The first patch's sums into q3, the second one's into q4, with their biases; their factors; their shifts. */
+#define SUMS                                                                                                                       \
+    "vmov q3[2], q3[0], r0, r4\n\t"                                                                                                \
+    "vmov q3[3], q3[1], r2, r6\n\t"                                                                                                \
+    "vmov q4[2], q4[0], r8, r12\n\t"                                                                                               \
+    "vmov q4[3], q4[1], r10, lr\n\t"                                                                                               \
+    "vldrb.8 q0, [%[w]], #16\n\t"                                                                                                  \
+    "vadd.i32 q3, q3, q0\n\t"                                                                                                      \
+    "vadd.i32 q4, q4, q0\n\t"                                                                                                      \
+    "vldrb.8 q0, [%[w]], #16\n\t"                                                                                                  \
+    "vqrdmulh.s32 q3, q3, q0\n\t"                                                                                                  \
+    "vqrdmulh.s32 q4, q4, q0\n\t"                                                                                                  \
+    "vldrb.8 q0, [%[w]], #16\n\t"
+#define LESS_IF_NEGATIVE                                                                                                           \
+    "vshr.s32 q1, q3, #31\n\t"                                                                                                     \
+    "vshr.s32 q2, q4, #31\n\t"                                                                                                     \
+    "vadd.i32 q3, q3, q1\n\t"                                                                                                      \
+    "vadd.i32 q4, q4, q2\n\t"
+/* Narrowed to bytes, both patches' in turn, and put in their places; then the next four channels. */
+#define ANSWERS                                                                                                                    \
+    "vrshl.s32 q3, q3, q0\n\t"                                                                                                     \
+    "vrshl.s32 q4, q4, q0\n\t"                                                                                                     \
+    "vmov r0, r2, d13\n\t"                                                                                                         \
+    "vqmovnb.s32 q0, q3\n\t"                                                                                                       \
+    "vqmovnt.s32 q0, q4\n\t"                                                                                                       \
+    "vqadd.s16 q0, q0, r2\n\t"                                                                                                     \
+    "vqmovnb.s16 q0, q0\n\t"                                                                                                       \
+    "vstrb.16 q0, [%[out], q7]\n\t"                                                                                                \
+    "adds %[out], %[out], #4\n\t"                                                                                                  \
+    "cmp %[out], r0\n\t"                                                                                                           \
+    "bne 2b\n\t"
+
+/* Four channels a round. After the first block a round enters its loop of four blocks where so many are left as must be. */
+#define FOURS(FIX)                                                                                                                 \
+    __asm__ volatile("vldrb.8 q7, [%[p]]\n\t"                                                                                      \
+                     "ldrd r0, r2, [%[p], #16]\n\t"                                                                                \
+                     "ldrd r4, %[y], [%[p], #24]\n\t"                                                                              \
+                     "vmov d12, %[x], %[y]\n\t"                                                                                    \
+                     "vmov d13, r0, r2\n\t"                                                                                        \
+                     "mov %[end], %[y]\n\t"                                                                                        \
+                     "adr %[p], 3f\n\t"                                                                                            \
+                     "add %[p], %[p], r4\n\t"                                                                                      \
+                     "orr %[p], %[p], #1\n"                                                                                        \
+                     "2: vmov %[x], %[y], d12\n\t" PRODUCTS("vmladav") "bx %[p]\n\t"                                               \
+                                                                       ".balign 4\n"                                               \
+                                                                       "3: " PRODUCTS("vmladava") PRODUCTS("vmladava")             \
+                                                                           PRODUCTS("vmladava") PRODUCTS("vmladava")               \
+                                                                               "cmp.w %[x], %[end]\n\t"                            \
+                                                                               "bne.w 3b\n\t" SUMS FIX ANSWERS                     \
+                     : [x] "+r"(x), [w] "+r"(w), [out] "+r"(out), [y] "=&r"(y), [end] "=&r"(end), [p] "+r"(p)                      \
+                     :                                                                                                             \
+                     : "r0", "r2", "r4", "r6", "r8", "r10", "r12", "lr", "q0", "q1", "q2", "q3", "q4", "q6", "q7", "cc",           \
+                       "memory")
+
+static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_call *call)
+{
+    const int8_t *y, *end;
+    const nst_call *p = call;
+    if (negative)
+        FOURS(LESS_IF_NEGATIVE);
+    else
+        FOURS("");
+}
+
+#else
+
+enum { CODE_OF_BLOCK = 0, CODE_OF_LOOP_END = 0 };
+
+static int32_t word(const int8_t *bytes)
+{
+    const uint8_t *b = (const uint8_t *)bytes;
+    return (int32_t)(b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24);
+}
+
+static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_call *call)
+{
+    const int32_t blocks = (int32_t)(call->other - x) / BLOCK;
+    const nst_output all = {call->zero, -128, 127};
+    for (; out != call->end; out += SIDE_BY_SIDE, w += blocks * SIDE_BY_SIDE * BLOCK + CONSTANTS) {
+        const int8_t *constants = w + blocks * SIDE_BY_SIDE * BLOCK;
+        for (int32_t i = 0; i < 2 * SIDE_BY_SIDE; i++) {
+            const int32_t channel = i / 2;
+            const int8_t *patch = i % 2 ? call->other : x;
+            int32_t sum = word(constants + 4 * channel);
+            for (int32_t k = 0; k < blocks * BLOCK; k++)
+                sum += patch[k] * w[k / BLOCK * SIDE_BY_SIDE * BLOCK + channel * BLOCK + k % BLOCK];
+            const int32_t multiplier = word(constants + 16 + 4 * channel), exponent = word(constants + 32 + 4 * channel);
+            const int32_t value = nst_mve_scaled(sum, multiplier, exponent, negative) + all.zero;
+            out[call->places[i]] = nst_clamped(value, all.low, all.high);
+        }
+    }
+}
+
+#endif
+
+static nst_call call_of(const int8_t *patches, int32_t blocks, const nst_mve_sums *sums, const int8_t *end, int32_t step)
+{
+    nst_call call = {{0}, end, sums->output.zero, 0, patches + blocks * BLOCK};
+    for (int32_t i = 0; i < 4; i++) {
+        call.places[2 * i] = (uint16_t)i;
+        call.places[2 * i + 1] = (uint16_t)(i + step);
+    }
+    call.skip = blocks == 1 ? 4 * CODE_OF_BLOCK + CODE_OF_LOOP_END : ((5 - blocks) & 3) * CODE_OF_BLOCK;
+    return call;
+}
+
+void nst_mve_products(const int8_t *patches, const nst_mve_sums *sums, nst_range channels, int8_t *out, int32_t step)
+{
+    const int32_t blocks = (sums->depth + BLOCK - 1) / BLOCK, bytes = blocks * SIDE_BY_SIDE * BLOCK + CONSTANTS;
+    const int32_t count = channels.end - channels.first, whole = count & -SIDE_BY_SIDE;
+    const int8_t *w = sums->stream + channels.first / SIDE_BY_SIDE * bytes;
+    if (whole) {
+        const nst_call call = call_of(patches, blocks, sums, out + whole, step);
+        fours(patches, w, sums->negative, out, &call);
+    }
+    if (whole < count) {
+        int8_t rest[2 * SIDE_BY_SIDE];
+        const nst_call call = call_of(patches, blocks, sums, rest + SIDE_BY_SIDE, SIDE_BY_SIDE);
+        fours(patches, w + whole / SIDE_BY_SIDE * bytes, sums->negative, rest, &call);
+        for (int32_t i = whole; i < count; i++) {
+            out[i] = rest[i - whole];
+            out[i + step] = rest[i - whole + SIDE_BY_SIDE];
+        }
+    }
+    nst_mve_clamp(out, count, &sums->output);
+    if (step)
+        nst_mve_clamp(out + step, count, &sums->output);
+}
+
+void nst_mve_clamp(int8_t *values, int32_t count, const nst_output *output)
+{
+    if (output->low == -128 && output->high == 127)
+        return;
+#if NST_MVE
+    __asm__ volatile(
+        "vdup.8 q1, %[low]\n\t"
+        "vdup.8 q2, %[high]\n\t"
+        "wlstp.8 lr, %[count], 2f\n"
+        "1: vldrb.8 q0, [%[at]]\n\t"
+        "vmax.s8 q0, q0, q1\n\t"
+        "vmin.s8 q0, q0, q2\n\t"
+        "vstrb.8 q0, [%[at]], #16\n\t"
+        "letp lr, 1b\n"
+        "2:"
+        : [at] "+r"(values)
+        : [count] "r"(count), [low] "r"(output->low), [high] "r"(output->high)
+        : "lr", "q0", "q1", "q2", "memory");
+#else
+    for (; count > 0; count--, values++)
+        *values = nst_clamped(*values, output->low, output->high);
+#endif
+}
