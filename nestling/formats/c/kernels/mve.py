@@ -6,6 +6,7 @@ A sum's way to its byte needs no proof here: VQRDMULH and VRSHL are the referenc
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import windows
 from nestling.formats.c.kernels.constants import Sums
-from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Value, Whole, Written, plane
-from nestling.formats.c.kernels.variant import Variant, layer
+from nestling.formats.c.kernels.layers import Constant, Layer, Struct, Value
+from nestling.formats.c.kernels.variant import Variant
 from nestling.graph import packed
 from nestling.graph.fixed_point import Int
 from nestling.graph.ir import Graph, Node
@@ -75,9 +76,26 @@ def patches(node: Node, graph: Graph) -> int:
 
 def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_1x1."""
-    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.name]
-    struct = Struct("nst_conv_1x1_mve_layer", {"out": plane(y), "sums": _sums(node, graph)})
-    return layer(node, graph, "conv 1x1", variant, (Read(x.name), struct, Written(), Scratch(), Whole()), (x.name,))
+    return _streamed(windows.conv_1x1(node, graph, variant), node, graph)
+
+
+def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See one_group."""
+    return _streamed(windows.conv(node, graph, variant), node, graph)
+
+
+def _streamed(made: Layer, node: Node, graph: Graph) -> Layer:
+    """The portable kernel's call with nst_mve_sums for nst_sums."""
+    x, struct, *rest = made.arguments
+    assert isinstance(struct, Struct)
+    fields = {**struct.fields, "sums": _sums(node, graph)}
+    return replace(made, arguments=(x, Struct(f"{made.function}_layer", fields), *rest))
+
+
+def patches_and_places(node: Node, graph: Graph) -> int:
+    """Scratch for two patches, and for where the bytes of a window's row find their tables."""
+    _, _, width, depth = graph.tensors[node.inputs[1]].shape
+    return patches(node, graph) + 2 * width * depth
 
 
 def _sums(node: Node, graph: Graph) -> Struct:

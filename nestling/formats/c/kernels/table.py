@@ -49,6 +49,10 @@ CONV_1X1 = (
 CONV = (
     Variant("nst_conv_dsp", dsp_convolutions.conv, dsp_convolutions.takes_conv, "dsp", PRODUCTS_DSP),
     Variant(
+        "nst_conv_mve", mve.conv, mve.one_group, "mve", MVE,
+        scratch=mve.patches_and_places, of_image="nst_conv_image_mve",
+    ),
+    Variant(
         "nst_conv", windows.conv,
         calls=PRODUCTS, scratch=windows.patch_bytes, few_bits="nst_conv_packed", of_image="nst_conv_image",
     ),

@@ -8,6 +8,7 @@ void nst_conv_1x1_mve(const int8_t *in, const nst_conv_1x1_mve_layer *layer, int
     const int32_t depth = layer->sums.depth, whole = nst_mve_whole(depth), channels = layer->out.channels;
     const int32_t first = p.rows.first * layer->out.width, end = p.rows.end * layer->out.width;
     const int32_t backwards = in == out && channels > depth;
+    nst_mve_work work = nst_mve_ready(scratch, &layer->sums, p.channels, channels);
     int8_t *patches = scratch;
     out += p.channels.first;
     for (int32_t done = first; done < end; done += 2) {
@@ -15,7 +16,8 @@ void nst_conv_1x1_mve(const int8_t *in, const nst_conv_1x1_mve_layer *layer, int
         const int32_t pixel = backwards ? first + end - done - n : done;
         const int8_t *x = in + pixel * depth;
         nst_mve_copy(patches, x, depth);
-        nst_mve_copy(patches + whole, x + (n - 1) * depth, depth);
-        nst_mve_products(patches, &layer->sums, p.channels, out + pixel * channels, (n - 1) * channels);
+        if (n == 2)
+            nst_mve_copy(patches + whole, x + depth, depth);
+        nst_mve_products(&work, n, out + pixel * channels);
     }
 }

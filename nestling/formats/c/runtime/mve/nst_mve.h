@@ -30,4 +30,23 @@ typedef struct {
 
 void nst_conv_1x1_mve(const int8_t *in, const nst_conv_1x1_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
+/* As nst_conv with one group. scratch: as above, and two bytes for every byte of a window's row. */
+typedef struct {
+    nst_shape in, out;
+    nst_window window;
+    int32_t in_zero, groups; /* 1 */
+    nst_mve_sums sums;
+} nst_conv_mve_layer;
+
+void nst_conv_mve(const int8_t *in, const nst_conv_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+
+/* As nst_conv_image. */
+typedef struct {
+    const int8_t *table;
+    nst_conv_mve_layer conv;
+} nst_conv_image_mve_layer;
+
+void nst_conv_image_mve(const uint8_t *image, const nst_conv_image_mve_layer *layer, int8_t *out, void *scratch,
+                        const nst_part *part);
+
 #endif

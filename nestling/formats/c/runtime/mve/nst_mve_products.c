@@ -2,15 +2,6 @@
 
 enum { SIDE_BY_SIDE = 4, BLOCK = 16, CONSTANTS = 3 * 4 * SIDE_BY_SIDE };
 
-/* What a call of `fours` needs beside its pointers; the instructions read it in this order. */
-typedef struct {
-    uint16_t places[8]; /* of an answer behind out: channel 0 of both patches, channel 1 of both, ... */
-    const int8_t *end;  /* of out */
-    int32_t zero;
-    int32_t skip;        /* bytes of code */
-    const int8_t *other; /* the second patch */
-} nst_call;
-
 #if NST_MVE
 
 /* 16 products for each of eight sums. VMLADAV adds to even registers only, and these are all eight of them. 56 bytes of code. */
@@ -75,10 +66,10 @@ enum { CODE_OF_BLOCK = 56, CODE_OF_LOOP_END = 8 };
                      : "r0", "r2", "r4", "r6", "r8", "r10", "r12", "lr", "q0", "q1", "q2", "q3", "q4", "q6", "q7", "cc",           \
                        "memory")
 
-static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_call *call)
+static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call)
 {
     const int8_t *y, *end;
-    const nst_call *p = call;
+    const nst_mve_call *p = call;
     if (negative)
         FOURS(LESS_IF_NEGATIVE);
     else
@@ -95,7 +86,7 @@ static int32_t word(const int8_t *bytes)
     return (int32_t)(b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24);
 }
 
-static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_call *call)
+static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call)
 {
     const int32_t blocks = (int32_t)(call->other - x) / BLOCK;
     const nst_output all = {call->zero, -128, 127};
@@ -116,44 +107,58 @@ static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *ou
 
 #endif
 
-static nst_call call_of(const int8_t *patches, int32_t blocks, const nst_mve_sums *sums, const int8_t *end, int32_t step)
-{
-    nst_call call = {{0}, end, sums->output.zero, 0, patches + blocks * BLOCK};
-    for (int32_t i = 0; i < 4; i++) {
-        call.places[2 * i] = (uint16_t)i;
-        call.places[2 * i + 1] = (uint16_t)(i + step);
-    }
-    call.skip = blocks == 1 ? 4 * CODE_OF_BLOCK + CODE_OF_LOOP_END : ((5 - blocks) & 3) * CODE_OF_BLOCK;
-    return call;
-}
-
-void nst_mve_products(const int8_t *patches, const nst_mve_sums *sums, nst_range channels, int8_t *out, int32_t step)
+nst_mve_work nst_mve_ready(int8_t *patches, const nst_mve_sums *sums, nst_range channels, int32_t step)
 {
     const int32_t blocks = (sums->depth + BLOCK - 1) / BLOCK, bytes = blocks * SIDE_BY_SIDE * BLOCK + CONSTANTS;
-    const int32_t count = channels.end - channels.first, whole = count & -SIDE_BY_SIDE;
-    const int8_t *w = sums->stream + channels.first / SIDE_BY_SIDE * bytes;
-    if (whole) {
-        const nst_call call = call_of(patches, blocks, sums, out + whole, step);
-        fours(patches, w, sums->negative, out, &call);
+    const int32_t count = channels.end - channels.first;
+    nst_mve_work work;
+    work.call[1].zero = sums->output.zero;
+    work.call[1].skip = blocks == 1 ? 4 * CODE_OF_BLOCK + CODE_OF_LOOP_END : ((5 - blocks) & 3) * CODE_OF_BLOCK;
+    work.call[1].other = patches + blocks * BLOCK;
+    work.call[0] = work.call[2] = work.call[1];
+    for (int32_t i = 0; i < 8; i++) {
+        work.call[0].places[i] = (uint16_t)(i / 2);
+        work.call[1].places[i] = (uint16_t)(i / 2 + i % 2 * step);
+        work.call[2].places[i] = (uint16_t)(i / 2 + i % 2 * SIDE_BY_SIDE);
     }
-    if (whole < count) {
-        int8_t rest[2 * SIDE_BY_SIDE];
-        const nst_call call = call_of(patches, blocks, sums, rest + SIDE_BY_SIDE, SIDE_BY_SIDE);
-        fours(patches, w + whole / SIDE_BY_SIDE * bytes, sums->negative, rest, &call);
-        for (int32_t i = whole; i < count; i++) {
-            out[i] = rest[i - whole];
-            out[i + step] = rest[i - whole + SIDE_BY_SIDE];
+    work.patches = patches;
+    work.stream = sums->stream + channels.first / SIDE_BY_SIDE * bytes;
+    work.whole = count & -SIDE_BY_SIDE;
+    work.rest = count - work.whole;
+    work.of_rest = work.stream + work.whole / SIDE_BY_SIDE * bytes;
+    work.step = step;
+    work.negative = sums->negative;
+    work.output = sums->output;
+    work.clamps = sums->output.low > -128 || sums->output.high < 127;
+    return work;
+}
+
+void nst_mve_products(nst_mve_work *work, int32_t patches, int8_t *out)
+{
+    nst_mve_call *call = &work->call[patches - 1];
+    const int32_t size = (int32_t)(call->other - work->patches);
+    if (patches < 2) /* the same twice, of which both answers go to one place */
+        nst_mve_copy(work->patches + size, work->patches, size);
+    if (work->whole) {
+        call->end = out + work->whole;
+        fours(work->patches, work->stream, work->negative, out, call);
+    }
+    if (work->rest) {
+        int8_t rest[2 * SIDE_BY_SIDE], *to = out + work->whole;
+        work->call[2].end = rest + SIDE_BY_SIDE;
+        fours(work->patches, work->of_rest, work->negative, rest, &work->call[2]);
+        for (int32_t i = 0; i < work->rest; i++) {
+            to[i] = rest[i];
+            if (patches > 1)
+                to[i + work->step] = rest[i + SIDE_BY_SIDE];
         }
     }
-    nst_mve_clamp(out, count, &sums->output);
-    if (step)
-        nst_mve_clamp(out + step, count, &sums->output);
+    for (int32_t i = 0; i < patches && work->clamps; i++)
+        nst_mve_clamp(out + i * work->step, work->whole + work->rest, &work->output);
 }
 
 void nst_mve_clamp(int8_t *values, int32_t count, const nst_output *output)
 {
-    if (output->low == -128 && output->high == 127)
-        return;
 #if NST_MVE
     __asm__ volatile(
         "vdup.8 q1, %[low]\n\t"

@@ -65,9 +65,31 @@ NST_INLINE void nst_mve_fill(int8_t *to, int32_t value, int32_t count)
 #endif
 }
 
-/* Two patches of nst_mve_whole(depth) bytes each, one behind the other, what lies behind depth being any bytes; answers of some
- * channels, from a multiple of four on, at out and at out + step. With a step of 0 both patches must be the same one's: one answer. */
-void nst_mve_products(const int8_t *patches, const nst_mve_sums *sums, nst_range channels, int8_t *out, int32_t step);
+/* What a run over some channels needs beside its pointers; the instructions read it in this order. */
+typedef struct {
+    uint16_t places[8]; /* of an answer behind out: channel 0 of both patches, channel 1 of both, ... */
+    const int8_t *end;  /* of out */
+    int32_t zero;
+    int32_t skip;        /* bytes of code */
+    const int8_t *other; /* the second patch */
+} nst_mve_call;
+
+/* What all answers of a layer, or of its part, share. */
+typedef struct {
+    nst_mve_call call[3]; /* for one patch, for two, and for the channels beyond a multiple of four */
+    int8_t *patches;
+    const int8_t *stream, *of_rest;
+    int32_t whole, rest; /* channels */
+    int32_t step, negative, clamps;
+    nst_output output;
+} nst_mve_work;
+
+/* patches: two of nst_mve_whole(depth) bytes each, one behind the other, what lies behind depth being any bytes. channels: from a
+ * multiple of four on. step: from the first patch's answers to the second one's. */
+nst_mve_work nst_mve_ready(int8_t *patches, const nst_mve_sums *sums, nst_range channels, int32_t step);
+
+/* The answers of one patch, or of both. */
+void nst_mve_products(nst_mve_work *work, int32_t patches, int8_t *out);
 
 /* Holds some bytes between the output's low and high. */
 void nst_mve_clamp(int8_t *values, int32_t count, const nst_output *output);
