@@ -6,6 +6,7 @@ A sum's way to its byte needs no proof here: VQRDMULH and VRSHL are the referenc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -88,7 +89,7 @@ def _streamed(made: Layer, node: Node, graph: Graph) -> Layer:
     """The portable kernel's call with nst_mve_sums for nst_sums."""
     x, struct, *rest = made.arguments
     assert isinstance(struct, Struct)
-    fields = {**struct.fields, "sums": _sums(node, graph)}
+    fields = {**struct.fields, "sums": sums_struct(node, graph, rows(node, graph), stream)}
     return replace(made, arguments=(x, Struct(f"{made.function}_layer", fields), *rest))
 
 
@@ -98,14 +99,13 @@ def patches_and_places(node: Node, graph: Graph) -> int:
     return patches(node, graph) + 2 * width * depth
 
 
-def _sums(node: Node, graph: Graph) -> Struct:
-    """nst_mve_sums."""
-    found = pack.sums(node, graph, rows(node, graph))
-    channels, depth = found.weight.shape
+def sums_struct(node: Node, graph: Graph, weight: NDArray[np.int8], packed_as: Callable[[Sums, Int, Int], Constant]) -> Struct:
+    """nst_mve_sums. weight: int8 [O, K]."""
+    found = pack.sums(node, graph, weight)
     fields: dict[str, Value] = {
-        "depth": depth,
-        "channels": channels,
-        "stream": stream(found, *scaling(node, graph, found)),
+        "depth": weight.shape[1],
+        "channels": len(weight),
+        "stream": packed_as(found, *scaling(node, graph, found)),
         "negative": negative(node, graph),
         "output": pack.output(graph.tensors[node.name], node.attrs.clamp),  # type: ignore[union-attr]  # of convolutions
     }

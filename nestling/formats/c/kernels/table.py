@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nestling.formats.c.kernels import bytewise, dsp_convolutions, mve, sums, windows
+from nestling.formats.c.kernels import bytewise, dsp_convolutions, mve, mve_depthwise, sums, windows
 from nestling.formats.c.kernels.layers import Layer, View, without_kernel
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.machines import Machine
@@ -34,6 +34,7 @@ def _depthwise(function: str, takes: Callable[[Node, Graph], bool]) -> Variant:
 
 
 DEPTHWISE = (
+    Variant("nst_depthwise_3_mve", mve_depthwise.depthwise_3, mve_depthwise.takes_3, "mve", MVE),
     _depthwise("nst_depthwise_3", windows.is_depthwise_of(3)),
     _depthwise("nst_depthwise_5", windows.is_depthwise_of(5)),
     _depthwise("nst_depthwise", windows.is_depthwise),

@@ -49,4 +49,17 @@ typedef struct {
 void nst_conv_image_mve(const uint8_t *image, const nst_conv_image_mve_layer *layer, int8_t *out, void *scratch,
                         const nst_part *part);
 
+/* As nst_depthwise, with windows of 3x3 that are not dilated, at stride 1 or 2 both ways. stream: for every channel its weights in
+ * rows, filled up with three zeros, then its bias, its multiplier and its exponent as above.
+ * bytes: of scratch, for two strips at least: see nst_depthwise_3_mve.c. */
+typedef struct {
+    nst_shape in, out;
+    nst_window window;
+    int32_t in_zero;
+    nst_mve_sums sums;
+} nst_depthwise_mve_layer;
+
+void nst_depthwise_3_mve(const int8_t *in, const nst_depthwise_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                         int32_t bytes);
+
 #endif
