@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nestling.formats.c.kernels import bytewise, dsp_convolutions, mve, mve_depthwise, sums, windows
+from nestling.formats.c.kernels import bytewise, dsp_convolutions, mve, mve_depthwise, rv32, sums, windows
 from nestling.formats.c.kernels.layers import Layer, View, without_kernel
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.machines import Machine
@@ -24,6 +24,7 @@ FIXED = ("nst_fixed.c",)
 PRODUCTS = ("nst_products.c", *FIXED)
 MVE = ("mve/nst_mve_products.c",)
 PRODUCTS_DSP = ("dsp/nst_products_dsp.c", *FIXED)
+RV32_PRODUCTS = ("rv32/nst_rv32_products.c", *FIXED)
 
 
 def _depthwise(function: str, takes: Callable[[Node, Graph], bool]) -> Variant:
@@ -42,6 +43,7 @@ DEPTHWISE = (
 CONV_1X1 = (
     Variant("nst_conv_1x1_mve", mve.conv_1x1, mve.takes_1x1, "mve", MVE, scratch=mve.patches),
     Variant("nst_conv_1x1_dsp", dsp_convolutions.conv_1x1, dsp_convolutions.takes_1x1, "dsp", PRODUCTS_DSP),
+    Variant("nst_rv32_conv_1x1", rv32.conv_1x1, rv32.takes_1x1, "rv32", RV32_PRODUCTS, scratch=rv32.two_depth_words),
     Variant(
         "nst_conv_1x1", windows.conv_1x1, windows.is_1x1,
         calls=PRODUCTS, scratch=windows.depth_words, few_bits="nst_conv_1x1_packed",

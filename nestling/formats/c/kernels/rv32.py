@@ -1,0 +1,145 @@
+"""Layers for RV32IM without vectors: two pixels in one multiplication. See runtime/rv32/nst_rv32.h, and table.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.formats.c.kernels import constants as pack
+from nestling.formats.c.kernels import rescaling
+from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, plane
+from nestling.formats.c.kernels.variant import Variant, layer
+from nestling.formats.c.kernels.windows import is_1x1
+from nestling.graph import packed
+from nestling.graph.fixed_point import Int, clamp_range
+from nestling.graph.ir import Graph, Node
+from nestling.graph.reference_integer import output_multiplier
+
+LARGEST = 255  # what a block's weights may add up to in absolute values: 128 times that stays within 16 bits
+LONGEST = 16  # weights a block
+WORTH_A_STEP = 3  # so many zeros in a row cost as much as another block
+FURTHEST = 127  # zeros that one byte says
+NEGATIVE, LONG = 1 << 10, 1 << 11  # flags in a channel's ending, see runtime/rv32/nst_rv32_ending.h
+
+
+def symmetric(node: Node, graph: Graph) -> bool:
+    """Weights of eight bits without a zero point."""
+    weight = graph.tensors[node.inputs[1]]
+    return pack.zero_point(weight) == 0 and packed.bits_for(np.asarray(weight.data)) not in packed.FEW
+
+
+def takes_1x1(node: Node, graph: Graph) -> bool:
+    """A matrix product, of such weights."""
+    return is_1x1(node, graph) and symmetric(node, graph)
+
+
+def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See windows.conv_1x1."""
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
+    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
+    sums, long = sums_struct(node, graph, found)
+    struct = Struct("nst_rv32_conv_1x1_layer", {"out": plane(y), "sums": sums})
+    arguments = (Read(x.name), struct, Written(), Scratch(), Whole())
+    return replace(layer(node, graph, "conv 1x1", variant, arguments, (x.name,)), long=long)
+
+
+def two_depth_words(node: Node, graph: Graph) -> int:
+    """nst_rv32_conv_1x1's scratch."""
+    return 8 * graph.tensors[node.inputs[1]].shape[3]
+
+
+# ---- weights --------------------------------------------------------------------------------------------------------------------
+
+
+def in_blocks(weight: NDArray[np.int8]) -> Constant:
+    """int8 [O, K] as nst_rv32_sums has them."""
+    channels, depth = weight.shape
+    fours = -(-channels // SIDE_BY_SIDE)
+    whole = np.zeros((fours * SIDE_BY_SIDE, depth), np.int8)
+    whole[:channels] = weight
+    data = np.array([byte for four in whole.reshape(fours, SIDE_BY_SIDE, depth) for byte in _stream(four)], np.int8)
+    return Constant("weights", "int8_t", data, data.shape)
+
+
+def _stream(four: NDArray[np.int8]) -> list[int]:
+    """Four channels' weights, int8 [4, K], in blocks; a negative number says how many zeros, of all four, are stepped over."""
+    found: list[int] = []
+    at = 0
+    for first, end in blocks(four):
+        for done in range(at, first, FURTHEST):
+            found.append(-min(first - done, FURTHEST))
+        found += [end - first, *four[:, first:end].T.reshape(-1).tolist()]
+        at = end
+    return [*found, 0]
+
+
+def blocks(four: NDArray[np.int8]) -> list[tuple[int, int]]:
+    """(first, end) of each, as long as it may be. There is one at least."""
+    found: list[tuple[int, int]] = []
+    first, end, sums = 0, 0, np.zeros(len(four), np.int64)
+    sizes = np.abs(four.astype(np.int64))
+    for k in np.flatnonzero(sizes.any(axis=0)).tolist():
+        more = sums + sizes[:, k]
+        if k - end >= WORTH_A_STEP or k - first >= LONGEST or more.max() > LARGEST:
+            found += [(first, end)] if end else []
+            first, more = k, sizes[:, k]
+        end, sums = k + 1, more
+    return [*found, (first, max(end, 1))]
+
+
+# ---- endings --------------------------------------------------------------------------------------------------------------------
+
+
+def sums_struct(node: Node, graph: Graph, found: Sums) -> tuple[Struct, int]:
+    """nst_rv32_sums, and how many of its channels take the long way."""
+    y = graph.tensors[node.name]
+    short = rescaling.short(node, graph, found)
+    dead = short.proven & (short.multiplier == 0)
+    three, long = endings(node, graph, found, short)
+    weights = in_blocks(np.where(dead[:, None], np.int8(0), found.weight))
+    fields = {
+        "depth": found.weight.shape[1],
+        "channels": len(found.weight),
+        "weights": weights,
+        "endings": Constant("endings", "int32_t", three, three.shape),
+        "output": pack.output(y, node.attrs.clamp),  # type: ignore[union-attr]  # of convolutions, which all have one
+    }
+    return Struct("nst_rv32_sums", fields), long
+
+
+def endings(node: Node, graph: Graph, found: Sums, short: rescaling.Short) -> tuple[NDArray[np.int32], int]:
+    """int32 [O, 3] as nst_rv32_ending_of() takes them apart, and how many channels take the long way.
+
+    Where one byte is the answer to everything (multiplier 0) it comes from the bias alone: the weights are to be 0.
+    """
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
+    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
+    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+    shift = pack.shifts(multiplier, exponent, found.largest)
+    zero, (low, high) = pack.zero_point(y), clamp_range(node.attrs.clamp, pack.quant_of(y))  # type: ignore[union-attr]  # as above
+    own = short.addend - (zero << rescaling.SHIFT) - (1 << rescaling.SHIFT - 1)
+    proven = short.proven & (np.abs(own) < 1 << 15) & _counted_from(low, short, found)
+    power = np.round(np.log2(np.maximum(short.negative, 1))).astype(np.int64)
+    flags = np.where(short.negative > 0, NEGATIVE | power << 5, 0) | short.left
+    rest = np.where(proven, own << 16 | flags, shift << 16 | LONG)
+    bias, multiplier = found.bias + np.where(proven, short.start, 0), np.where(proven, short.multiplier, multiplier)
+    dead = short.proven & (short.multiplier == 0)
+    steps = np.clip(short.addend >> rescaling.SHIFT, low, high) - zero << rescaling.SHIFT
+    rows = np.where(dead, [steps * 4, np.full_like(steps, 1 << 30), np.zeros_like(steps)], [bias, multiplier, rest])
+    return rows.T.astype(np.int32), int((~proven & ~dead).sum())
+
+
+def _counted_from(low: int, short: rescaling.Short, found: Sums) -> NDArray[np.bool_]:
+    """Whether no sum leaves 32 bits where bytes are counted from low: bool [O]."""
+
+    def fits(sums: Int) -> NDArray[np.bool_]:
+        moved = sums + short.start
+        value = ((moved << short.left) * short.multiplier >> 32) + short.addend - (low << rescaling.SHIFT)
+        value = value - np.where(moved < 0, short.negative, 0)
+        return np.asarray(np.abs(value) < 2**31)
+
+    lowest, highest = rescaling.bounds(found)
+    return fits(lowest) & fits(highest)

@@ -1,0 +1,44 @@
+/* Kernels for RV32IM without vectors: 32-bit multiplications that compute two pixels at once.
+ *
+ * a + b * 65536 times w is both a * w and b * w. Such products may be added, too, as long as the lower sum stays within 16 bits: a block
+ * of weights whose absolute values add up to 255 at most. Then the block's sum is taken apart. The generator cuts each four channels'
+ * weights into the longest blocks that allow this, of 16 at most.
+ */
+#ifndef NST_RV32_H
+#define NST_RV32_H
+
+#include "nst_kernels.h"
+
+/* As nst_sums, but
+ *
+ * weights: for every four channels (the last ones filled up with zeros) blocks, each a byte n > 0 and [n][4] weights, then a byte 0.
+ * A byte n < 0 before a block: -n places where all four weights are 0, and which are stepped over.
+ * endings: [channels][3]: bias, multiplier, and the rest of what makes a byte of a sum (see nst_rv32_ending_of()).
+ */
+typedef struct {
+    int32_t depth, channels;
+    const int8_t *weights;
+    const int32_t *endings;
+    nst_output output;
+} nst_rv32_sums;
+
+/* Where the weights of the four channels from `first` on lie, first being a multiple of 4. */
+const int8_t *nst_rv32_weights(const nst_rv32_sums *sums, int32_t first);
+
+/* Four patches side by side as x[depth][2] of two pixels each: answers to the first `pixels` of them, `step` bytes apart, channels
+ * from..to. weights: of the channel `from`. */
+void nst_rv32_products_4(const int32_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out,
+                         int32_t step, int32_t pixels);
+
+/* One patch of bytes. */
+void nst_rv32_products_1(const int8_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out);
+
+/* As nst_conv_1x1. scratch: 8 * depth bytes. */
+typedef struct {
+    nst_shape out;
+    nst_rv32_sums sums;
+} nst_rv32_conv_1x1_layer;
+
+void nst_rv32_conv_1x1(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+
+#endif
