@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from nestling.formats.c.kernels import rescaling
 from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
 from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, plane
 from nestling.formats.c.kernels.variant import Variant, layer
-from nestling.formats.c.kernels.windows import is_1x1
+from nestling.formats.c.kernels.windows import behind, is_1x1, kind_of, map_fields, windowed
 from nestling.graph import packed
 from nestling.graph.fixed_point import Int, clamp_range
 from nestling.graph.ir import Graph, Node
@@ -49,6 +50,30 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
 def two_depth_words(node: Node, graph: Graph) -> int:
     """nst_rv32_conv_1x1's scratch."""
     return 8 * graph.tensors[node.inputs[1]].shape[3]
+
+
+def takes_conv(node: Node, graph: Graph) -> bool:
+    """One group, columns side by side, of such weights."""
+    attrs, x, weight, _ = windowed(node, graph)
+    return x.shape[3] == weight.shape[3] and attrs.dilation[1] == 1 and symmetric(node, graph)
+
+
+def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See windows.conv."""
+    attrs, x, weight, y = windowed(node, graph)
+    size = (weight.shape[1], weight.shape[2])
+    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
+    sums, long = sums_struct(node, graph, found)
+    struct = Struct("nst_rv32_conv_layer", {**map_fields(attrs, size, x, y), "groups": 1, "sums": sums})
+    arguments = (Read(x.name), struct, Written(), Scratch(), Whole())
+    made = layer(node, graph, kind_of("conv", size, attrs.stride, attrs.dilation), variant, arguments)
+    return behind(replace(made, long=long), node, graph)
+
+
+def four_patches(node: Node, graph: Graph) -> int:
+    """nst_rv32_conv's scratch."""
+    attrs, x, weight, _ = windowed(node, graph)
+    return 8 * math.prod(weight.shape[1:]) + (3 * attrs.stride[1] + weight.shape[2]) * x.shape[3]
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------------------

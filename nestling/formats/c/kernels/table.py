@@ -56,6 +56,10 @@ CONV = (
         scratch=mve.patches_and_places, of_image="nst_conv_image_mve",
     ),
     Variant(
+        "nst_rv32_conv", rv32.conv, rv32.takes_conv, "rv32", RV32_PRODUCTS,
+        scratch=rv32.four_patches, of_image="nst_rv32_conv_image",
+    ),
+    Variant(
         "nst_conv", windows.conv,
         calls=PRODUCTS, scratch=windows.patch_bytes, few_bits="nst_conv_packed", of_image="nst_conv_image",
     ),

@@ -7,6 +7,7 @@
 #ifndef NST_RV32_H
 #define NST_RV32_H
 
+#include "nst_fixed.h"
 #include "nst_kernels.h"
 
 /* As nst_sums, but
@@ -30,6 +31,17 @@ const int8_t *nst_rv32_weights(const nst_rv32_sums *sums, int32_t first);
 void nst_rv32_products_4(const int32_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out,
                          int32_t step, int32_t pixels);
 
+/* Bytes of four pixels side by side: [count][2]. Returns where it stopped. */
+NST_INLINE int32_t *nst_rv32_pack(int32_t *to, const int8_t *x0, const int8_t *x1, const int8_t *x2, const int8_t *x3,
+                                  int32_t count)
+{
+    for (const int32_t *end = to + 2 * count; to < end; to += 2) {
+        to[0] = *x0++ + *x1++ * (1 << 16);
+        to[1] = *x2++ + *x3++ * (1 << 16);
+    }
+    return to;
+}
+
 /* One patch of bytes. */
 void nst_rv32_products_1(const int8_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out);
 
@@ -40,5 +52,25 @@ typedef struct {
 } nst_rv32_conv_1x1_layer;
 
 void nst_rv32_conv_1x1(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+
+/* As nst_conv, of one group, with columns that are not dilated. scratch: 8 * depth bytes, and the columns of the map that four windows
+ * side by side reach. */
+typedef struct {
+    nst_shape in, out;
+    nst_window window;
+    int32_t in_zero, groups;
+    nst_rv32_sums sums;
+} nst_rv32_conv_layer;
+
+void nst_rv32_conv(const int8_t *in, const nst_rv32_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+
+/* As nst_conv_image. */
+typedef struct {
+    const int8_t *table;
+    nst_rv32_conv_layer conv;
+} nst_rv32_conv_image_layer;
+
+void nst_rv32_conv_image(const uint8_t *image, const nst_rv32_conv_image_layer *layer, int8_t *out, void *scratch,
+                         const nst_part *part);
 
 #endif

@@ -2,15 +2,6 @@
 #include "nst_part.h"
 #include "nst_rv32.h"
 
-/* Four pixels side by side: [depth][2]. */
-NST_INLINE void pack(const int8_t *x0, const int8_t *x1, const int8_t *x2, const int8_t *x3, int32_t depth, int32_t *to)
-{
-    for (const int32_t *end = to + 2 * depth; to < end; to += 2) {
-        to[0] = *x0++ + *x1++ * (1 << 16);
-        to[1] = *x2++ + *x3++ * (1 << 16);
-    }
-}
-
 /* Pixels pass through scratch. Where out is in they go from the last to the first if they grow, so that an answer never lands on one
  * still to be read. */
 void nst_rv32_conv_1x1(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part)
@@ -29,7 +20,7 @@ void nst_rv32_conv_1x1(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, i
         if (n == 1) {
             nst_rv32_products_1(nst_copied(scratch, x, depth), &layer->sums, weights, p.channels, y);
         } else {
-            pack(x, x + depth, n > 2 ? x + 2 * depth : x, n > 3 ? x + 3 * depth : x, depth, scratch);
+            nst_rv32_pack(scratch, x, x + depth, n > 2 ? x + 2 * depth : x, n > 3 ? x + 3 * depth : x, depth);
             nst_rv32_products_4(scratch, &layer->sums, weights, p.channels, y, channels, n);
         }
     }
