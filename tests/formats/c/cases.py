@@ -42,12 +42,14 @@ def valid(case: Case) -> Case:
 def windows(draw: Draw, kind: str = "") -> Case:
     """One convolution, depthwise or not, with more channels and larger windows than the other strategies draw.
 
-    kind: "depthwise"; "channels": a convolution with a channel a group; "plain": without window, stride, border or groups.
+    kind: "depthwise"; "channels": a convolution with a channel a group; "plain": without window, stride, border or groups; "zeros":
+    that, and most of its weights are zeros, in blocks of four.
     """
-    plain = kind == "plain"
+    plain = kind in ("plain", "zeros")
     s = Sketch(draw, True, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
     depthwise, old = kind == "depthwise" if kind else draw(st.booleans()), draw(st.integers(0, 4)) == 0
-    shape = (1, draw(st.integers(1, 14)), draw(st.integers(1, 14)), draw(st.integers(1, 19)))
+    depths = st.integers(5, 70) if kind == "zeros" else st.integers(1, 19)
+    shape = (1, draw(st.integers(1, 14)), draw(st.integers(1, 14)), draw(depths))
     x = s.activation(shape, s.quant(0.02))
     kernel = (1, 1) if plain else draw(st.sampled_from(((1, 1), (3, 3), (5, 5), (3, 5), (5, 3), (7, 7), (2, 4), (1, 3), (3, 1))))
     stride = (1, 1) if plain else draw(st.sampled_from(((1, 1), (1, 1), (2, 2), (3, 3), (1, 2), (2, 1), (4, 1))))
@@ -67,12 +69,14 @@ def windows(draw: Draw, kind: str = "") -> Case:
         attrs = ir.DepthwiseConv2d(stride, dilation, pads, clamp, old)
     else:
         drawn_groups = st.sampled_from([g for g in (1, 1, 2, 3, shape[3]) if shape[3] % g == 0])
-        groups = {"plain": 1, "channels": shape[3]}.get(kind) or draw(drawn_groups)
+        groups = {"plain": 1, "zeros": 1, "channels": shape[3]}.get(kind) or draw(drawn_groups)
         out = groups * draw(st.integers(1, 9))
         size, axis = (out, *kernel, shape[3] // groups), 0
         attrs = ir.Conv2d(stride, dilation, pads, clamp, old)
     s.per_channel = not old
     weight, bias, scales = weights(s, x, size, axis)
+    if kind == "zeros":
+        s.tensors[weight.name] = weight = with_zeros(weight, draw(st.sampled_from((0.5, 0.8, 0.8, 1.0))), s.rng)
     if old:
         quant = replace(weight.quant, zero_point=np.array([draw(ZERO_POINTS)], np.int32))
         s.tensors[weight.name] = weight = replace(weight, quant=quant)
@@ -80,11 +84,21 @@ def windows(draw: Draw, kind: str = "") -> Case:
     return Graph(s.tensors, tuple(s.nodes), (x.name,), (y.name,)), s.int8(shape)
 
 
+def with_zeros(weight: ir.Tensor, share: float, rng: np.random.Generator) -> ir.Tensor:
+    """The weights of a 1x1 convolution with about this share of their blocks of four zero."""
+    assert weight.data is not None
+    out, _, _, depth = weight.shape
+    stays = np.repeat(rng.random((out, -(-depth // 4))) >= share, 4, axis=1)[:, None, None, :depth]
+    return replace(weight, data=weight.data * stays)
+
+
 def of_op(op: str) -> st.SearchStrategy[Case]:
     """Nodes of the op that between them every variant of it takes."""
     if op == "depthwise_conv2d":
         return windows("depthwise")
-    return windows() | windows("channels") | windows("plain") if op == "conv2d" else graphs(integer=True, op=op, most=1)
+    if op == "conv2d":
+        return windows() | windows("channels") | windows("plain") | windows("zeros")
+    return graphs(integer=True, op=op, most=1)
 
 
 def few(graph: Graph, bits: Callable[[str], int]) -> Graph:
@@ -98,6 +112,16 @@ def few(graph: Graph, bits: Callable[[str], int]) -> Graph:
             scale = replace(old.quant, scale=(old.quant.scale * 2**shift).astype(np.float32))
             tensors[name] = replace(old, data=np.right_shift(old.data, shift), quant=scale)
     return check(replace(graph, tensors=tensors))
+
+
+def without_zeros(graph: Graph) -> Graph:
+    """The graph with -1 for every weight that is 0, so that none can be skipped."""
+    tensors = dict(graph.tensors)
+    for node in graph.nodes:
+        weight = tensors[node.inputs[1]] if node.op in SUMS else None
+        if weight is not None and weight.data is not None and weight.dtype == "int8":
+            tensors[weight.name] = replace(weight, data=np.where(weight.data == 0, -1, weight.data).astype(np.int8))
+    return replace(graph, tensors=tensors)
 
 
 @st.composite

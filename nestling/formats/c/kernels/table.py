@@ -5,6 +5,7 @@ The kernels' side of it is runtime/nst_kernels.h, the formulas are in docs/integ
 
     windows.py    convolutions, pools
     sums.py       fully connected, head, mean, softmax
+    blocks.py     1x1 convolutions whose zeros are skipped
     bytewise.py   element by element, tables, concat, pad
 
 A new kernel is a file in runtime/ and a line here: see CONTRIBUTING.md.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nestling.formats.c.kernels import bytewise, dsp_convolutions, mve, mve_depthwise, rv32, sums, windows
+from nestling.formats.c.kernels import blocks, bytewise, dsp_convolutions, mve, mve_depthwise, rv32, sums, windows
 from nestling.formats.c.kernels.layers import Layer, View, without_kernel
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.machines import Machine
@@ -44,6 +45,7 @@ CONV_1X1 = (
     Variant("nst_conv_1x1_mve", mve.conv_1x1, mve.takes_1x1, "mve", MVE, scratch=mve.patches),
     Variant("nst_conv_1x1_dsp", dsp_convolutions.conv_1x1, dsp_convolutions.takes_1x1, "dsp", PRODUCTS_DSP),
     Variant("nst_rv32_conv_1x1", rv32.conv_1x1, rv32.takes_1x1, "rv32", RV32_PRODUCTS, scratch=rv32.two_depth_words),
+    Variant("nst_conv_1x1_blocks", blocks.conv_1x1, blocks.pays(blocks.PORTABLE), calls=FIXED, scratch=blocks.tile_bytes),
     Variant(
         "nst_conv_1x1", windows.conv_1x1, windows.is_1x1,
         calls=PRODUCTS, scratch=windows.depth_words, few_bits="nst_conv_1x1_packed",

@@ -80,6 +80,33 @@ typedef struct {
 
 void nst_conv_1x1(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
+/* The same of weights that are mostly zeros: of each channel only those blocks of four neighbours, counted from its first weight, that
+ * are not all zero; the last one is filled up with zeros, and a channel has at least one.
+ *
+ * stream, channel after channel, in words whose first byte is the lowest:
+ *     bias, (blocks - 1) * 256 + left, a word of four weights a block, multiplier, addend, and if `below` negative.
+ *     The answer is ((sum << left) * multiplier >> 32) + addend - (negative if sum < 0) >> 14, clamped, sum being with bias. Where
+ *     left's bit of 128 is set, it is scaled the long way instead: by multiplier and 2^(left - 192).
+ * places: a byte a block, without a sign: how many blocks it lies behind the one before; the first, behind the channel's first weight.
+ * out may be in as for nst_conv_1x1, and so are parts. scratch: 8 bytes for each of depth, rounded up to a multiple of 4. */
+typedef struct {
+    int32_t depth, channels;
+    const int32_t *stream;
+    const int8_t *places;
+    int32_t long_ones; /* channels that are scaled the long way */
+    int32_t below;     /* whether answers below the zero point are wanted */
+    nst_output output;
+} nst_block_sums;
+
+typedef struct {
+    nst_shape out;
+    nst_block_sums sums;
+} nst_conv_1x1_blocks_layer;
+
+/* No block's weights are more than 255 together, without their signs: such a block lies there as several of the same place. */
+void nst_conv_1x1_blocks(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch,
+                         const nst_part *part);
+
 /* Any convolution. weights: [groups][(channels + 3) / 4][depth][4], channels and depth being a group's, depth in the order
  * [size.height][size.width][in.channels / groups]. scratch: 6 * depth bytes.
  * With one group out may lie over in (and over the image), if it begins so early that no row of it ends behind the first row of in that

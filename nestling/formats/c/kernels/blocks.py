@@ -1,0 +1,141 @@
+"""1x1 convolutions whose weights are mostly zeros, in blocks of four neighbours: only the blocks that are not zero are kept.
+
+`prune --method block1x4` makes such weights. A channel's blocks lie one after the other, each with its distance from the one before
+(nst_conv_1x1_blocks_layer in runtime/nst_kernels.h). What a layer takes is told by how many blocks it has: `Costs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.formats.c.kernels import constants as pack
+from nestling.formats.c.kernels import rescaling, windows
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, plane
+from nestling.formats.c.kernels.variant import Variant, layer
+from nestling.graph import packed
+from nestling.graph.ir import Graph, Node
+from nestling.graph.reference_integer import output_multiplier
+
+WIDTH = 4  # weights of a block
+FARTHEST = 255  # blocks from one to the next, in a byte
+PAIRED = 255  # the most that a block's weights may be together where two pixels share a product
+LONG_FROM = 192  # what the exponent of a channel that goes the long way is counted from
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Instructions: of a product of the dense kernel, of a block here, both for one pixel; and of an answer here more than there.
+
+    How they were measured stands in docs/c.md, "Zeros skipped".
+    """
+
+    product: float
+    block: float
+    answer: float
+
+
+PORTABLE = Costs(product=1.6, block=10.0, answer=4.0)
+
+
+def pays(costs: Costs) -> Callable[[Node, Graph], bool]:
+    """Whether a node is a 1x1 convolution whose zeros are worth skipping: it takes less time so, and no more flash."""
+
+    def takes(node: Node, graph: Graph) -> bool:
+        weight = graph.tensors[node.inputs[1]]
+        if not windows.is_1x1(node, graph) or pack.zero_point(weight) != 0:
+            return False
+        values = np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1)
+        count = int(np.maximum(_blocks(values).any(axis=2).sum(axis=1), 1).sum())
+        dense = packed.packed_size(values.size, packed.bits_for(values))
+        saved = costs.product * values.size - costs.block * count - costs.answer * len(values)
+        return saved > 0 and (WIDTH + 1) * count <= dense
+
+    return takes
+
+
+def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """The portable kernel's call."""
+    return _call(node, graph, variant, PAIRED)
+
+
+def tile_bytes(node: Node, graph: Graph) -> int:
+    """Scratch of four pixels, two bytes for each of theirs."""
+    return 8 * WIDTH * -(-graph.tensors[node.inputs[1]].shape[3] // WIDTH)
+
+
+def _call(node: Node, graph: Graph, variant: Variant, most: int) -> Layer:
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
+    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
+    short = rescaling.short(node, graph, found)
+    output = pack.output(y, node.attrs.clamp)  # type: ignore[union-attr]  # a convolution has one
+    below = output.fields["low"] < output.fields["zero"]  # type: ignore[operator]  # whole numbers
+    kept = [list(_kept(channel, most)) for channel in _blocks(found.weight)]
+    places = np.array([place for channel in kept for place, _ in channel], np.uint8).view(np.int8)
+    long = int((~short.proven).sum())
+    stream = np.concatenate([_words(*one) for one in zip(kept, *_constants(node, graph, found, short, below), strict=True)])
+    sums = {
+        "depth": found.weight.shape[1],
+        "channels": len(found.weight),
+        "stream": Constant("stream", "int32_t", stream, stream.shape),
+        "places": Constant("places", "int8_t", places, places.shape),
+        "long_ones": long,
+        "below": int(below),
+        "output": output,
+    }
+    struct = Struct("nst_conv_1x1_blocks_layer", {"out": plane(y), "sums": Struct("nst_block_sums", sums)})
+    kind = f"conv 1x1, {100 * (1 - len(places) / _blocks(found.weight)[..., 0].size):.0f}% zeros skipped"
+    made = layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()), (x.name,))
+    return replace(made, long=long)
+
+
+def _blocks(weight: NDArray[np.int8]) -> NDArray[np.int8]:
+    """int8 [O, K] as [O, blocks, 4]."""
+    rest = -weight.shape[1] % WIDTH
+    return np.pad(weight, ((0, 0), (0, rest))).reshape(len(weight), -1, WIDTH)
+
+
+def _kept(channel: NDArray[np.int8], most: int) -> Iterator[tuple[int, NDArray[np.int8]]]:
+    """(distance, four weights), in order, of a channel's blocks [blocks, 4]. Zeros where the next is too far away, or none is."""
+    before = 0
+    alive = np.flatnonzero(channel.any(axis=1)).tolist() or [0]
+    for place in alive:
+        for _ in range((place - before - 1) // FARTHEST):
+            yield FARTHEST, np.zeros(WIDTH, np.int8)
+            before += FARTHEST
+        for piece in _pieces(channel[place].astype(np.int64), most):
+            yield place - before, piece.astype(np.int8)
+            before = place
+
+
+def _pieces(block: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """Blocks that add up to this one, in none of which the weights are more than `most` together, without their signs."""
+    for count in range(1, WIDTH * 128):
+        cuts = [block * i // count for i in range(count + 1)]
+        pieces = [end - begin for begin, end in pairwise(cuts)]
+        if all(np.abs(piece).sum() <= most for piece in pieces):
+            return pieces
+    raise AssertionError("every whole number is a sum of ones")
+
+
+def _constants(
+    node: Node, graph: Graph, found: pack.Sums, short: rescaling.Short, below: bool
+) -> tuple[list[int], list[int], list[list[int]]]:
+    """(bias, left, what follows the blocks), a channel each."""
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
+    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
+    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+    bias = found.bias + short.start  # start is 0 where nothing is proven
+    left = np.where(short.proven, short.left, exponent + LONG_FROM)
+    ends = np.stack([np.where(short.proven, short.multiplier, multiplier), short.addend, short.negative], axis=1)
+    return bias.tolist(), left.tolist(), ends[:, : 3 if below else 2].tolist()
+
+
+def _words(kept: list[tuple[int, NDArray[np.int8]]], bias: int, left: int, end: list[int]) -> NDArray[np.int32]:
+    """A channel of the stream."""
+    weights = np.stack([block for _, block in kept]).reshape(-1).view("<i4").astype(np.int32)
+    return np.concatenate([np.array([bias, (len(kept) - 1) * 256 + left]), weights, np.array(end)]).astype(np.int32)

@@ -1,0 +1,67 @@
+#include "nst_blocks.h"
+
+/* Two pixels in one number, the second one's byte 16 bits above the first one's: a product with it is both products. A block's sums
+ * stay within 16 bits (see nst_kernels.h), so both can be told from their sum; all blocks' numbers together are one 32-bit sum, whatever
+ * passes its end, from which the first pixel's follows when the second one's is known. */
+enum { APART = 16, HALF = 1 << (APART - 1) };
+
+/* [(depth + 3) / 4 * 4][2 pairs of pixels] */
+static void nst_tile_pixels(const int8_t *const x[4], int32_t depth, void *scratch)
+{
+    int32_t *both = scratch;
+    for (int32_t k = 0; k < depth; k++) {
+        *both++ = x[0][k] + x[1][k] * (1 << APART);
+        *both++ = x[2][k] + x[3][k] * (1 << APART);
+    }
+    for (int32_t k = depth; k & 3; k++) {
+        *both++ = 0;
+        *both++ = 0;
+    }
+}
+
+NST_INLINE void tile_sums(nst_tile *t, int32_t sums[4])
+{
+    const int32_t *x = t->x;
+    const int32_t bias = t->stream[0], *end = t->stream + 2 + nst_blocks_of(t->stream);
+    const uint8_t *place = (const uint8_t *)t->places;
+    uint32_t both0 = 0, both1 = 0;
+    int32_t high0 = 0, high1 = 0;
+    for (const int32_t *block = t->stream + 2; block != end; block++) {
+        const int8_t *w = (const int8_t *)block;
+        x += 8 * *place++;
+        const int32_t a = x[0] * w[0] + x[2] * w[1] + x[4] * w[2] + x[6] * w[3];
+        const int32_t b = x[1] * w[0] + x[3] * w[1] + x[5] * w[2] + x[7] * w[3];
+        both0 += (uint32_t)a, both1 += (uint32_t)b;
+        high0 += (a + HALF) >> APART, high1 += (b + HALF) >> APART;
+    }
+    t->stream = end;
+    t->places = (const int8_t *)place;
+    sums[0] = (int32_t)(both0 - ((uint32_t)high0 << APART)) + bias, sums[1] = high0 + bias;
+    sums[2] = (int32_t)(both1 - ((uint32_t)high1 << APART)) + bias, sums[3] = high1 + bias;
+}
+
+static void nst_tile_sums(nst_tile *tile, int32_t sums[4])
+{
+    tile_sums(tile, sums);
+}
+
+static void nst_tile_answers(nst_tile *tile, const nst_block_sums *sums)
+{
+    nst_tile t = *tile;
+    for (; t.out != t.end; t.out++) {
+        const int32_t left = t.stream[1] & 31;
+        int32_t s[4];
+        tile_sums(&t, s);
+        t.out[t.step[2]] = nst_answer_short(s[3], left, t.stream, sums);
+        t.out[t.step[1]] = nst_answer_short(s[2], left, t.stream, sums);
+        t.out[t.step[0]] = nst_answer_short(s[1], left, t.stream, sums);
+        t.out[0] = nst_answer_short(s[0], left, t.stream, sums);
+        t.stream += nst_constants(sums) - 2;
+    }
+    *tile = t;
+}
+
+void nst_conv_1x1_blocks(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch, const nst_part *part)
+{
+    nst_conv_1x1_in_tiles(in, layer, out, scratch, part);
+}
