@@ -24,6 +24,7 @@ from nestling.graph.reference_integer import output_multiplier
 WIDTH = 4  # weights of a block
 FARTHEST = 255  # blocks from one to the next, in a byte
 PAIRED = 255  # the most that a block's weights may be together where two pixels share a product
+ALONE = 512  # where it has one of its own: the most that there can be
 LONG_FROM = 192  # what the exponent of a channel that goes the long way is counted from
 
 
@@ -40,17 +41,22 @@ class Costs:
 
 
 PORTABLE = Costs(product=1.6, block=10.0, answer=4.0)
+DSP = Costs(product=0.74, block=4.25, answer=4.0)
 
 
-def pays(costs: Costs) -> Callable[[Node, Graph], bool]:
-    """Whether a node is a 1x1 convolution whose zeros are worth skipping: it takes less time so, and no more flash."""
+def pays(costs: Costs, most: int) -> Callable[[Node, Graph], bool]:
+    """Whether a node is a 1x1 convolution whose zeros are worth skipping: it takes less time so, and no more flash.
+
+    most: of a block's weights together, without their signs.
+    """
 
     def takes(node: Node, graph: Graph) -> bool:
         weight = graph.tensors[node.inputs[1]]
         if not windows.is_1x1(node, graph) or pack.zero_point(weight) != 0:
             return False
         values = np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1)
-        count = int(np.maximum(_blocks(values).any(axis=2).sum(axis=1), 1).sum())
+        pieces = -(-np.abs(_blocks(values).astype(np.int64)).sum(axis=2) // most)
+        count = int(np.maximum(pieces.sum(axis=1), 1).sum())
         dense = packed.packed_size(values.size, packed.bits_for(values))
         saved = costs.product * values.size - costs.block * count - costs.answer * len(values)
         return saved > 0 and (WIDTH + 1) * count <= dense
@@ -61,6 +67,11 @@ def pays(costs: Costs) -> Callable[[Node, Graph], bool]:
 def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     """The portable kernel's call."""
     return _call(node, graph, variant, PAIRED)
+
+
+def conv_1x1_dsp(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """The call of the one for Arm's DSP extension."""
+    return _call(node, graph, variant, ALONE)
 
 
 def tile_bytes(node: Node, graph: Graph) -> int:

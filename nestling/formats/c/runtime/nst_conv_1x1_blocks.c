@@ -26,14 +26,15 @@ NST_INLINE void tile_sums(nst_tile *t, int32_t sums[4])
     const uint8_t *place = (const uint8_t *)t->places;
     uint32_t both0 = 0, both1 = 0;
     int32_t high0 = 0, high1 = 0;
-    for (const int32_t *block = t->stream + 2; block != end; block++) {
-        const int8_t *w = (const int8_t *)block;
+    const int8_t *w = (const int8_t *)(t->stream + 2);
+    do { /* there is one */
         x += 8 * *place++;
         const int32_t a = x[0] * w[0] + x[2] * w[1] + x[4] * w[2] + x[6] * w[3];
         const int32_t b = x[1] * w[0] + x[3] * w[1] + x[5] * w[2] + x[7] * w[3];
         both0 += (uint32_t)a, both1 += (uint32_t)b;
         high0 += (a + HALF) >> APART, high1 += (b + HALF) >> APART;
-    }
+        w += 4;
+    } while (w != (const int8_t *)end);
     t->stream = end;
     t->places = (const int8_t *)place;
     sums[0] = (int32_t)(both0 - ((uint32_t)high0 << APART)) + bias, sums[1] = high0 + bias;
@@ -45,20 +46,30 @@ static void nst_tile_sums(nst_tile *tile, int32_t sums[4])
     tile_sums(tile, sums);
 }
 
-static void nst_tile_answers(nst_tile *tile, const nst_block_sums *sums)
+NST_INLINE void tile_answers(nst_tile *tile, const nst_output *output, int32_t below)
 {
+    const nst_output y = *output;
     nst_tile t = *tile;
     for (; t.out != t.end; t.out++) {
         const int32_t left = t.stream[1] & 31;
         int32_t s[4];
         tile_sums(&t, s);
-        t.out[t.step[2]] = nst_answer_short(s[3], left, t.stream, sums);
-        t.out[t.step[1]] = nst_answer_short(s[2], left, t.stream, sums);
-        t.out[t.step[0]] = nst_answer_short(s[1], left, t.stream, sums);
-        t.out[0] = nst_answer_short(s[0], left, t.stream, sums);
-        t.stream += nst_constants(sums) - 2;
+        const int32_t multiplier = t.stream[0], addend = t.stream[1], negative = below ? t.stream[2] : 0;
+        t.out[t.step[2]] = nst_answer_short(s[3], left, multiplier, addend, negative, &y);
+        t.out[t.step[1]] = nst_answer_short(s[2], left, multiplier, addend, negative, &y);
+        t.out[t.step[0]] = nst_answer_short(s[1], left, multiplier, addend, negative, &y);
+        t.out[0] = nst_answer_short(s[0], left, multiplier, addend, negative, &y);
+        t.stream += below ? 3 : 2;
     }
     *tile = t;
+}
+
+static void nst_tile_answers(nst_tile *tile, const nst_block_sums *sums)
+{
+    if (sums->below)
+        tile_answers(tile, &sums->output, 1);
+    else
+        tile_answers(tile, &sums->output, 0);
 }
 
 void nst_conv_1x1_blocks(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch, const nst_part *part)

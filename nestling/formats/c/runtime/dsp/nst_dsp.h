@@ -69,4 +69,10 @@ typedef struct {
 void nst_conv_image_dsp(const uint8_t *image, const nst_conv_image_dsp_layer *layer, int8_t *out, void *scratch,
                         const nst_part *part, int32_t bytes);
 
+/* ---- zeros skipped --------------------------------------------------------------------------------------------------------- */
+
+/* As nst_conv_1x1_blocks, with blocks of any weights. */
+void nst_conv_1x1_blocks_dsp(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch,
+                             const nst_part *part);
+
 #endif
