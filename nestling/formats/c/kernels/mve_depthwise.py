@@ -12,6 +12,7 @@ from nestling.formats.c.kernels import mve, windows
 from nestling.formats.c.kernels.layers import Constant, Layer, Room, Struct
 from nestling.formats.c.kernels.variant import Variant
 from nestling.graph import ir
+from nestling.graph.fixed_point import Int
 from nestling.graph.ir import Graph, Node
 
 PLACES = 2**16  # of bytes, behind the first of a strip or of its answers
@@ -80,7 +81,7 @@ def _in_strips(node: Node, graph: Graph, variant: Variant, strips: Strips) -> La
     return replace(made, arguments=arguments, scratch=least, scratch_most=most)
 
 
-def stream(found: pack.Sums, multiplier: mve.Int, exponent: mve.Int) -> Constant:
+def stream(found: pack.Sums, multiplier: Int, exponent: Int) -> Constant:
     """int8 [O][bytes]: a channel's taps, up to a multiple of four with one 0 at least, and its three numbers."""
     channels, taps = found.weight.shape
     weight = np.zeros((channels, (taps // 4 + 1) * 4), np.int8)

@@ -59,11 +59,11 @@ CONV_1X1 = (
     ),
 )  # fmt: skip
 CONV = (
-    Variant("nst_conv_dsp", dsp_convolutions.conv, dsp_convolutions.takes_conv, "dsp", PRODUCTS_DSP),
     Variant(
         "nst_conv_mve", mve.conv, mve.one_group, "mve", MVE,
         scratch=mve.patches_and_places, of_image="nst_conv_image_mve",
     ),
+    Variant("nst_conv_dsp", dsp_convolutions.conv, dsp_convolutions.takes_conv, "dsp", PRODUCTS_DSP),
     Variant(
         "nst_rv32_conv", rv32.conv, rv32.takes_conv, "rv32", RV32_PRODUCTS,
         scratch=rv32.four_patches, of_image="nst_rv32_conv_image",
