@@ -21,6 +21,8 @@ def command(
 ) -> None:
     """Write down what every layer answers to one image, or find the first layer where another file answers otherwise.
 
+    A folder of C for another machine is built for that and runs in QEMU.
+
     Example:  nestling trace my8.nest photo.jpg -o trace/ --against out/my-int8.tflite
     """
     from nestling import bundle as bundles
@@ -41,6 +43,7 @@ def command(
         except OSError as error:
             raise UnusableFile(f"{against} cannot be read: {error.strerror}.") from error
         result |= tracing.plain(comparison)
+    where = f" on {comparison.machine}" if comparison is not None and comparison.machine else ""
     if json:
         show.as_json(result)
     else:
@@ -51,9 +54,9 @@ def command(
                 [d.layer, d.op, show.share(d.share), "other shape" if d.largest is None else f"{d.largest:.6g}"]
                 for d in comparison.differing[:LISTED]
             ]
-            title = f"{len(comparison.differing)} of {len(comparison.compared)} layers differ, the first one first"
+            title = f"{len(comparison.differing)} of {len(comparison.compared)} layers differ{where}, the first one first"
             show.table(["layer", "op", "values that differ", "largest difference"], rows, title)
         elif comparison is not None:
-            show.tell(f"{len(comparison.compared)} layers compared: no difference")
+            show.tell(f"{len(comparison.compared)} layers compared{where}: no difference")
     if comparison is not None and comparison.differing:
         raise typer.Exit(1)

@@ -24,6 +24,7 @@ class About:
     test: that part's fingerprints where the seed does not tell it, for photographs came later (training/update.py); else ().
     gives: what the artifact's first output is; one that gives the embedding is a backbone without its head.
     graph: digest (graph.file) of the int8 Graph that makes the embedding; "" where it is not one.
+    machine: that a folder of C is for; "" of files, and of folders of before it was said.
     """
 
     labels: tuple[str, ...]
@@ -33,6 +34,7 @@ class About:
     gives: Gives = "logits"
     graph: str = ""
     test: tuple[str, ...] = ()
+    machine: str = ""
 
 
 def about(bundle: Bundle, gives: Gives = "logits", integers: bool = False) -> About:
@@ -51,6 +53,7 @@ def later_test(bundle: Bundle) -> tuple[str, ...]:
 
 def to_json(what: About) -> str:
     """One line of JSON, the same for the same values."""
+    sometimes = {"test": list(what.test), "machine": what.machine}
     plain = {
         "nestling": 1,
         "labels": list(what.labels),
@@ -59,7 +62,7 @@ def to_json(what: About) -> str:
         "data": what.data,
         "gives": what.gives,
         "graph": what.graph,
-    } | ({"test": list(what.test)} if what.test else {})
+    } | {key: value for key, value in sometimes.items() if value}
     return json_text(plain, sort_keys=True)
 
 
@@ -88,4 +91,5 @@ def from_json(text: str | bytes, name: str) -> About:
         gives,
         record.optional("graph", record.text, ""),
         record.optional("test", lambda name: fingerprints_in(record, name), ()),
+        record.optional("machine", record.text, ""),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from nestling.brief import as_table, in_short
 from nestling.bundle import Bundle
-from nestling.errors import NestlingError, UnusableData
+from nestling.errors import NestlingError, UnusableData, UnusableFile
 from nestling.files import replace_folder
+from nestling.formats.about import from_json
 from nestling.formats.tflite.file import FileTensor, parse
 from nestling.graph import reference
 from nestling.graph.ends import with_head
 from nestling.graph.ir import Array, Graph, Tensor
+from nestling.outside import brief
 from nestling.preprocess.image import Numbers, noise, of_photographs
 from nestling.preprocess.image import load as load_image
 from nestling.printable import json_text
@@ -73,10 +75,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """compared: names of the layers that both have, in running order; differing: those of them that differ, in the same order."""
+    """compared: names of the layers that both have, in running order; differing: those of them that differ, in the same order.
+
+    machine: where a folder of C was run; "" of files.
+    """
 
     compared: tuple[str, ...]
     differing: tuple[Difference, ...]
+    machine: str = ""
 
 
 def trace(bundle: Bundle, image: Path | None = None) -> tuple[Activation, ...]:
@@ -177,14 +183,26 @@ def against_file(layers: Sequence[Activation], path: Path) -> Comparison:
 
 
 def against_c(layers: Sequence[Activation], folder: Path, trust: bool = False) -> Comparison:
-    """The trace beside what a folder of C, compiled for this computer, answers to the same image.
+    """The trace beside what a folder of C answers to the same image on the machine that it is for: in QEMU where that is another.
 
-    trust: whoever wrote the folder. Raises as `against`; NotTrusted.
+    trust: whoever wrote the folder. Raises as `against`; NotTrusted; NestlingError where a compiler or an emulator is missing.
     """
     from nestling.apart import runner
+    from nestling.formats.c import machines, virtual
+    from nestling.formats.c.trusted import ABOUT, copied
+    from nestling.measure import counted
 
-    found = runner.start(folder, trust=trust).activations(np.asarray(layers[0].values[0], np.uint8))
-    return _compared(layers, found, set(), str(folder))
+    image = np.asarray(layers[0].values[0], np.uint8)
+    with copied(folder, trust) as place:
+        said = from_json((place / ABOUT).read_bytes(), str(folder / ABOUT)).machine
+        machine = said or counted.machine_of(folder) or counted.HOST  # older folders do not say it themselves
+        if machine not in machines.names():
+            raise UnusableFile(f"{folder} is for a machine {brief(machine)}, which this nestling does not know.")
+        if machine != counted.HOST:
+            found = virtual.run(place, machines.machine(machine), image, trace=True).activations
+    if machine == counted.HOST:
+        found = runner.start(folder, trust=trust).activations(image)
+    return replace(_compared(layers, found, set(), str(folder)), machine=machine)
 
 
 def _compared(layers: Sequence[Activation], found: Mapping[str, Array], old: Container[str], file: str) -> Comparison:
@@ -252,4 +270,6 @@ def _real(layer: Activation, values: Array) -> NDArray[np.float64]:
 def plain(comparison: Comparison) -> Mapping[str, object]:
     """As --json prints it."""
     first = comparison.differing[0].layer if comparison.differing else None
-    return {"compared": len(comparison.compared), "first": first, "differing": [asdict(d) for d in comparison.differing]}
+    where = {"machine": comparison.machine} if comparison.machine else {}
+    differing = [asdict(difference) for difference in comparison.differing]
+    return {"compared": len(comparison.compared), "first": first, "differing": differing} | where

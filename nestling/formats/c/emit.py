@@ -79,7 +79,7 @@ def files(
     made = {file: environment.get_template(f"{what}.j2").render(values).encode() for what, file in templates.items()}
     made |= {file: path.read_bytes() for file, path in runtime.items()}
     made |= {file: names.renamed(path.read_bytes(), prefix) for file, path in others.items()}
-    return made | {ABOUT: to_json(about).encode()}
+    return made | {ABOUT: to_json(replace(about, machine=machine.name)).encode()}
 
 
 def _values(program: Program, planned: Plan, machine: Machine, about: About, name: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from nestling.errors import NestlingError
 from nestling.formats.c import names
 from nestling.formats.c.cycles.estimate import estimate
 from nestling.formats.c.machines import FOLDER, Counts, Machine, files
+from nestling.graph.ir import Array
 
 SECONDS = 600  # that a program may take
 RUNS = 15  # of a network where time is measured, not counted
@@ -95,6 +96,15 @@ class Ran:
     stack: int | None
     stack_bound: int | None
     cycles_note: str = ""
+
+    @property
+    def activations(self) -> dict[str, Array]:
+        """Of a trace, as host.CRunner's: int8 [height, width, channels] by tensor, the logits float32."""
+        found: dict[str, Array] = {}
+        for layer, content in zip(self.layers, self.trace, strict=True):
+            dtype = np.int8 if len(content) == np.prod(layer.shape) else np.dtype("<f4")
+            found[layer.name] = np.frombuffer(content, dtype).reshape(layer.shape)
+        return found
 
 
 @dataclass(frozen=True)
