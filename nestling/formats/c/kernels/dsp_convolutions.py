@@ -100,6 +100,26 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     )
 
 
+def takes_fully_connected(node: Node, graph: Graph) -> bool:
+    """In integers, every channel by the short way."""
+    if any(graph.tensors[name].dtype != "int8" for name in (*node.inputs[:2], node.name)) or not takes(node, graph):
+        return False
+    return bool(short(node, graph, _dense_sums(node, graph)).proven.all())
+
+
+def fully_connected(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See takes_fully_connected."""
+    found = _dense_sums(node, graph)
+    stream = _stream(node, graph, found, fours(found.weight.shape[1]))
+    struct = Struct("nst_fully_connected_dsp_layer", {"sums": _sums(node, graph, found, stream)})
+    made = layer(node, graph, "fully connected", variant, (Read(node.inputs[0]), struct, Written()))
+    return replace(made, long=0)
+
+
+def _dense_sums(node: Node, graph: Graph) -> Sums:
+    return pack.sums(node, graph, np.asarray(graph.tensors[node.inputs[1]].data, np.int8))
+
+
 def wide(narrow: Layer) -> Layer:
     """The same layer with its weights as two bytes each in flash: `wide_costs` bytes more of it, and no room for them."""
     struct, sums, stream = _found(narrow)

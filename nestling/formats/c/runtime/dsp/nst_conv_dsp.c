@@ -80,8 +80,8 @@ static void widen_fours(const int8_t *from, const int8_t *end, int16_t *to)
 static void halves_side_by_side(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)
 {
     for (; count > 0; count--, a += 2, b += 2) {
-        *columns++ = (int32_t)((uint32_t)(uint16_t)a[0] | (uint32_t)(uint16_t)a[1] << 16);
-        *columns++ = (int32_t)((uint32_t)(uint16_t)b[0] | (uint32_t)(uint16_t)b[1] << 16);
+        *columns++ = nst_halves(a[0], a[1]);
+        *columns++ = nst_halves(b[0], b[1]);
     }
 }
 

@@ -69,6 +69,13 @@ typedef struct {
 void nst_conv_image_dsp(const uint8_t *image, const nst_conv_image_dsp_layer *layer, int8_t *out, void *scratch,
                         const nst_part *part, int32_t bytes);
 
+/* As nst_fully_connected, in integers. sums: narrow, without a long way; no number of 16 bits is made beforehand. */
+typedef struct {
+    nst_sums_dsp sums;
+} nst_fully_connected_dsp_layer;
+
+void nst_fully_connected_dsp(const int8_t *in, const nst_fully_connected_dsp_layer *layer, int8_t *out);
+
 /* ---- zeros skipped --------------------------------------------------------------------------------------------------------- */
 
 /* As nst_conv_1x1_blocks, with blocks of any weights. */

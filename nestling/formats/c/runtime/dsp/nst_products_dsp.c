@@ -21,23 +21,12 @@ int32_t nst_at_once_dsp(const nst_sums_dsp *sums, int32_t channels, int32_t byte
     return nst_smaller(room, channels);
 }
 
-/* Two numbers of 16 bits in one of 32. */
-NST_INLINE int32_t both(int32_t low, int32_t high)
-{
-    return (int32_t)((uint32_t)(uint16_t)low | (uint32_t)(uint16_t)high << 16);
-}
-
-NST_INLINE int32_t byte_of(int32_t number, int32_t i)
-{
-    return (int8_t)(uint8_t)((uint32_t)number >> (8 * i));
-}
-
 /* Weights of a step: two numbers of four bytes into four of two halves. */
 NST_INLINE void widen_step(int32_t *to, const int32_t *from)
 {
     for (int32_t i = 0; i < 2; i++) {
-        *to++ = both(byte_of(from[i], 0), byte_of(from[i], 2));
-        *to++ = both(byte_of(from[i], 1), byte_of(from[i], 3));
+        *to++ = nst_halves(nst_byte(from[i], 0), nst_byte(from[i], 2));
+        *to++ = nst_halves(nst_byte(from[i], 1), nst_byte(from[i], 3));
     }
 }
 
@@ -224,14 +213,6 @@ static void sums_of(const int32_t *stream, const int32_t *columns, int32_t steps
     }
 }
 
-NST_INLINE int8_t short_answer(int32_t sum, const int32_t *c, int32_t after)
-{
-    const int32_t left = c[0], negative = after == 4 && sum < 0 ? c[1] : 0;
-    const int32_t multiplier = after == 4 ? c[3] : c[1], addend = c[2];
-    const int32_t value = (int32_t)((int64_t)(sum * (1 << left)) * multiplier >> 32) + (addend - negative);
-    return nst_clamped(value >> 14, -128, 127);
-}
-
 static void short_answers(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
 {
     const int32_t steps = some->sums->steps, after = some->sums->after;
@@ -241,8 +222,8 @@ static void short_answers(const nst_channels_dsp *some, const int32_t *columns, 
         sums_of(stream, columns, steps, s);
         for (int32_t i = 0; i < 4; i++) {
             const int32_t *constants = stream + 8 + 4 * steps + i * after;
-            out0[o + i] = short_answer(s[i], constants, after);
-            out1[o + i] = short_answer(s[4 + i], constants, after);
+            out0[o + i] = nst_clamped(nst_short_way(s[i], constants, after), -128, 127);
+            out1[o + i] = nst_clamped(nst_short_way(s[4 + i], constants, after), -128, 127);
         }
     }
 }
@@ -256,10 +237,10 @@ static void widen_pairs(int32_t *to, const int32_t *from, const int32_t *end)
 static void columns_of_fours(const int8_t *a, const int8_t *b, const int8_t *end, int32_t *columns)
 {
     for (; a < end; a += 4, b += 4) {
-        *columns++ = both(a[0], a[2]);
-        *columns++ = both(b[0], b[2]);
-        *columns++ = both(a[1], a[3]);
-        *columns++ = both(b[1], b[3]);
+        *columns++ = nst_halves(a[0], a[2]);
+        *columns++ = nst_halves(b[0], b[2]);
+        *columns++ = nst_halves(a[1], a[3]);
+        *columns++ = nst_halves(b[1], b[3]);
     }
 }
 

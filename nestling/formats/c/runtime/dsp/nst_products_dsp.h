@@ -3,6 +3,7 @@
 #define NST_PRODUCTS_DSP_H
 
 #include "nst_dsp.h"
+#include "nst_fixed.h"
 
 /* Whether this file's instructions are there; without them the same is computed in plain C. */
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
@@ -10,6 +11,26 @@
 #else
 #define NST_DSP 0
 #endif
+
+/* Two numbers of 16 bits in one of 32. */
+NST_INLINE int32_t nst_halves(int32_t low, int32_t high)
+{
+    return (int32_t)((uint32_t)(uint16_t)low | (uint32_t)(uint16_t)high << 16);
+}
+
+/* Byte i of a number, the lowest one first. */
+NST_INLINE int32_t nst_byte(int32_t number, int32_t i)
+{
+    return (int8_t)(uint8_t)((uint32_t)number >> (8 * i));
+}
+
+/* The short way of a sum, not clamped. c: its `after` constants. */
+NST_INLINE int32_t nst_short_way(int32_t sum, const int32_t *c, int32_t after)
+{
+    const int32_t negative = after == 4 && sum < 0 ? c[1] : 0, multiplier = after == 4 ? c[3] : c[1];
+    const int32_t scaled = (int32_t)((int64_t)(int32_t)((uint32_t)sum << c[0]) * multiplier >> 32);
+    return (scaled + (c[2] - negative)) >> 14;
+}
 
 /* Some channels of a layer, from a multiple of four on, and what all of their answers share. */
 typedef struct {
