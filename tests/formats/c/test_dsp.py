@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import dsp_convolutions
-from nestling.formats.c.kernels.layers import Constant, Program
+from nestling.formats.c.kernels.layers import Constant, Program, plane
 from nestling.formats.c.kernels.rescaling import Short, short
 from nestling.formats.c.lower import lower
 from nestling.graph import ir, reference
@@ -93,9 +94,41 @@ def test_wide_weights_need_no_room(case: Case, kernels: Kernels) -> None:
     assert dsp_convolutions.wide_costs(before) == stream(after).bytes - stream(before).bytes > 0
 
 
+def emptied(graph: Graph, channels: Callable[[str, int], NDArray[np.bool_]]) -> Graph:
+    """The graph with weights of 0 in these channels of its layers, which then answer one byte. channels: of a name and a count."""
+    tensors = dict(graph.tensors)
+    for node in graph.nodes:
+        if node.op == "conv2d":
+            weight = tensors[node.inputs[1]]
+            data = np.array(weight.data)
+            data[channels(node.name, len(data))] = 0
+            tensors[weight.name] = replace(weight, data=data)
+    return check(replace(graph, tensors=tensors))
+
+
+@QUICK
+@given(case=windows(), every=st.integers(1, 9), share=st.sampled_from((0.3, 0.7, 1.0)), data=st.data())
+def test_channels_of_one_answer_are_left_out(case: Case, every: int, share: float, data: st.DataObject, kernels: Kernels) -> None:
+    """All at once, and part by part; among channels that take the long way, too."""
+    graph, image = valid(case)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    graph = emptied(graph, lambda _, count: rng.random(count) < share)
+    with unproven(every) if every < 4 else nullcontext():
+        program = dsp_program(graph)
+    (layer,) = program.layers
+    assume(any(constant.role == "known" for constant in layer.constants))
+    program = with_room(program, lambda least, most: data.draw(st.integers(least, most)))
+    assert_as_reference(kernels, (graph, image), program)
+    height, _, channels = plane(program.tensors[layer.writes])
+    cut, row = data.draw(st.integers(0, channels // 4)) * 4, data.draw(st.integers(0, height))
+    parts = [(rows, some) for some in ((0, cut), (cut, channels)) for rows in ((row, height), (0, row))]
+    answers = kernels.run(program, {graph.inputs[0]: image}, split=lambda _: parts)
+    assert_array_equal(answers[layer.writes], dict(reference.activations(graph, image))[layer.writes])
+
+
 def odd() -> Graph:
-    """Channels that fill no group of four, rows of odd lengths, windows that are dilated or reach out of the map, clamps within
-    int8, answers with and without a relu."""
+    """Channels that fill no group of four or answer one byte, rows of odd lengths, windows that are dilated or reach out of the
+    map, clamps within int8, answers with and without a relu."""
     net = Net(17)
     net.conv("first", "x", 5, 5, stride=(2, 1), padding=(3, 2, 1, 2), to=quant(0.05, -3))
     net.conv("grow", "first", 17, to=quant(0.1, -7), clamp="relu")
@@ -107,7 +140,8 @@ def odd() -> Graph:
     net.conv("even", "far", 12, 2, to=quant(4.0, -128), clamp="relu")
     net.conv("last", "even", 40, to=quant(9.0))
     net.node("mean", ir.Mean(), "e", "last", to=quant(9.0))
-    return headed(net.graph("e"))
+    empty = {"grow": np.arange(17) % 3 > 0, "even": np.arange(12) < 10}
+    return headed(emptied(net.graph("e"), lambda name, count: empty.get(name, np.zeros(count, bool))))
 
 
 @pytest.mark.parametrize("every", [2, 11, 1000])

@@ -1,8 +1,9 @@
 """Convolutions and fully connected layers for processors with SMLAD (runtime/dsp). (node, graph, variant) -> Layer; see table.py.
 
 What the kernels read lies in one stream, a group of four output channels after the other: where sums begin, weights, constants of
-the way to a byte. Its weights are narrow, a byte each, and are widened into scratch, as many groups as there is room for; `wide`
-makes of a layer one whose weights take two bytes of flash each, and need no room.
+the way to a byte. Channels that answer one byte to whatever comes are left out where that saves a group: training with weight decay
+leaves such channels, often most of a layer. Weights are narrow, a byte each, and are widened into scratch, as many groups as there
+is room for; `wide` makes of a layer one whose weights take two bytes of flash each, and need no room.
 """
 
 from __future__ import annotations
@@ -14,13 +15,26 @@ from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
-from nestling.formats.c.kernels.layers import Constant, Layer, Read, Room, Scratch, Struct, Value, Whole, Written, bytes_of, plane
-from nestling.formats.c.kernels.rescaling import Short, short
+from nestling.formats.c.kernels.layers import (
+    Constant,
+    Layer,
+    Read,
+    Room,
+    Scratch,
+    Struct,
+    Value,
+    Whole,
+    Written,
+    bytes_of,
+    clamp_of,
+    plane,
+)
+from nestling.formats.c.kernels.rescaling import SHIFT, Short, short
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.formats.c.kernels.windows import behind, is_1x1, kind_of, map_fields, windowed, with_table
 from nestling.graph import packed
-from nestling.graph.fixed_point import Int
-from nestling.graph.ir import Graph, Node
+from nestling.graph.fixed_point import Int, clamp_range
+from nestling.graph.ir import Graph, Node, Tensor
 from nestling.graph.reference_integer import output_multiplier
 
 WORD = 4
@@ -29,12 +43,17 @@ STARTS = 4  # of a group: one a channel; twice as many in a wide stream
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What nst_sums_dsp says of a layer. numbers: int32 [groups, size], narrow. long_way: bool [groups]; long: their channels."""
+    """What nst_sums_dsp says of a layer.
+
+    numbers: int32 [groups, size], narrow. long_way: bool [groups]. known: None, or an answer of the channels that are left out.
+    long: channels that go the long way: those that are not proven, and their groups.
+    """
 
     numbers: NDArray[np.int32]
     steps: int
     after: int
     long_way: NDArray[np.bool_]
+    known: Constant | None
     long: int
 
     @property
@@ -110,7 +129,7 @@ def takes_fully_connected(node: Node, graph: Graph) -> bool:
 def fully_connected(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_fully_connected."""
     found = _dense_sums(node, graph)
-    stream = _stream(node, graph, found, fours(found.weight.shape[1]))
+    stream = _stream(node, graph, found, fours(found.weight.shape[1]), whole=True)
     struct = Struct("nst_fully_connected_dsp_layer", {"sums": _sums(node, graph, found, stream)})
     made = layer(node, graph, "fully connected", variant, (Read(node.inputs[0]), struct, Written()))
     return replace(made, long=0)
@@ -175,26 +194,61 @@ def pieces(depth: int, piece: int) -> Int:
     return order.reshape(-1)
 
 
-def _stream(node: Node, graph: Graph, found: Sums, order: Int) -> Stream:
-    """order: see `fours`."""
+def _stream(node: Node, graph: Graph, found: Sums, order: Int, whole: bool = False) -> Stream:
+    """order: see `fours`. whole: channels that answer one byte to everything are in it, too."""
     constants = short(node, graph, found)
-    channels = len(found.weight)
-    groups = -(-channels // SIDE_BY_SIDE)
+    answers = None if whole else _one_byte(constants, graph.tensors[node.name], node)
+    numbers, long_way = _numbers(node, graph, found, constants, order, None if answers is None else _living(constants))
+    left_out = None if answers is None else Constant("known", "int8_t", answers, answers.shape)
+    after = (numbers.shape[1] - STARTS - len(order)) // SIDE_BY_SIDE
+    long = min(SIDE_BY_SIDE * int(long_way.sum()), len(found.weight))
+    return Stream(numbers, len(order) // 2, after, long_way, left_out, long)
+
+
+def _one_byte(constants: Short, y: Tensor, node: Node) -> NDArray[np.int8] | None:
+    """The answers of channels that answer one byte to everything, int8 [O], whatever stands in the others; None where it is not
+    worth it, or sums of both signs want a number more."""
+    if _dead(constants).sum() < SIDE_BY_SIDE or constants.negative.any():
+        return None
+    low, high = clamp_range(clamp_of(node), pack.quant_of(y))
+    return np.asarray(np.clip(np.clip(constants.addend >> SHIFT, -128, 127), low, high), np.int8)
+
+
+def _dead(constants: Short) -> NDArray[np.bool_]:
+    return np.asarray(constants.proven & (constants.multiplier == 0) & (constants.negative == 0))
+
+
+def _living(constants: Short) -> Int:
+    """The channels that are computed: groups of the others, filled up with some that need not be, those of the long way last."""
+    dead = _dead(constants)
+    living = np.concatenate([np.flatnonzero(~dead & constants.proven), np.flatnonzero(~constants.proven)])
+    missing = -len(living) % SIDE_BY_SIDE if len(living) else SIDE_BY_SIDE
+    return np.concatenate([np.flatnonzero(dead)[:missing], living])
+
+
+def _numbers(
+    node: Node, graph: Graph, found: Sums, constants: Short, order: Int, places: Int | None
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """(stream int32 [groups, size], long_way bool [groups]). places: the channels in it, None for all as they are."""
+    chosen = np.arange(len(found.weight)) if places is None else places
+    groups = -(-len(chosen) // SIDE_BY_SIDE)
 
     def grouped(values: NDArray[np.generic]) -> NDArray[np.generic]:
         whole = np.zeros((groups * SIDE_BY_SIDE, *values.shape[1:]), values.dtype)
-        whole[:channels] = values
+        whole[: len(chosen)] = values[chosen]
         return whole.reshape(groups, SIDE_BY_SIDE, *values.shape[1:])
 
     long_way = np.asarray(grouped(~constants.proven).any(axis=1))
-    of_channels = np.repeat(long_way, SIDE_BY_SIDE)[:channels]
+    of_channels = np.zeros(len(found.weight), bool)
+    of_channels[chosen] = np.repeat(long_way, SIDE_BY_SIDE)[: len(chosen)]
     weight = np.where(order >= 0, found.weight[:, order], 0).astype(np.int8)  # [O, 2 * steps]
     pairs = grouped(weight).reshape(groups, 2, 2, -1, 2).transpose(0, 3, 1, 4, 2)  # [groups, steps, pair, product, channel]
     starts = grouped(found.bias + np.where(of_channels, 0, constants.start))
-    after = grouped(_after(node, graph, found, constants, of_channels))
-    parts = (starts, pairs.reshape(groups, -1).view("<i4"), after.reshape(groups, -1))
-    numbers = np.concatenate([part.astype(np.int32) for part in parts], axis=1)
-    return Stream(numbers, len(order) // 2, after.shape[2], long_way, int(of_channels.sum()))
+    after = _after(node, graph, found, constants, of_channels)
+    if places is not None:
+        after = np.concatenate([after, np.arange(len(after))[:, None]], axis=1)
+    parts = (starts, pairs.reshape(groups, -1).view("<i4"), grouped(after).reshape(groups, -1))
+    return np.concatenate([part.astype(np.int32) for part in parts], axis=1), long_way
 
 
 def _after(node: Node, graph: Graph, found: Sums, constants: Short, long_way: NDArray[np.bool_]) -> Int:
@@ -203,7 +257,7 @@ def _after(node: Node, graph: Graph, found: Sums, constants: Short, long_way: ND
     multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
     multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
     exact = (multiplier, pack.shifts(multiplier, exponent, found.largest), np.zeros_like(found.bias))
-    if (constants.negative[~long_way] == 0).all():
+    if not constants.negative.any():
         return np.where(long_way, exact, (constants.left, constants.multiplier, constants.addend)).T
     short_ones = (constants.left, constants.negative, constants.addend, constants.multiplier)
     return np.where(long_way, (*exact, exact[2]), short_ones).T
@@ -223,10 +277,12 @@ def _sums(node: Node, graph: Graph, found: Sums, stream: Stream) -> Struct:
         "depth": depth,
         "steps": stream.steps,
         "channels": channels,
+        "groups": stream.groups,
         "wide": 0,
         "stream": Constant("stream", "int32_t", stream.numbers, stream.numbers.shape),
         "after": stream.after,
         "long_way": ways if stream.long_way.any() else None,
+        "known": stream.known,
         "output": pack.output(graph.tensors[node.name], node.attrs.clamp),  # type: ignore[union-attr]  # layers with sums
     }
     return Struct("nst_sums_dsp", fields)

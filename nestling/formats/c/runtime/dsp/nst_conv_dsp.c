@@ -169,16 +169,16 @@ static void gather(const nst_conv_dsp_layer *layer, const int16_t *strip, int32_
     }
 }
 
-/* Some channels of all pixels of the rows, in pairs; an odd last one of a row is both of a pair. The strip's rows are numbered round
+/* Some groups of all pixels of the rows, in pairs; an odd last one of a row is both of a pair. The strip's rows are numbered round
  * and round; each is read when the first window reaches it. */
 static void convolve(const nst_source *source, int8_t *out, int32_t *columns, int16_t *strip, const nst_part *part,
-                     const nst_channels_dsp *some)
+                     const nst_groups_dsp *some)
 {
     const nst_conv_dsp_layer *layer = source->layer;
     const int32_t height = layer->strip.height, step = layer->out.channels, pad = layer->window.pad.height;
     const int32_t move = layer->window.stride.width * layer->in.channels;
     int32_t ready = part->rows.first * layer->window.stride.height; /* rows from above the padding on */
-    out += part->rows.first * layer->out.width * step + part->channels.first;
+    out += part->rows.first * layer->out.width * step;
     for (int32_t y = part->rows.first; y < part->rows.end; y++) {
         const int32_t top = y * layer->window.stride.height;
         for (ready = nst_larger(ready, top); ready < top + height; ready++)
@@ -195,13 +195,15 @@ static void convolve(const nst_source *source, int8_t *out, int32_t *columns, in
 static void convolve_in_parts(nst_source source, int8_t *out, int32_t *columns, const nst_part *part, int32_t bytes)
 {
     const nst_conv_dsp_layer *layer = source.layer;
-    nst_part p = nst_part_of(part, &layer->out);
-    const int32_t end = p.channels.end, in_strip = layer->strip.height * layer->strip.width, steps = layer->sums.steps;
-    const int32_t at_once = nst_at_once_dsp(&layer->sums, end - p.channels.first, bytes - 8 * steps - 2 * in_strip);
-    int16_t *strip = (int16_t *)(columns + 2 * steps);
-    for (; p.channels.first < end; p.channels.first = p.channels.end) {
-        p.channels.end = nst_smaller(p.channels.first + at_once, end);
-        const nst_channels_dsp some = nst_channels_of(&layer->sums, p.channels, columns + 2 * steps + in_strip / 2);
+    const nst_part p = nst_part_of(part, &layer->out);
+    const nst_sums_dsp *sums = &layer->sums;
+    const nst_range all = nst_groups_of(sums, p.channels);
+    const int32_t in_strip = layer->strip.height * layer->strip.width;
+    const int32_t at_once = nst_at_once_dsp(sums, all, bytes - 8 * sums->steps - 2 * in_strip);
+    int16_t *strip = (int16_t *)(columns + 2 * sums->steps);
+    for (int32_t first = all.first; first < all.end; first += at_once) {
+        const nst_range groups = {first, nst_smaller(first + at_once, all.end)};
+        const nst_groups_dsp some = nst_ready_groups(sums, p.channels, groups, columns + 2 * sums->steps + in_strip / 2);
         convolve(&source, out, columns, strip, &p, &some);
     }
 }

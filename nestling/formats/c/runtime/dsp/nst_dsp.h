@@ -19,17 +19,21 @@
  * after: 3: left, multiplier, addend;             answer = ((sum << left) * multiplier >> 32) + addend >> 14
  *        4: left, negative, addend, multiplier    the same, with `negative` less in the addend where the sum is below 0
  *           (in both clamped to int8, then to output's low and high)
- * Groups in which that is not known to be right have multiplier and shift of nst_scaled() there instead, and 1 in long_way, an
+ * Channels that answer one byte to whatever comes may be left out. The groups are then of those that remain, in any order, and a
+ * channel's place in the answer stands behind its other numbers: `after` is one more. This is so where `known` is not 0.
+ * Groups in which the short way is not known to be right have multiplier and shift of nst_scaled() there instead, and 1 in long_way, an
  * array of one number a group that is 0 where there is none.
  */
 typedef struct {
     int32_t depth;    /* products a sum */
     int32_t steps;    /* half as many; the weights of products that are not there are 0 */
     int32_t channels; /* answers a patch */
+    int32_t groups;   /* of four channels, the last one may have fewer */
     int32_t wide;
     const int32_t *stream;
     int32_t after;
     const int8_t *long_way;
+    const int8_t *known; /* an answer, of which only the channels that are in no group count; or 0 */
     nst_output output;
 } nst_sums_dsp;
 

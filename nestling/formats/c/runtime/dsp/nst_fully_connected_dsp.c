@@ -67,6 +67,6 @@ void nst_fully_connected_dsp(const int8_t *in, const nst_fully_connected_dsp_lay
         stream += 2 * sums->steps;
         for (int32_t i = 0; i < 4; i++, stream += after)
             if (o + i < sums->channels)
-                *out++ = nst_clamped(nst_short_way(s[i], stream, after), sums->output.low, sums->output.high);
+                *out++ = nst_clamped(nst_short_way(s[i], stream, sums), sums->output.low, sums->output.high);
     }
 }

@@ -1,5 +1,6 @@
 #include "nst_products_dsp.h"
 
+#include "nst_bytes.h"
 #include "nst_part.h"
 
 enum { UNROLLED = 16, STEP_BYTES = 44 }; /* steps of a round of the loop below, and bytes of code that each of them takes */
@@ -13,12 +14,6 @@ NST_INLINE int32_t wide_size(const nst_sums_dsp *sums)
 NST_INLINE int32_t narrow_size(const nst_sums_dsp *sums)
 {
     return 4 + 2 * sums->steps + 4 * sums->after;
-}
-
-int32_t nst_at_once_dsp(const nst_sums_dsp *sums, int32_t channels, int32_t bytes)
-{
-    const int32_t room = sums->wide ? channels : bytes / (4 * wide_size(sums)) * 4;
-    return nst_smaller(room, channels);
 }
 
 /* Weights of a step: two numbers of four bytes into four of two halves. */
@@ -82,6 +77,24 @@ NST_INLINE void widen_step(int32_t *to, const int32_t *from)
     "smmla " A ", " A                                                                                                              \
     ", lr, r3\n\t"                                                                                                                 \
     "smmla " B ", " B ", lr, r12\n\t" BYTES(A, B)
+#define SHORT_PLACED(A, B)                                                                                                         \
+    "ldmia r0!, {r3, r12, lr}\n\t"                                                                                                 \
+    "lsl " A ", " A                                                                                                                \
+    ", r3\n\t"                                                                                                                     \
+    "lsl " B ", " B                                                                                                                \
+    ", r3\n\t"                                                                                                                     \
+    "smmla " A ", " A                                                                                                              \
+    ", r12, lr\n\t"                                                                                                                \
+    "smmla " B ", " B                                                                                                              \
+    ", r12, lr\n\t"                                                                                                                \
+    "ldr r3, [r0], #4\n\t"                                                                                                         \
+    "ssat " A ", #8, " A                                                                                                           \
+    ", asr #14\n\t"                                                                                                                \
+    "ssat " B ", #8, " B                                                                                                           \
+    ", asr #14\n\t"                                                                                                                \
+    "strb " A                                                                                                                      \
+    ", [r1, r3]\n\t"                                                                                                               \
+    "strb " B ", [r2, r3]\n\t"
 #define BYTES(A, B)                                                                                                                \
     "ssat " A ", #8, " A                                                                                                           \
     ", asr #14\n\t"                                                                                                                \
@@ -91,16 +104,15 @@ NST_INLINE void widen_step(int32_t *to, const int32_t *from)
     ", [r1], #1\n\t"                                                                                                               \
     "strb " B ", [r2], #1\n\t"
 
-/* Answers of whole groups. Every register is taken, so that the rest lies on the stack: where out0 ends, where columns end, where
- * the loop is entered, columns, out0, out1. A round of the loop is UNROLLED steps; the first one is entered where as many are left
+/* Answers of whole groups. Every register is taken, so that the rest lies on the stack: where the stream ends, where columns
+ * end, where the loop is entered, columns, out0, out1. A round of the loop is UNROLLED steps; the first one is entered where as many are left
  * as make the whole number, `skipped` bytes of code from its beginning. No compiler finds this allocation. */
 #define ANSWERS(NAME, ENDING)                                                                                                      \
-    NAKED void NAME(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)                              \
+    NAKED void NAME(const nst_groups_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)                                \
     {                                                                                                                              \
         __asm__ volatile("push {r1-r11, lr}\n\t"                                                      \
                          "sub sp, #12\n\t"                                                            \
                          "ldmia r0, {r0, r4, r5, r6}\n\t"                                             \
-                         "add r4, r4, r2\n\t"                                                         \
                          "add r5, r5, r1\n\t"                                                         \
                          "adr.w r7, 2f\n\t"                                                           \
                          "orr r7, r7, #1\n\t" /* Thumb */                                             \
@@ -116,7 +128,7 @@ NST_INLINE void widen_step(int32_t *to, const int32_t *from)
                          ENDING("r4", "r8") ENDING("r5", "r9") ENDING("r6", "r10") ENDING("r7", "r11") \
                          "ldr r3, [sp, #0]\n\t"                                                       \
                          "strd r1, r2, [sp, #16]\n\t"                                                 \
-                         "cmp r1, r3\n\t"                                                             \
+                         "cmp r0, r3\n\t"                                                             \
                          "ldr r1, [sp, #12]\n\t"                                                      \
                          "bne 1b\n\t"                                                                 \
                          "add sp, #24\n\t"                                                            \
@@ -127,6 +139,7 @@ NST_INLINE void widen_step(int32_t *to, const int32_t *from)
 
 ANSWERS(answers, SHORT)
 ANSWERS(answers_of_both_signs, SHORT_OF_BOTH_SIGNS)
+ANSWERS(placed_answers, SHORT_PLACED)
 
 /* The eight sums of one group: [patch][channel]. */
 NAKED void sums_of(const int32_t *stream, const int32_t *columns, int32_t steps, int32_t sums[8])
@@ -146,9 +159,11 @@ NAKED void sums_of(const int32_t *stream, const int32_t *columns, int32_t steps,
         "pop {r4-r11, pc}\n\t");
 }
 
-NST_INLINE void short_answers(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+NST_INLINE void short_answers(const nst_groups_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
 {
-    if (some->sums->after == 3)
+    if (some->sums->known)
+        placed_answers(some, columns, out0, out1);
+    else if (some->sums->after == 3)
         answers(some, columns, out0, out1);
     else
         answers_of_both_signs(some, columns, out0, out1);
@@ -213,18 +228,20 @@ static void sums_of(const int32_t *stream, const int32_t *columns, int32_t steps
     }
 }
 
-static void short_answers(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+static void short_answers(const nst_groups_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
 {
-    const int32_t steps = some->sums->steps, after = some->sums->after;
-    const int32_t *stream = some->stream;
-    for (int32_t o = 0; o < some->channels; o += 4, stream += wide_size(some->sums)) {
+    const nst_sums_dsp *sums = some->sums;
+    for (const int32_t *stream = some->stream; stream < some->end; stream += wide_size(sums)) {
         int32_t s[8];
-        sums_of(stream, columns, steps, s);
+        sums_of(stream, columns, sums->steps, s);
         for (int32_t i = 0; i < 4; i++) {
-            const int32_t *constants = stream + 8 + 4 * steps + i * after;
-            out0[o + i] = nst_clamped(nst_short_way(s[i], constants, after), -128, 127);
-            out1[o + i] = nst_clamped(nst_short_way(s[4 + i], constants, after), -128, 127);
+            const int32_t *numbers = stream + 8 + 4 * sums->steps + i * sums->after;
+            const int32_t place = sums->known ? numbers[3] : i;
+            out0[place] = nst_clamped(nst_short_way(s[i], numbers, sums), -128, 127);
+            out1[place] = nst_clamped(nst_short_way(s[4 + i], numbers, sums), -128, 127);
         }
+        out0 += sums->known ? 0 : 4;
+        out1 += sums->known ? 0 : 4;
     }
 }
 
@@ -264,33 +281,46 @@ static void widen(int32_t *to, const int32_t *from, int32_t steps)
         widen_step(to + 4 * pairs, from + 2 * pairs);
 }
 
-static const int32_t *widened(const nst_sums_dsp *sums, nst_range channels, int32_t *room)
+static const int32_t *widened(const nst_sums_dsp *sums, nst_range groups, int32_t *room)
 {
-    const int32_t size = sums->wide ? wide_size(sums) : narrow_size(sums);
-    const int32_t *from = sums->stream + channels.first / 4 * size;
+    const int32_t *from = sums->stream + groups.first * narrow_size(sums);
     int32_t *to = room;
     if (sums->wide)
-        return from;
-    for (int32_t o = channels.first; o < channels.end; o += 4) {
+        return sums->stream + groups.first * wide_size(sums);
+    for (int32_t group = groups.first; group < groups.end; group++, from += narrow_size(sums)) {
         to = copied(copied(to, from, 4), from, 4);
         widen(to, from + 4, sums->steps);
         to = copied(to + 4 * sums->steps, from + 4 + 2 * sums->steps, 4 * sums->after);
-        from += size;
     }
     return room;
 }
 
-nst_channels_dsp nst_channels_of(const nst_sums_dsp *sums, nst_range channels, int32_t *room)
+nst_range nst_groups_of(const nst_sums_dsp *sums, nst_range channels)
 {
-    const int32_t count = channels.end - channels.first;
-    const int32_t clamped = sums->output.low > -128 || sums->output.high < 127;
-    const nst_channels_dsp some = {
-        widened(sums, channels, room),
-        count,
+    const nst_range all = {0, sums->groups}, own = {channels.first / 4, (channels.end + 3) / 4};
+    return sums->known ? all : own;
+}
+
+int32_t nst_at_once_dsp(const nst_sums_dsp *sums, nst_range groups, int32_t bytes)
+{
+    const int32_t room = bytes / (4 * wide_size(sums)), all = groups.end - groups.first;
+    return sums->wide ? all : nst_smaller(room, all);
+}
+
+nst_groups_dsp nst_ready_groups(const nst_sums_dsp *sums, nst_range channels, nst_range groups, int32_t *room)
+{
+    const nst_output *y = &sums->output;
+    const int32_t *stream = widened(sums, groups, room);
+    const nst_range own = {4 * groups.first, nst_smaller(4 * groups.end, channels.end)};
+    const nst_groups_dsp some = {
+        stream,
+        stream + (groups.end - groups.first) * wide_size(sums),
         8 * sums->steps,
         (-sums->steps & (UNROLLED - 1)) * STEP_BYTES,
-        !sums->long_way && count % 4 == 0 && !clamped,
-        sums->long_way ? sums->long_way + channels.first / 4 : 0,
+        sums->long_way ? sums->long_way + groups.first : 0,
+        sums->known ? channels : own,
+        !sums->known && !sums->long_way && (own.end - own.first) % 4 == 0 && y->low == -128 && y->high == 127,
+        groups.first == 0,
         sums,
     };
     return some;
@@ -316,79 +346,90 @@ void nst_columns_2(const int8_t *a, const int8_t *b, int32_t count, int32_t *col
         last_columns(a + fours, b + fours, count - fours, columns + fours);
 }
 
-/* Both answers of up to four channels, of sums that may be any. */
-static void long_answers(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+/* The byte of any sum. numbers: behind the channel's weights. */
+static int8_t answer(int32_t sum, const int32_t *numbers, int32_t long_way, const nst_sums_dsp *sums)
+{
+    const nst_output *y = &sums->output;
+    const int32_t value =
+        long_way ? nst_scaled(sum, numbers[0], numbers[1], y->zero) : nst_clamped(nst_short_way(sum, numbers, sums), -128, 127);
+    return nst_clamped(value, y->low, y->high);
+}
+
+/* The first group's answers, one by one: those within channels, the first of which a group without places begins with. */
+static void group_answers(const nst_groups_dsp *some, nst_range channels, const int32_t *columns, int8_t *out0, int8_t *out1)
 {
     const nst_sums_dsp *sums = some->sums;
-    const nst_output *y = &sums->output;
-    const int32_t *constants = some->stream + 8 + 4 * sums->steps;
+    const int32_t *numbers = some->stream + 8 + 4 * sums->steps;
+    const int32_t long_way = some->long_way && *some->long_way;
     int32_t s[8];
     sums_of(some->stream, columns, sums->steps, s);
-    for (int32_t i = 0; i < some->channels; i++, constants += sums->after) {
-        out0[i] = nst_clamped(nst_scaled(s[i], constants[0], constants[1], y->zero), y->low, y->high);
-        out1[i] = nst_clamped(nst_scaled(s[4 + i], constants[0], constants[1], y->zero), y->low, y->high);
+    for (int32_t i = 0; i < 4; i++, numbers += sums->after) {
+        const int32_t o = sums->known ? numbers[3] : channels.first + i;
+        if (channels.first <= o && o < channels.end) {
+            out0[o] = answer(s[i], numbers, long_way, sums);
+            out1[o] = answer(s[4 + i], numbers, long_way, sums);
+        }
     }
 }
 
-/* Up to three channels, whose group the short way takes as a whole. */
-static void last_answers(nst_channels_dsp some, const int32_t *columns, int8_t *out0, int8_t *out1)
+static void clamp(int8_t *out, nst_range channels, const nst_output *y)
 {
-    const int32_t channels = some.channels;
-    int8_t spare[2][4];
-    some.channels = 4;
-    short_answers(&some, columns, spare[0], spare[1]);
-    for (int32_t i = 0; i < channels; i++) {
-        out0[i] = spare[0][i];
-        out1[i] = spare[1][i];
-    }
+    for (int32_t o = channels.first; o < channels.end; o++)
+        out[o] = nst_clamped(out[o], y->low, y->high);
 }
 
-static void clamp(int8_t *out, int32_t count, const nst_output *y)
+/* Groups from the first on that take the short way after one another, and all of whose answers are wanted. */
+static int32_t short_run(const nst_groups_dsp *some)
 {
-    for (int32_t i = 0; i < count; i++)
-        out[i] = nst_clamped(out[i], y->low, y->high);
-}
-
-/* How many of the channels, whole groups of them, take the short way after one another. */
-static int32_t short_run(const int8_t *long_way, int32_t channels)
-{
-    const int32_t whole = channels & -4;
-    for (int32_t done = 0; long_way && done < whole; done += 4)
-        if (long_way[done / 4])
-            return done;
-    return whole;
+    const nst_sums_dsp *sums = some->sums;
+    const int32_t wanted = some->channels.end - some->channels.first;
+    const int32_t left = (int32_t)(some->end - some->stream) / wide_size(sums);
+    const int32_t most = !sums->known ? wanted / 4 : wanted == sums->channels ? left : 0;
+    int32_t run = 0;
+    while (run < most && !(some->long_way && some->long_way[run]))
+        run++;
+    return run;
 }
 
 /* Run by run of groups that go the same way. */
-static void mixed_answers(nst_channels_dsp some, const int32_t *columns, int8_t *out0, int8_t *out1)
+static void mixed_answers(nst_groups_dsp some, const int32_t *columns, int8_t *out0, int8_t *out1)
 {
-    for (int32_t left = some.channels; left > 0; left -= some.channels) {
-        const int32_t run = short_run(some.long_way, left);
-        some.channels = run ? run : nst_smaller(left, 4);
+    const int32_t placed = some.sums->known != 0;
+    const int32_t *const end = some.end;
+    while (some.stream < end) {
+        const int32_t run = short_run(&some), groups = run ? run : 1, first = placed ? 0 : some.channels.first;
+        some.end = some.stream + groups * wide_size(some.sums);
         if (run)
-            short_answers(&some, columns, out0, out1);
-        else if (some.long_way && *some.long_way)
-            long_answers(&some, columns, out0, out1);
+            short_answers(&some, columns, out0 + first, out1 + first);
         else
-            last_answers(some, columns, out0, out1);
-        const int32_t groups = (some.channels + 3) / 4;
-        some.stream += groups * wide_size(some.sums);
+            group_answers(&some, some.channels, columns, out0, out1);
+        some.stream = some.end;
+        some.end = end;
         some.long_way = some.long_way ? some.long_way + groups : 0;
-        out0 += some.channels;
-        out1 += some.channels;
+        some.channels.first += placed ? 0 : 4 * groups;
     }
 }
 
-void nst_answers_2(const nst_channels_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+/* The constants that are wanted, then all else over them. */
+static void all_answers(const nst_groups_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
 {
-    const nst_output *y = &some->sums->output;
-    if (some->short_ones) {
-        short_answers(some, columns, out0, out1);
-        return;
+    const nst_sums_dsp *sums = some->sums;
+    const nst_range channels = some->channels;
+    if (sums->known && some->first) {
+        nst_copy(out0 + channels.first, sums->known + channels.first, channels.end - channels.first);
+        nst_copy(out1 + channels.first, sums->known + channels.first, channels.end - channels.first);
     }
     mixed_answers(*some, columns, out0, out1);
-    if (y->low > -128 || y->high < 127) {
-        clamp(out0, some->channels, y);
-        clamp(out1, some->channels, y);
+    if (sums->output.low > -128 || sums->output.high < 127) {
+        clamp(out0, channels, &sums->output);
+        clamp(out1, channels, &sums->output);
     }
+}
+
+void nst_answers_2(const nst_groups_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)
+{
+    if (some->simple)
+        short_answers(some, columns, out0 + some->channels.first, out1 + some->channels.first);
+    else
+        all_answers(some, columns, out0, out1);
 }
