@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,17 @@ from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import rescaling
 from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
 from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, plane
-from nestling.formats.c.kernels.variant import Variant, layer
-from nestling.formats.c.kernels.windows import behind, is_1x1, kind_of, map_fields, windowed
+from nestling.formats.c.kernels.variant import Variant, Weights, layer
+from nestling.formats.c.kernels.windows import (
+    behind,
+    depthwise,
+    depthwise_sums,
+    is_1x1,
+    is_depthwise,
+    kind_of,
+    map_fields,
+    windowed,
+)
 from nestling.graph import packed
 from nestling.graph.fixed_point import Int, clamp_range
 from nestling.graph.ir import Graph, Node
@@ -41,7 +51,7 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See windows.conv_1x1."""
     x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
-    sums, long = sums_struct(node, graph, found)
+    sums, long = sums_struct(node, graph, found, variant.pack)
     struct = Struct("nst_rv32_conv_1x1_layer", {"out": plane(y), "sums": sums})
     arguments = (Read(x.name), struct, Written(), Scratch(), Whole())
     return replace(layer(node, graph, "conv 1x1", variant, arguments, (x.name,)), long=long)
@@ -63,7 +73,7 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     attrs, x, weight, y = windowed(node, graph)
     size = (weight.shape[1], weight.shape[2])
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
-    sums, long = sums_struct(node, graph, found)
+    sums, long = sums_struct(node, graph, found, variant.pack)
     struct = Struct("nst_rv32_conv_layer", {**map_fields(attrs, size, x, y), "groups": 1, "sums": sums})
     arguments = (Read(x.name), struct, Written(), Scratch(), Whole())
     made = layer(node, graph, kind_of("conv", size, attrs.stride, attrs.dilation), variant, arguments)
@@ -76,11 +86,28 @@ def four_patches(node: Node, graph: Graph) -> int:
     return 8 * math.prod(weight.shape[1:]) + (3 * attrs.stride[1] + weight.shape[2]) * x.shape[3]
 
 
+def takes_depthwise_3(node: Node, graph: Graph) -> bool:
+    """Windows of 3 x 3 that are not dilated, at most two columns apart."""
+    attrs, _, weight, _ = windowed(node, graph)
+    usual = weight.shape[1:3] == (3, 3) and attrs.dilation == (1, 1) and attrs.stride[1] <= 2
+    return usual and is_depthwise(node, graph) and symmetric(node, graph)
+
+
+def depthwise_3(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See windows.depthwise."""
+    made = depthwise(node, graph, variant)
+    attrs, x, _, y = windowed(node, graph)
+    sums, long = sums_struct(node, graph, depthwise_sums(node, graph), variant.pack)
+    struct = Struct("nst_rv32_depthwise_layer", {**map_fields(attrs, (3, 3), x, y), "sums": sums})
+    return replace(made, arguments=(made.arguments[0], struct, *made.arguments[2:]), long=long)
+
+
 # ---- weights --------------------------------------------------------------------------------------------------------------------
 
 
-def in_blocks(weight: NDArray[np.int8]) -> Constant:
-    """int8 [O, K] as nst_rv32_sums has them."""
+def in_blocks(weight: Weights, groups: int) -> Constant:
+    """int8 [O, K] of one group as nst_rv32_sums has them."""
+    assert groups == 1
     channels, depth = weight.shape
     fours = -(-channels // SIDE_BY_SIDE)
     whole = np.zeros((fours * SIDE_BY_SIDE, depth), np.int8)
@@ -118,13 +145,13 @@ def blocks(four: NDArray[np.int8]) -> list[tuple[int, int]]:
 # ---- endings --------------------------------------------------------------------------------------------------------------------
 
 
-def sums_struct(node: Node, graph: Graph, found: Sums) -> tuple[Struct, int]:
-    """nst_rv32_sums, and how many of its channels take the long way."""
+def sums_struct(node: Node, graph: Graph, found: Sums, laid: Callable[[Weights, int], Constant]) -> tuple[Struct, int]:
+    """nst_rv32_sums, and how many of its channels take the long way. laid: see Variant.pack."""
     y = graph.tensors[node.name]
     short = rescaling.short(node, graph, found)
     dead = short.proven & (short.multiplier == 0)
     three, long = endings(node, graph, found, short)
-    weights = in_blocks(np.where(dead[:, None], np.int8(0), found.weight))
+    weights = laid(np.where(dead[:, None], np.int8(0), found.weight), 1)
     fields = {
         "depth": found.weight.shape[1],
         "channels": len(found.weight),

@@ -37,6 +37,15 @@ def _depthwise(function: str, takes: Callable[[Node, Graph], bool]) -> Variant:
 
 DEPTHWISE = (
     Variant("nst_depthwise_3_mve", mve_depthwise.depthwise_3, mve_depthwise.takes_3, "mve", MVE),
+    Variant(
+        "nst_rv32_depthwise_3",
+        rv32.depthwise_3,
+        rv32.takes_depthwise_3,
+        "rv32",
+        FIXED,
+        pack=windows.as_they_are,
+        scratch=windows.plane_bytes,
+    ),
     _depthwise("nst_depthwise_3", windows.is_depthwise_of(3)),
     _depthwise("nst_depthwise_5", windows.is_depthwise_of(5)),
     _depthwise("nst_depthwise", windows.is_depthwise),
@@ -48,7 +57,7 @@ CONV_1X1 = (
         needs="dsp", calls=FIXED, scratch=blocks.tile_bytes,
     ),
     Variant("nst_conv_1x1_dsp", dsp_convolutions.conv_1x1, dsp_convolutions.takes_1x1, "dsp", PRODUCTS_DSP),
-    Variant("nst_rv32_conv_1x1", rv32.conv_1x1, rv32.takes_1x1, "rv32", RV32_PRODUCTS, scratch=rv32.two_depth_words),
+    Variant("nst_rv32_conv_1x1", rv32.conv_1x1, rv32.takes_1x1, "rv32", RV32_PRODUCTS, rv32.in_blocks, rv32.two_depth_words),
     Variant(
         "nst_conv_1x1_blocks", blocks.conv_1x1, blocks.pays(blocks.PORTABLE, blocks.PAIRED),
         calls=FIXED, scratch=blocks.tile_bytes,
@@ -66,7 +75,7 @@ CONV = (
     Variant("nst_conv_dsp", dsp_convolutions.conv, dsp_convolutions.takes_conv, "dsp", PRODUCTS_DSP),
     Variant(
         "nst_rv32_conv", rv32.conv, rv32.takes_conv, "rv32", RV32_PRODUCTS,
-        scratch=rv32.four_patches, of_image="nst_rv32_conv_image",
+        pack=rv32.in_blocks, scratch=rv32.four_patches, of_image="nst_rv32_conv_image",
     ),
     Variant(
         "nst_conv", windows.conv,

@@ -100,17 +100,23 @@ def with_table(conv: Layer, table: Node, graph: Graph) -> Layer:
 
 
 def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
-    """weight: [1, KH, KW, O], or of a convolution whose groups are channels [O, KH, KW, 1]; packed as [O, KH * KW]."""
+    """A channel a group."""
     attrs, x, weight, y = windowed(node, graph)
-    data = np.asarray(weight.data, np.int8)
-    data = data.reshape(-1, weight.shape[3]).T if node.op == "depthwise_conv2d" else data.reshape(len(data), -1)
     size = (weight.shape[1], weight.shape[2])
-    found = pack.sums(node, graph, np.ascontiguousarray(data))
-    sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, len(data)), len(data))
+    found = depthwise_sums(node, graph)
+    sums = pack.sums_struct(node, graph, found, variant.pack(found.weight, len(found.weight)), len(found.weight))
     struct = Struct("nst_depthwise_layer", {**map_fields(attrs, size, x, y), "sums": sums})
     over = (x.name,) if x.shape[3] == y.shape[3] else ()  # a channel is read as a whole before its answers are written
     kind = kind_of("depthwise", size, attrs.stride, attrs.dilation)
     return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()), over)
+
+
+def depthwise_sums(node: Node, graph: Graph) -> pack.Sums:
+    """Of weights [1, KH, KW, O], or of a convolution whose groups are channels [O, KH, KW, 1]; as [O, KH * KW]."""
+    weight = graph.tensors[node.inputs[1]]
+    data = np.asarray(weight.data, np.int8)
+    data = data.reshape(-1, weight.shape[3]).T if node.op == "depthwise_conv2d" else data.reshape(len(data), -1)
+    return pack.sums(node, graph, np.ascontiguousarray(data))
 
 
 def as_they_are(weight: NDArray[np.int8], groups: int) -> Constant:

@@ -73,4 +73,15 @@ typedef struct {
 void nst_rv32_conv_image(const uint8_t *image, const nst_rv32_conv_image_layer *layer, int8_t *out, void *scratch,
                          const nst_part *part);
 
+/* As nst_depthwise, of 3 x 3 that are not dilated, at most two apart. sums.weights: as there, without blocks. scratch: as there. */
+typedef struct {
+    nst_shape in, out;
+    nst_window window;
+    int32_t in_zero;
+    nst_rv32_sums sums;
+} nst_rv32_depthwise_layer;
+
+void nst_rv32_depthwise_3(const int8_t *in, const nst_rv32_depthwise_layer *layer, int8_t *out, void *scratch,
+                          const nst_part *part);
+
 #endif
