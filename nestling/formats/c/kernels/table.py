@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nestling.formats.c.kernels import blocks, bytewise, dsp_convolutions, mve, mve_depthwise, rv32, sums, windows
+from nestling.formats.c.kernels import blocks, bytewise, dsp_convolutions, mve, mve_depthwise, rv32, sums, sums_of_two, windows
 from nestling.formats.c.kernels.layers import Layer, View, without_kernel
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.machines import Machine
@@ -94,7 +94,11 @@ KERNELS: dict[str, tuple[Variant, ...]] = {
     "conv2d": (*DEPTHWISE, *CONV_1X1, *CONV),
     "depthwise_conv2d": DEPTHWISE,
     "fully_connected": FULLY_CONNECTED,
-    "add": (OF_ONE_BYTE, Variant("nst_add", bytewise.add, calls=FIXED)),
+    "add": (
+        OF_ONE_BYTE,
+        Variant("nst_rv32_add", sums_of_two.add, sums_of_two.takes, "rv32"),
+        Variant("nst_add", bytewise.add, calls=FIXED),
+    ),
     "mul": (OF_ONE_BYTE, Variant("nst_mul", bytewise.mul, calls=FIXED)),
     "average_pool": (Variant("nst_average_pool", windows.pool),),
     "max_pool": (Variant("nst_max_pool", windows.pool),),

@@ -84,4 +84,14 @@ typedef struct {
 void nst_rv32_depthwise_3(const int8_t *in, const nst_rv32_depthwise_layer *layer, int8_t *out, void *scratch,
                           const nst_part *part);
 
+/* As nst_add, of operands of one shape: low + clamped((a * a_factor + b * b_factor + addend) >> shift). The generator has tried all 65536
+ * pairs of bytes. */
+typedef struct {
+    int32_t count;
+    int32_t a_factor, b_factor, addend, shift;
+    int32_t low, high;
+} nst_rv32_add_layer;
+
+void nst_rv32_add(const int8_t *a, const int8_t *b, const nst_rv32_add_layer *layer, int8_t *out);
+
 #endif
