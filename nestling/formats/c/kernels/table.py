@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nestling.formats.c.kernels import blocks, bytewise, dsp_convolutions, mve, mve_depthwise, rv32, sums, sums_of_two, windows
+from nestling.formats.c.kernels import blocks, bytewise, dsp_convolutions, mve, mve_depthwise, mve_others, rv32, sums, sums_of_two, windows
 from nestling.formats.c.kernels.layers import Layer, View, without_kernel
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.machines import Machine
@@ -97,12 +97,19 @@ KERNELS: dict[str, tuple[Variant, ...]] = {
     "add": (
         OF_ONE_BYTE,
         Variant("nst_rv32_add", sums_of_two.add, sums_of_two.takes, "rv32"),
+        Variant("nst_add_mve", mve_others.add, mve_others.takes_add, "mve", MVE),
         Variant("nst_add", bytewise.add, calls=FIXED),
     ),
     "mul": (OF_ONE_BYTE, Variant("nst_mul", bytewise.mul, calls=FIXED)),
-    "average_pool": (Variant("nst_average_pool", windows.pool),),
-    "max_pool": (Variant("nst_max_pool", windows.pool),),
-    "mean": (Variant("nst_mean", sums.mean, calls=FIXED),),
+    "average_pool": (
+        Variant("nst_average_pool_mve", windows.pool, mve_others.takes_average_pool, "mve"),
+        Variant("nst_average_pool", windows.pool),
+    ),
+    "max_pool": (Variant("nst_max_pool_mve", windows.pool, needs="mve"), Variant("nst_max_pool", windows.pool)),
+    "mean": (
+        Variant("nst_mean_mve", sums.mean, mve_others.takes_mean, "mve", FIXED),
+        Variant("nst_mean", sums.mean, calls=FIXED),
+    ),
     "pad": (Variant("nst_pad", bytewise.pad),),
     "pad_channels": (Variant("nst_pad", bytewise.pad_channels),),
     "resize_nearest": (Variant("nst_resize_nearest", bytewise.resize_nearest),),

@@ -62,4 +62,22 @@ typedef struct {
 void nst_depthwise_3_mve(const int8_t *in, const nst_depthwise_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part,
                          int32_t bytes);
 
+/* As nst_add, of two operands of one shape. Exponents are below 0; negative: as in nst_mve_sums. */
+typedef struct {
+    int32_t count;
+    int32_t a_zero, b_zero;
+    int32_t b_left, b_multiplier, b_exponent;
+    int32_t multiplier, exponent, negative;
+    nst_output output;
+} nst_add_mve_layer;
+
+void nst_add_mve(const int8_t *a, const int8_t *b, const nst_add_mve_layer *layer, int8_t *out);
+
+/* Of windows of up to 255 places, with halves away from zero. */
+void nst_average_pool_mve(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part);
+void nst_max_pool_mve(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part);
+
+/* Where what is summed lies in rows of four bytes or more: size[3] is 1, size[2] * size[4] at least 4. */
+void nst_mean_mve(const int8_t *in, const nst_mean_layer *layer, int8_t *out);
+
 #endif
