@@ -17,6 +17,7 @@ from nestling.graph.ir import Graph, Node
 
 PLACES = 2**16  # of bytes, behind the first of a strip or of its answers
 FEWEST = 2  # strips that scratch must hold
+MANY = 8  # channels that are read at once where there is room for them
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,13 @@ def depthwise_3(node: Node, graph: Graph, variant: Variant) -> Layer:
 
 
 def _in_strips(node: Node, graph: Graph, variant: Variant, strips: Strips) -> Layer:
-    """As much scratch as the portable kernel has, or as all strips want; two at least."""
+    """As much scratch as the portable kernel has, or as all strips of some channels want; two strips at least."""
     made = windows.depthwise(node, graph, variant)
     x, struct, *rest = made.arguments
     assert isinstance(struct, Struct)
     fields = {**struct.fields, "sums": mve.sums_struct(node, graph, _taps(node, graph), stream)}
-    most = strips.count * strips.pitch
+    whole = strips.count * strips.pitch
+    most = whole * min(MANY, graph.tensors[node.name].shape[3]) if MANY * whole < PLACES else whole
     least = min(most, max(FEWEST * strips.pitch, windows.plane_bytes(node, graph)))
     arguments = (x, Struct("nst_depthwise_mve_layer", fields), *rest, Room())
     return replace(made, arguments=arguments, scratch=least, scratch_most=most)
