@@ -1,77 +1,106 @@
 #include "nst_mve_products.h"
 #include "nst_part.h"
 
-/* Some bytes of an image through the table; places: 256 times the channel of each, which are as many as the table has. */
-NST_INLINE void look_up(int8_t *to, const int8_t *from, int32_t count, const int8_t *table, const uint16_t *places)
-{
-#if NST_MVE
-    __asm__ volatile(
-        "wlstp.16 lr, %[count], 2f\n"
-        "1: vldrb.u16 q0, [%[from]], #8\n\t"
-        "vldrh.u16 q1, [%[places]], #16\n\t"
-        "vadd.i16 q0, q0, q1\n\t"
-        "vldrb.u16 q1, [%[table], q0]\n\t"
-        "vstrb.16 q1, [%[to]], #8\n\t"
-        "letp lr, 1b\n"
-        "2:"
-        : [to] "+l"(to), [from] "+l"(from), [places] "+l"(places)
-        : [count] "r"(count), [table] "l"(table)
-        : "lr", "q0", "q1", "memory");
-#else
-    for (int32_t i = 0; i < count; i++)
-        to[i] = table[places[i] + (uint8_t)from[i]];
-#endif
-}
-
-/* What does not change from patch to patch. table: of an image, else 0. */
+/* What does not change from patch to patch. table: of an image, else 0; places: 256 times the channel of each byte of a window's row. */
 typedef struct {
     const int8_t *in, *table;
     const uint16_t *places;
     nst_shape map;
     nst_window window;
-    int32_t zero;
+    int32_t zero, down, across; /* down, across: bytes from row to row of the window, in the map and in the patch */
 } nst_source;
 
-NST_INLINE void bring(const nst_source *s, int8_t *to, const int8_t *from, int32_t count)
+/* Some rows of a window, `count` bytes of each. */
+NST_INLINE void copy_rows(int8_t *to, const int8_t *from, int32_t rows, int32_t count, const nst_source *s)
 {
-    if (s->table)
-        look_up(to, from, count, s->table, s->places);
-    else
+#if NST_MVE
+    const int32_t whole = nst_mve_whole(count);
+    __asm__ volatile(
+        "1: wlstp.8 lr, %[count], 3f\n"
+        "2: vldrb.8 q0, [%[from]], #16\n\t"
+        "vstrb.8 q0, [%[to]], #16\n\t"
+        "letp lr, 2b\n"
+        "3: add %[from], %[from], %[down]\n\t"
+        "add %[to], %[to], %[across]\n\t"
+        "subs %[rows], %[rows], #1\n\t"
+        "bne 1b"
+        : [to] "+r"(to), [from] "+r"(from), [rows] "+r"(rows)
+        : [count] "r"(count), [down] "r"(s->down - whole), [across] "r"(s->across - whole)
+        : "lr", "q0", "cc", "memory");
+#else
+    for (; rows > 0; rows--, to += s->across, from += s->down)
         nst_mve_copy(to, from, count);
+#endif
 }
 
-/* A patch that reaches beyond the map, or whose columns are not side by side. */
+/* The same of an image, through the table. */
+NST_INLINE void look_up_rows(int8_t *to, const int8_t *from, int32_t rows, int32_t count, const nst_source *s)
+{
+#if NST_MVE
+    const int32_t whole = (count + 7) & -8;
+    const uint16_t *places = s->places;
+    __asm__ volatile(
+        "1: wlstp.16 lr, %[count], 3f\n"
+        "2: vldrb.u16 q0, [%[from]], #8\n\t"
+        "vldrh.u16 q1, [%[places]], #16\n\t"
+        "vadd.i16 q0, q0, q1\n\t"
+        "vldrb.u16 q1, [%[table], q0]\n\t"
+        "vstrb.16 q1, [%[to]], #8\n\t"
+        "letp lr, 2b\n"
+        "3: add %[from], %[from], %[down]\n\t"
+        "add %[to], %[to], %[across]\n\t"
+        "sub %[places], %[places], %[back]\n\t"
+        "subs %[rows], %[rows], #1\n\t"
+        "bne 1b"
+        : [to] "+l"(to), [from] "+l"(from), [rows] "+r"(rows), [places] "+r"(places)
+        : [count] "r"(count), [down] "r"(s->down - whole), [across] "r"(s->across - whole), [back] "r"(2 * whole),
+          [table] "r"(s->table)
+        : "lr", "q0", "q1", "cc", "memory");
+#else
+    for (; rows > 0; rows--, to += s->across, from += s->down)
+        for (int32_t i = 0; i < count; i++)
+            to[i] = s->table[s->places[i] + (uint8_t)from[i]];
+#endif
+}
+
+NST_INLINE void bring(const nst_source *s, int8_t *to, const int8_t *from, int32_t rows, int32_t count)
+{
+    if (s->table)
+        look_up_rows(to, from, rows, count, s);
+    else
+        copy_rows(to, from, rows, count, s);
+}
+
+/* A patch that reaches beyond the map, whose zero there stands for it, or whose columns are not side by side. */
 NST_APART void gather_at_edge(const nst_source *s, int32_t top, int32_t left, int8_t *patch)
 {
     const nst_window w = s->window;
     const int32_t depth = s->map.channels, piece = w.dilation.width == 1 ? w.size.width : 1;
-    for (int32_t row = 0; row < w.size.height; row++) {
-        const int32_t y = top + row * w.dilation.height, width = y >= 0 && y < s->map.height ? s->map.width : 0;
-        for (int32_t column = 0; column < w.size.width; column += piece) {
-            const int32_t x = left + column * w.dilation.width;
-            const int32_t begin = nst_smaller(nst_larger(-x, 0), piece), end = nst_smaller(nst_larger(width - x, begin), piece);
-            nst_mve_fill(patch, s->zero, begin * depth);
-            if (begin < end)
-                bring(s, patch + begin * depth, s->in + (y * width + x + begin) * depth, (end - begin) * depth);
-            nst_mve_fill(patch + end * depth, s->zero, (piece - end) * depth);
-            patch += piece * depth;
-        }
+    int32_t first = 0, end = w.size.height;
+    nst_mve_fill(patch, s->zero, s->across * end);
+    while (first < end && top + first * w.dilation.height < 0)
+        first++;
+    while (first < end && top + (end - 1) * w.dilation.height >= s->map.height)
+        end--;
+    for (int32_t column = 0; first < end && column < w.size.width; column += piece) {
+        const int32_t x = left + column * w.dilation.width;
+        const int32_t begin = nst_larger(-x, 0), stop = nst_smaller(s->map.width - x, piece);
+        if (begin < stop)
+            bring(s, patch + first * s->across + (column + begin) * depth,
+                  s->in + ((top + first * w.dilation.height) * s->map.width + x + begin) * depth, end - first,
+                  (stop - begin) * depth);
     }
 }
 
-/* The patch whose first pixel is (top, left) of the map: [height][width][depth]. What lies outside the map is the input's zero. */
+/* The patch whose first pixel is (top, left) of the map: [height][width][depth]. */
 NST_INLINE void gather(const nst_source *s, int32_t top, int32_t left, int8_t *patch)
 {
     const nst_window *w = &s->window;
-    const int32_t depth = s->map.channels, bottom = top + (w->size.height - 1) * w->dilation.height;
-    if (top < 0 || left < 0 || bottom >= s->map.height || left + w->size.width > s->map.width || w->dilation.width > 1) {
+    const int32_t bottom = top + (w->size.height - 1) * w->dilation.height;
+    if (top < 0 || left < 0 || bottom >= s->map.height || left + w->size.width > s->map.width || w->dilation.width > 1)
         gather_at_edge(s, top, left, patch);
-        return;
-    }
-    const int32_t count = w->size.width * depth, down = w->dilation.height * s->map.width * depth;
-    const int8_t *from = s->in + (top * s->map.width + left) * depth;
-    for (int32_t row = w->size.height; row > 0; row--, from += down, patch += count)
-        bring(s, patch, from, count);
+    else
+        bring(s, patch, s->in + (top * s->map.width + left) * s->map.channels, w->size.height, s->across);
 }
 
 /* Pixels of a row in pairs. */
@@ -81,7 +110,9 @@ NST_INLINE void convolve(const int8_t *in, const int8_t *table, const nst_conv_m
     const nst_part p = nst_part_of(part, &layer->out);
     const int32_t whole = nst_mve_whole(layer->sums.depth), step = layer->out.channels;
     uint16_t *places = (uint16_t *)(void *)(scratch + 2 * whole);
-    const nst_source source = {in, table, places, layer->in, layer->window, layer->in_zero};
+    const int32_t row = layer->window.dilation.height * layer->in.width * layer->in.channels;
+    const nst_source source =
+        {in, table, places, layer->in, layer->window, layer->in_zero, row, layer->window.size.width * layer->in.channels};
     nst_mve_work work = nst_mve_ready(scratch, &layer->sums, p.channels, step);
     for (int32_t i = 0; table && i < layer->window.size.width * layer->in.channels; i++)
         places[i] = (uint16_t)(i % layer->in.channels * 256);
