@@ -57,10 +57,11 @@ def of_interest(node: Node, graph: Graph) -> bool:
     return node.op == "conv2d" and windows.is_1x1(node, graph)
 
 
-def weights_of(layer: Layer) -> int:
-    """Bytes of flash."""
+def weights_of(layer: Layer, graph: Graph) -> int:
+    """Bytes of flash: blocks and their places, or every weight."""
+    node = next(node for node in graph.nodes if node.name == layer.writes)
     sizes = {constant.role: constant.bytes for constant in layer.constants}
-    return sizes["weights"] if "weights" in sizes else (blocks.WIDTH + 1) * sizes["places"]
+    return (blocks.WIDTH + 1) * sizes["places"] if "places" in sizes else int(np.prod(graph.tensors[node.inputs[1]].shape))
 
 
 def ran(graph: Graph, bundle: Bundle, name: str) -> virtual.Ran:
@@ -84,7 +85,7 @@ def rows(bundle: Bundle, name: str, share: float) -> list[str]:
         zip(*(one.layers for one in found), strict=True), zip(*(p.layers for p in programs), strict=True), strict=True
     ):
         if counts[0].name in nodes:
-            sizes = [weights_of(layer) for layer in layers]
+            sizes = [weights_of(layer, dense) for layer in layers]
             figures = [counts[0].macs, *(count.instructions or count.ms or 0 for count in counts), *sizes]
             totals += figures
             made.append(_row(f"{'x'.join(map(str, counts[0].shape))} | {layers[1].kind}", figures))

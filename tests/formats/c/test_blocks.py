@@ -95,7 +95,7 @@ def test_the_boards_skip_zeros_and_answer_as_the_reference(board: str, tmp_path:
     tools(board)
     graph = network()
     layers = of_blocks(graph, board)
-    assert len(layers) >= 9
+    assert len(layers) >= 6
     assert any(layer.long for layer in layers), "no channel takes the long way"
     assert_answers_are_the_reference(graph, board, tmp_path / "c")
 

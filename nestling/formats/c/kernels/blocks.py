@@ -24,6 +24,7 @@ from nestling.graph.reference_integer import output_multiplier
 WIDTH = 4  # weights of a block
 FARTHEST = 255  # blocks from one to the next, in a byte
 PAIRED = 255  # the most that a block's weights may be together where two pixels share a product
+SIDE_BY_SIDE = 4  # blocks in a vector of MVE
 ALONE = 512  # where it has one of its own: the most that there can be
 LONG_FROM = 192  # what the exponent of a channel that goes the long way is counted from
 
@@ -41,13 +42,14 @@ class Costs:
 
 
 PORTABLE = Costs(product=1.6, block=10.0, answer=4.0)
-DSP = Costs(product=0.74, block=4.25, answer=4.0)
+DSP = Costs(product=0.69, block=4.25, answer=2.0)
+MVE = Costs(product=0.105, block=0.69, answer=1.0)
 
 
-def pays(costs: Costs, most: int) -> Callable[[Node, Graph], bool]:
+def pays(costs: Costs, most: int, at_once: int = 1) -> Callable[[Node, Graph], bool]:
     """Whether a node is a 1x1 convolution whose zeros are worth skipping: it takes less time so, and no more flash.
 
-    most: of a block's weights together, without their signs.
+    most: of a block's weights together, without their signs. at_once: a channel's blocks are a multiple of that.
     """
 
     def takes(node: Node, graph: Graph) -> bool:
@@ -56,7 +58,7 @@ def pays(costs: Costs, most: int) -> Callable[[Node, Graph], bool]:
             return False
         values = np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1)
         pieces = -(-np.abs(_blocks(values).astype(np.int64)).sum(axis=2) // most)
-        count = int(np.maximum(pieces.sum(axis=1), 1).sum())
+        count = int((-(-np.maximum(pieces.sum(axis=1), 1) // at_once) * at_once).sum())
         dense = packed.packed_size(values.size, packed.bits_for(values))
         saved = costs.product * values.size - costs.block * count - costs.answer * len(values)
         return saved > 0 and (WIDTH + 1) * count <= dense
@@ -74,18 +76,36 @@ def conv_1x1_dsp(node: Node, graph: Graph, variant: Variant) -> Layer:
     return _call(node, graph, variant, ALONE)
 
 
+def pays_mve(node: Node, graph: Graph) -> bool:
+    """As `pays`, on Arm's vectors, where a place is counted from the channel's beginning."""
+    return graph.tensors[node.inputs[1]].shape[3] <= WIDTH * (FARTHEST + 1) and pays(MVE, ALONE, SIDE_BY_SIDE)(node, graph)
+
+
+def conv_1x1_mve(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """The call of the one for Arm's vectors."""
+    return _call(node, graph, variant, ALONE, SIDE_BY_SIDE)
+
+
+def pixel_bytes(node: Node, graph: Graph) -> int:
+    """Scratch of four pixels, a byte for each of theirs."""
+    return tile_bytes(node, graph) // 2
+
+
 def tile_bytes(node: Node, graph: Graph) -> int:
     """Scratch of four pixels, two bytes for each of theirs."""
     return 8 * WIDTH * -(-graph.tensors[node.inputs[1]].shape[3] // WIDTH)
 
 
-def _call(node: Node, graph: Graph, variant: Variant, most: int) -> Layer:
+def _call(node: Node, graph: Graph, variant: Variant, most: int, at_once: int = 1) -> Layer:
+    """at_once: a channel's blocks are a multiple of that; where it is more than 1, places are counted from the channel's first."""
     x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
     short = rescaling.short(node, graph, found)
     output = pack.output(y, node.attrs.clamp)  # type: ignore[union-attr]  # a convolution has one
     below = output.fields["low"] < output.fields["zero"]  # type: ignore[operator]  # whole numbers
-    kept = [list(_kept(channel, most)) for channel in _blocks(found.weight)]
+    if at_once > 1:
+        short = _doubled(short)
+    kept = [list(_kept(channel, most) if at_once == 1 else _counted(channel, at_once)) for channel in _blocks(found.weight)]
     places = np.array([place for channel in kept for place, _ in channel], np.uint8).view(np.int8)
     long = int((~short.proven).sum())
     stream = np.concatenate([_words(*one) for one in zip(kept, *_constants(node, graph, found, short, below), strict=True)])
@@ -121,6 +141,20 @@ def _kept(channel: NDArray[np.int8], most: int) -> Iterator[tuple[int, NDArray[n
         for piece in _pieces(channel[place].astype(np.int64), most):
             yield place - before, piece.astype(np.int8)
             before = place
+
+
+def _counted(channel: NDArray[np.int8], at_once: int) -> Iterator[tuple[int, NDArray[np.int8]]]:
+    """(place, four weights), in order, with zeros behind them up to a multiple."""
+    alive = np.flatnonzero(channel.any(axis=1)).tolist() or [0]
+    yield from ((place, channel[place]) for place in alive)
+    yield from ((0, np.zeros(WIDTH, np.int8)) for _ in range(-len(alive) % at_once))
+
+
+def _doubled(short: rescaling.Short) -> rescaling.Short:
+    """The same for an instruction that doubles its product: left is one less, so there must be one."""
+    proven = short.proven & ((short.left > 0) | (short.multiplier == 0))
+    start, addend, negative = (np.where(proven, values, 0) for values in (short.start, short.addend, short.negative))
+    return rescaling.Short(start, np.maximum(short.left - 1, 0), short.multiplier, addend, negative, proven)
 
 
 def _pieces(block: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:

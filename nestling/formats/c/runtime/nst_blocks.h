@@ -17,6 +17,7 @@ typedef struct {
     const void *x;         /* scratch */
     const int32_t *stream; /* of the channel that is next */
     const int8_t *places;
+    int32_t blocks; /* of a pixel */
 } nst_tile;
 
 /* Pixels into scratch, zeros behind them up to a multiple of four. */
@@ -98,7 +99,7 @@ NST_INLINE void nst_conv_1x1_in_tiles(const int8_t *in, const nst_conv_1x1_block
     const int32_t depth = sums->depth, channels = layer->out.channels, width = layer->out.width;
     const int32_t first = p.rows.first * width, end = p.rows.end * width;
     const int32_t backwards = in == out && channels > depth;
-    nst_tile begin = {0, {0, 0, 0}, 0, scratch, sums->stream, sums->places};
+    nst_tile begin = {0, {0, 0, 0}, 0, scratch, sums->stream, sums->places, (depth + 3) / 4};
     for (int32_t o = 0; o < p.channels.first; o++) {
         const int32_t blocks = nst_blocks_of(begin.stream);
         begin.stream += blocks + nst_constants(sums);

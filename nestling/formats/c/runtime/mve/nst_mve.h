@@ -62,6 +62,13 @@ typedef struct {
 void nst_depthwise_3_mve(const int8_t *in, const nst_depthwise_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part,
                          int32_t bytes);
 
+/* ---- zeros skipped --------------------------------------------------------------------------------------------------------- */
+
+/* As nst_conv_1x1_blocks, with blocks of any weights, a multiple of four a channel; places are counted from the channel's first block,
+ * and left is one less than there. scratch: 4 bytes for each of depth, rounded up to a multiple of 4. */
+void nst_conv_1x1_blocks_mve(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch,
+                             const nst_part *part);
+
 /* As nst_add, of two operands of one shape. Exponents are below 0; negative: as in nst_mve_sums. */
 typedef struct {
     int32_t count;
