@@ -34,6 +34,12 @@ NST_INLINE int32_t nst_blocks_of(const int32_t *stream)
     return (stream[1] >> 8) + 1;
 }
 
+/* Whether there are no more pixels than two. */
+NST_INLINE int32_t nst_at_most_two(const nst_tile *tile)
+{
+    return tile->step[0] == tile->step[1];
+}
+
 /* The words of a channel that are no weights. */
 NST_INLINE int32_t nst_constants(const nst_block_sums *sums)
 {

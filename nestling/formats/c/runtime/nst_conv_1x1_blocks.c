@@ -5,37 +5,50 @@
  * passes its end, from which the first pixel's follows when the second one's is known. */
 enum { APART = 16, HALF = 1 << (APART - 1) };
 
+NST_INLINE int32_t *both_pairs(const int8_t *a, const int8_t *b, const int8_t *c, const int8_t *d, int32_t *to)
+{
+    to[0] = *a + *b * (1 << APART);
+    to[1] = *c + *d * (1 << APART);
+    return to + 2;
+}
+
 /* [(depth + 3) / 4 * 4][2 pairs of pixels] */
 static void nst_tile_pixels(const int8_t *const x[4], int32_t depth, void *scratch)
 {
-    int32_t *both = scratch;
-    for (int32_t k = 0; k < depth; k++) {
-        *both++ = x[0][k] + x[1][k] * (1 << APART);
-        *both++ = x[2][k] + x[3][k] * (1 << APART);
+    const int8_t *a = x[0], *b = x[1], *c = x[2], *d = x[3], *const end = a + depth;
+    int32_t *to = scratch;
+    for (; end - a >= 4; a += 4, b += 4, c += 4, d += 4) {
+        to = both_pairs(a, b, c, d, to);
+        to = both_pairs(a + 1, b + 1, c + 1, d + 1, to);
+        to = both_pairs(a + 2, b + 2, c + 2, d + 2, to);
+        to = both_pairs(a + 3, b + 3, c + 3, d + 3, to);
     }
-    for (int32_t k = depth; k & 3; k++) {
-        *both++ = 0;
-        *both++ = 0;
+    for (int32_t k = 0; depth & 3 && k < 4; k++) {
+        to[0] = to[1] = 0;
+        to = a < end ? both_pairs(a++, b++, c++, d++, to) : to + 2;
     }
 }
 
-NST_INLINE void tile_sums(nst_tile *t, int32_t sums[4])
+/* pairs: 2, or 1 where the others are not wanted. */
+NST_INLINE void tile_sums(nst_tile *t, int32_t pairs, int32_t sums[4])
 {
     const int32_t *x = t->x;
-    const int32_t bias = t->stream[0], *end = t->stream + 2 + nst_blocks_of(t->stream);
-    const uint8_t *place = (const uint8_t *)t->places;
+    const int32_t bias = t->stream[0];
+    const uint8_t *place = (const uint8_t *)t->places, *const end = place + nst_blocks_of(t->stream);
+    const int8_t *w = (const int8_t *)(t->stream + 2);
     uint32_t both0 = 0, both1 = 0;
     int32_t high0 = 0, high1 = 0;
-    const int8_t *w = (const int8_t *)(t->stream + 2);
     do { /* there is one */
         x += 8 * *place++;
         const int32_t a = x[0] * w[0] + x[2] * w[1] + x[4] * w[2] + x[6] * w[3];
-        const int32_t b = x[1] * w[0] + x[3] * w[1] + x[5] * w[2] + x[7] * w[3];
-        both0 += (uint32_t)a, both1 += (uint32_t)b;
-        high0 += (a + HALF) >> APART, high1 += (b + HALF) >> APART;
+        both0 += (uint32_t)a, high0 += (a + HALF) >> APART;
+        if (pairs == 2) {
+            const int32_t b = x[1] * w[0] + x[3] * w[1] + x[5] * w[2] + x[7] * w[3];
+            both1 += (uint32_t)b, high1 += (b + HALF) >> APART;
+        }
         w += 4;
-    } while (w != (const int8_t *)end);
-    t->stream = end;
+    } while (place != end);
+    t->stream = (const int32_t *)w;
     t->places = (const int8_t *)place;
     sums[0] = (int32_t)(both0 - ((uint32_t)high0 << APART)) + bias, sums[1] = high0 + bias;
     sums[2] = (int32_t)(both1 - ((uint32_t)high1 << APART)) + bias, sums[3] = high1 + bias;
@@ -43,20 +56,22 @@ NST_INLINE void tile_sums(nst_tile *t, int32_t sums[4])
 
 static void nst_tile_sums(nst_tile *tile, int32_t sums[4])
 {
-    tile_sums(tile, sums);
+    tile_sums(tile, 2, sums);
 }
 
-NST_INLINE void tile_answers(nst_tile *tile, const nst_output *output, int32_t below)
+NST_INLINE void tile_answers(nst_tile *tile, const nst_output *output, int32_t pairs, int32_t below)
 {
     const nst_output y = *output;
     nst_tile t = *tile;
     for (; t.out != t.end; t.out++) {
         const int32_t left = t.stream[1] & 31;
         int32_t s[4];
-        tile_sums(&t, s);
+        tile_sums(&t, pairs, s);
         const int32_t multiplier = t.stream[0], addend = t.stream[1], negative = below ? t.stream[2] : 0;
-        t.out[t.step[2]] = nst_answer_short(s[3], left, multiplier, addend, negative, &y);
-        t.out[t.step[1]] = nst_answer_short(s[2], left, multiplier, addend, negative, &y);
+        if (pairs == 2) {
+            t.out[t.step[2]] = nst_answer_short(s[3], left, multiplier, addend, negative, &y);
+            t.out[t.step[1]] = nst_answer_short(s[2], left, multiplier, addend, negative, &y);
+        }
         t.out[t.step[0]] = nst_answer_short(s[1], left, multiplier, addend, negative, &y);
         t.out[0] = nst_answer_short(s[0], left, multiplier, addend, negative, &y);
         t.stream += below ? 3 : 2;
@@ -66,10 +81,13 @@ NST_INLINE void tile_answers(nst_tile *tile, const nst_output *output, int32_t b
 
 static void nst_tile_answers(nst_tile *tile, const nst_block_sums *sums)
 {
-    if (sums->below)
-        tile_answers(tile, &sums->output, 1);
+    const int32_t pairs = nst_at_most_two(tile) ? 1 : 2;
+    if (pairs == 2 && sums->below)
+        tile_answers(tile, &sums->output, 2, 1);
+    else if (pairs == 2)
+        tile_answers(tile, &sums->output, 2, 0);
     else
-        tile_answers(tile, &sums->output, 0);
+        tile_answers(tile, &sums->output, 1, sums->below);
 }
 
 void nst_conv_1x1_blocks(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch, const nst_part *part)

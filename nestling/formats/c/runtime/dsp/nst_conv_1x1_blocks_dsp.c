@@ -45,33 +45,43 @@ FUNCTION("nst_widen_4_dsp", " push {r4-r11, lr}\n mov r12, r1\n mov lr, r2\n ldm
                             " pop {r4-r11, pc}\n");
 
 /* r4-r7 sums, r12 stream, r10 places, r11 where the block's pixels lie, and 16 bytes on, lr blocks and left; r0-r3 pixels, r8 r9 weights.
- * A, B, C, D: what products are added to. */
-#define BLOCK(A, B, C, D)                                                                                                          \
-    " ldrb r8, [r10], #1\n ldr r9, [r12], #4\n add r11, r11, r8, lsl #5\n sxtb16 r8, r9\n sxtb16 r9, r9, ror #8\n"                 \
-    " ldmdb r11, {r0-r3}\n smlad r4, r0, r8, " A "\n smlad r5, r2, r8, " B                                                         \
-    "\n smlad r4, r1, r9, r4\n smlad r5, r3, r9, r5\n"                                                                             \
-    " ldm r11, {r0-r3}\n smlad r6, r0, r8, " C "\n smlad r7, r2, r8, " D "\n smlad r6, r1, r9, r6\n smlad r7, r3, r9, r7\n"
-#define FOUR(WHAT) WHAT("r4") WHAT("r5") WHAT("r6") WHAT("r7")
+ * A, B: what products are added to. */
+#define WEIGHTS " ldrb r8, [r10], #1\n ldr r9, [r12], #4\n add r11, r11, r8, lsl #5\n sxtb16 r8, r9\n sxtb16 r9, r9, ror #8\n"
+#define FIRST_TWO(A, B)                                                                                                            \
+    " ldmdb r11, {r0-r3}\n smlad r4, r0, r8, " A "\n smlad r5, r2, r8, " B "\n smlad r4, r1, r9, r4\n smlad r5, r3, r9, r5\n"
+#define OTHER_TWO(A, B)                                                                                                            \
+    " ldm r11, {r0-r3}\n smlad r6, r0, r8, " A "\n smlad r7, r2, r8, " B "\n smlad r6, r1, r9, r6\n smlad r7, r3, r9, r7\n"
+#define TWO(WHAT) WHAT("r4") WHAT("r5")
+#define FOUR(WHAT) TWO(WHAT) WHAT("r6") WHAT("r7")
 #define LEFT(SUM) " lsl " SUM ", " SUM ", lr\n"
 #define SCALE(SUM) " smmla " SUM ", " SUM ", r0, r1\n"                                       /* r0 multiplier, r1 addend */
 #define LESS(SUM) " and r3, r2, " SUM ", asr #31\n" SCALE(SUM) " sub " SUM ", " SUM ", r3\n" /* r2 negative */
 #define BYTE(SUM) " ssat " SUM ", #8, " SUM ", asr #14\n"
+#define NEGATIVE " ldr r2, [r12], #4\n"
 
 /* On the stack lie the tile's out, step, end and x, and behind them where the tile is. A block less is 256 less in lr; when no block is
  * left it is below 0, and its lowest byte, at which LSL looks, is what it was. */
-#define ANSWERS(SCALED)                                                                                                            \
+#define ANSWERS(FIRST, NEXT, EACH, SCALED, STORED)                                                                                 \
     " push {r0, r4-r11, lr}\n sub sp, #24\n ldm r0, {r1-r8}\n mov r12, r7\n mov r10, r8\n add r6, #16\n stm sp, {r1-r6}\n"         \
-    "2: ldrd r7, lr, [r12], #8\n ldr r11, [sp, #20]\n" BLOCK("r7", "r7", "r7", "r7") " subs lr, #256\n blo 3f\n"                   \
-    "1:" BLOCK("r4", "r5", "r6", "r7") " subs lr, #256\n bhs 1b\n"                                                                 \
-    "3: ldrd r0, r1, [r12], #8\n" FOUR(LEFT) SCALED FOUR(BYTE) " ldm sp, {r2, r3, r8, r9, r11}\n"                                   \
-    " strb r5, [r2, r3]\n strb r6, [r2, r8]\n strb r7, [r2, r9]\n strb r4, [r2], #1\n str r2, [sp]\n cmp r2, r11\n bne 2b\n"        \
+    "2: ldrd r7, lr, [r12], #8\n ldr r11, [sp, #20]\n" WEIGHTS FIRST " subs lr, #256\n blo 3f\n"                                   \
+    "1:" WEIGHTS NEXT " subs lr, #256\n bhs 1b\n"                                                                                  \
+    "3: ldrd r0, r1, [r12], #8\n" EACH(LEFT) SCALED EACH(BYTE) " ldm sp, {r2, r3, r8, r9, r11}\n"                                   \
+    " strb r5, [r2, r3]\n" STORED " strb r4, [r2], #1\n str r2, [sp]\n cmp r2, r11\n bne 2b\n"                                      \
     " ldr r0, [sp, #24]\n str r2, [r0]\n str r12, [r0, #24]\n str r10, [r0, #28]\n add sp, #28\n pop {r4-r11, pc}\n"
+#define ANSWERS_4(SCALED)                                                                                                          \
+    ANSWERS(FIRST_TWO("r7", "r7") OTHER_TWO("r7", "r7"), FIRST_TWO("r4", "r5") OTHER_TWO("r6", "r7"), FOUR, SCALED,                \
+            " strb r6, [r2, r8]\n strb r7, [r2, r9]\n")
+#define ANSWERS_2(SCALED) ANSWERS(FIRST_TWO("r7", "r7"), FIRST_TWO("r4", "r5"), TWO, SCALED, "")
 
-/* nst_tile_answers() in int8's limits; the second one with `negative`. */
-void nst_tile_answers_dsp(nst_tile *tile);
-void nst_tile_answers_below_dsp(nst_tile *tile);
-FUNCTION("nst_tile_answers_dsp", ANSWERS(FOUR(SCALE)));
-FUNCTION("nst_tile_answers_below_dsp", ANSWERS(" ldr r2, [r12], #4\n" FOUR(LESS)));
+/* nst_tile_answers() in int8's limits, of four pixels or two, without `negative` and with it. */
+void nst_tile_answers_dsp_4(nst_tile *tile);
+void nst_tile_answers_dsp_2(nst_tile *tile);
+void nst_tile_answers_dsp_4_below(nst_tile *tile);
+void nst_tile_answers_dsp_2_below(nst_tile *tile);
+FUNCTION("nst_tile_answers_dsp_4", ANSWERS_4(FOUR(SCALE)));
+FUNCTION("nst_tile_answers_dsp_2", ANSWERS_2(TWO(SCALE)));
+FUNCTION("nst_tile_answers_dsp_4_below", ANSWERS_4(NEGATIVE FOUR(LESS)));
+FUNCTION("nst_tile_answers_dsp_2_below", ANSWERS_2(NEGATIVE TWO(LESS)));
 
 /* Four bytes. x, limit: where they are; SEL takes those of the larger ones, SSUB8 having said which they are. */
 NST_INLINE uint32_t at_least(uint32_t x, uint32_t limit)
@@ -105,11 +115,16 @@ static void nst_tile_answers(nst_tile *tile, const nst_block_sums *sums)
 {
     int8_t *const first = tile->out;
     const nst_output *y = &sums->output;
-    if (sums->below)
-        nst_tile_answers_below_dsp(tile);
+    const int32_t pixels = nst_at_most_two(tile) ? 2 : 4;
+    if (pixels == 4 && sums->below)
+        nst_tile_answers_dsp_4_below(tile);
+    else if (pixels == 4)
+        nst_tile_answers_dsp_4(tile);
+    else if (sums->below)
+        nst_tile_answers_dsp_2_below(tile);
     else
-        nst_tile_answers_dsp(tile);
-    for (int32_t i = 0; i < 4 && (y->low > -128 || y->high < 127); i++)
+        nst_tile_answers_dsp_2(tile);
+    for (int32_t i = 0; i < pixels && (y->low > -128 || y->high < 127); i++)
         clamp(first + (i > 0 ? tile->step[i - 1] : 0), (int32_t)(tile->out - first), y);
 }
 
