@@ -15,7 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nestling.formats.c.kernels import blocks, bytewise, dsp_convolutions, mve, mve_depthwise, mve_others, rv32, sums, sums_of_two, windows
+from nestling.formats.c.kernels import (
+    blocks,
+    bytewise,
+    dsp_convolutions,
+    mve,
+    mve_depthwise,
+    mve_others,
+    rv32,
+    sums,
+    sums_of_two,
+    windows,
+)
 from nestling.formats.c.kernels.layers import Layer, View, without_kernel
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.machines import Machine
