@@ -92,12 +92,29 @@ def with_zeros(weight: ir.Tensor, share: float, rng: np.random.Generator) -> ir.
     return replace(weight, data=weight.data * stays)
 
 
+@st.composite
+def squares(draw: Draw, op: str) -> Case:
+    """A depthwise convolution as there mostly are, by either name: as many channels as before, square, with a small border."""
+    s = Sketch(draw, True, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
+    size, stride = draw(st.sampled_from((3, 3, 5, 7))), draw(st.sampled_from(((1, 1), (2, 2), (1, 1), (2, 1), (1, 2), (3, 2))))
+    side, pad = st.integers(size // 2, 15), st.integers(size - 1 - size // 2, size // 2)
+    shape = (1, draw(side), draw(side), draw(st.integers(2, 9)))
+    pads = (draw(pad), draw(pad), draw(pad), draw(pad))
+    plane = [(shape[1 + i] + pads[2 * i] + pads[2 * i + 1] - size) // stride[i] + 1 for i in (0, 1)]
+    x, channels = s.activation(shape, s.quant(0.02)), shape[3]
+    by_name = op == "depthwise_conv2d"
+    weight, bias, scales = weights(s, x, *(((1, size, size, channels), 3) if by_name else ((channels, size, size, 1), 0)))
+    kind = ir.DepthwiseConv2d if by_name else ir.Conv2d
+    y = s.node(op, (x, weight, *bias), (1, *plane, channels), s.quant(*scales), kind(stride, (1, 1), pads, draw(CLAMPS)))
+    return Graph(s.tensors, tuple(s.nodes), (x.name,), (y.name,)), s.int8(shape)
+
+
 def of_op(op: str) -> st.SearchStrategy[Case]:
     """Nodes of the op that between them every variant of it takes."""
     if op == "depthwise_conv2d":
-        return windows("depthwise")
+        return windows("depthwise") | squares(op)
     if op == "conv2d":
-        return windows() | windows("channels") | windows("plain") | windows("zeros")
+        return windows() | windows("channels") | windows("plain") | windows("zeros") | squares(op)
     return graphs(integer=True, op=op, most=1)
 
 

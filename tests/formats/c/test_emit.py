@@ -202,10 +202,10 @@ def test_the_readme_adds_up() -> None:
 
 def test_every_layer_has_its_shapes_and_cost_beside_it(shared_data: Shared) -> None:
     text = texts(imported(shared_data("vww_96_int8.tflite")), "cortex-m4")["nestling_model.c"]
-    call = re.search(r"/\* 3  (.*) \*/\n    (nst_\w+)\(a \+ (\d+), &layer3, a \+ (\d+), a \+ \d+, 0\);", text)
+    call = re.search(r"/\* 3  (.*) \*/\n    (nst_\w+)\(a \+ (\d+), &layer3, a \+ (\d+), a \+ \d+, 0, \d+\);", text)
     assert call
     shapes = f"[48, 48, 16] -> [24, 24, 16]   in {call[3]} -> out {call[4]}   relu   0.08 M MACs"
-    assert call[1] == f"depthwise 3x3 s2   {shapes}" and call[2] == "nst_depthwise_3"
+    assert call[1] == f"depthwise 3x3 s2   {shapes}" and call[2] == "nst_depthwise_3_dsp"
 
 
 def test_zeros_are_folded_and_weights_interleaved() -> None:

@@ -19,6 +19,7 @@ from nestling.formats.c.kernels import (
     blocks,
     bytewise,
     dsp_convolutions,
+    dsp_depthwise,
     mve,
     mve_depthwise,
     mve_others,
@@ -46,8 +47,16 @@ def _depthwise(function: str, takes: Callable[[Node, Graph], bool]) -> Variant:
     )  # fmt: skip
 
 
+def _depthwise_dsp(size: int) -> Variant:
+    return Variant(
+        f"nst_depthwise_{size}_dsp", dsp_depthwise.depthwise, dsp_depthwise.is_depthwise_of(size),
+        needs="dsp", calls=("dsp/nst_depthwise_dsp.c", *FIXED), pack=windows.as_they_are, scratch=dsp_depthwise.scratch,
+    )  # fmt: skip
+
+
 DEPTHWISE = (
     Variant("nst_depthwise_3_mve", mve_depthwise.depthwise_3, mve_depthwise.takes_3, "mve", MVE),
+    *(_depthwise_dsp(size) for size in (3, 5, 7)),
     Variant(
         "nst_rv32_depthwise_3",
         rv32.depthwise_3,

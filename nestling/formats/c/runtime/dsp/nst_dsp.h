@@ -86,4 +86,41 @@ void nst_fully_connected_dsp(const int8_t *in, const nst_fully_connected_dsp_lay
 void nst_conv_1x1_blocks_dsp(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch,
                              const nst_part *part);
 
+/* ---- depthwise convolutions and what goes byte by byte ---------------------------------------------------------------------- */
+
+/* A depthwise convolution with as many channels as before. weights: [channels][size.height * size.width].
+ *
+ * A channel that is proven (see rescaling.py) answers
+ *     saturated(((sum + bias << left) * multiplier >> 32) + addend - (negative where sum + bias < 0) >> bits)
+ * left being way % 16; bits NST_DSP_BITS, and NST_DSP_FURTHER more where way has NST_DSP_FINE; negative 0, and where way has
+ * NST_DSP_NEGATIVE the power of two 2^(left - 1), at least 1. way is below 0 where the long way is gone: addend is then the shift of
+ * nst_scaled().
+ *
+ * bytes: of scratch, at least what the rows of one window take, see nst_depthwise_dsp.h; it is quicker with a whole plane. out may be
+ * in for parts of all rows in any order.
+ */
+#define NST_DSP_BITS 10
+#define NST_DSP_FURTHER 4
+#define NST_DSP_FINE 16
+#define NST_DSP_NEGATIVE 32
+typedef struct {
+    nst_shape in, out;
+    nst_window window;
+    int32_t in_zero;
+    const int8_t *weights;
+    const int32_t *bias;
+    const int32_t *multiplier;
+    const int32_t *addend;
+    const int8_t *way;
+    nst_output output;
+} nst_depthwise_dsp_layer;
+
+/* Windows of 3x3, 5x5 and 7x7; strides of columns of 1 and 2. */
+void nst_depthwise_3_dsp(const int8_t *in, const nst_depthwise_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                         int32_t bytes);
+void nst_depthwise_5_dsp(const int8_t *in, const nst_depthwise_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                         int32_t bytes);
+void nst_depthwise_7_dsp(const int8_t *in, const nst_depthwise_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                         int32_t bytes);
+
 #endif
