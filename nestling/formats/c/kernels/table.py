@@ -18,6 +18,7 @@ from collections.abc import Callable
 from nestling.formats.c.kernels import (
     blocks,
     bytewise,
+    dsp_bytewise,
     dsp_convolutions,
     dsp_depthwise,
     mve,
@@ -123,6 +124,7 @@ KERNELS: dict[str, tuple[Variant, ...]] = {
         OF_ONE_BYTE,
         Variant("nst_rv32_add", sums_of_two.add, sums_of_two.takes, "rv32"),
         Variant("nst_add_mve", mve_others.add, mve_others.takes_add, "mve", MVE),
+        Variant("nst_add_dsp", dsp_bytewise.add, dsp_bytewise.takes_add, "dsp", FIXED),
         Variant("nst_add", bytewise.add, calls=FIXED),
     ),
     "mul": (OF_ONE_BYTE, Variant("nst_mul", bytewise.mul, calls=FIXED)),

@@ -123,4 +123,16 @@ void nst_depthwise_5_dsp(const int8_t *in, const nst_depthwise_dsp_layer *layer,
 void nst_depthwise_7_dsp(const int8_t *in, const nst_depthwise_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
                          int32_t bytes);
 
+/* As nst_add of two arrays of one shape: saturated(((sum of terms << left) * multiplier >> 32) + addend >> 18), then clamped.
+ * bytes: of scratch; with 1024 and more there is a table of b's terms. */
+typedef struct {
+    int32_t count;
+    int32_t a_zero, b_zero;
+    int32_t b_left, b_multiplier, b_shift;
+    int32_t left, multiplier, addend;
+    nst_output output;
+} nst_add_dsp_layer;
+
+void nst_add_dsp(const int8_t *a, const int8_t *b, const nst_add_dsp_layer *layer, int8_t *out, void *scratch, int32_t bytes);
+
 #endif
