@@ -1,12 +1,12 @@
 """1x1 convolutions whose weights are mostly zeros, in blocks of four neighbours: only the blocks that are not zero are kept.
 
 `prune --method block1x4` makes such weights. A channel's blocks lie one after the other, each with its distance from the one before
-(nst_conv_1x1_blocks_layer in runtime/nst_kernels.h). What a layer takes is told by how many blocks it has: `Costs`.
+(nst_conv_1x1_blocks_layer in runtime/nst_kernels.h). Whether that pays is told by how many blocks a layer has: WAYS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -22,90 +22,79 @@ from nestling.graph.ir import Graph, Node
 from nestling.graph.reference_integer import output_multiplier
 
 WIDTH = 4  # weights of a block
+PIXELS = 4  # that pass through scratch at once
 FARTHEST = 255  # blocks from one to the next, in a byte
-PAIRED = 255  # the most that a block's weights may be together where two pixels share a product
-SIDE_BY_SIDE = 4  # blocks in a vector of MVE
-ALONE = 512  # where it has one of its own: the most that there can be
 LONG_FROM = 192  # what the exponent of a channel that goes the long way is counted from
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Instructions: of a product of the dense kernel, of a block here, both for one pixel; and of an answer here more than there.
+class Way:
+    """How a kernel skips zeros. cost: products of the dense kernel that take as long as a block here; docs/c.md says how it was
+    measured ("Zeros skipped").
 
-    How they were measured stands in docs/c.md, "Zeros skipped".
+    most: of a block's weights together, without their signs. at_once: a channel's blocks are a multiple of that. wide: bytes that a
+    number of a pixel takes in scratch. absolute: places are counted from the channel's first block, not from the block before.
+    doubled: its product is doubled, so that sums go one bit less to the left.
     """
 
-    product: float
-    block: float
-    answer: float
+    cost: float
+    most: int = WIDTH * 128
+    at_once: int = 1
+    wide: int = 2
+    absolute: bool = False
+    doubled: bool = False
 
 
-PORTABLE = Costs(product=1.6, block=10.0, answer=4.0)
-DSP = Costs(product=0.69, block=4.25, answer=2.0)
-MVE = Costs(product=0.105, block=0.69, answer=1.0)
+WAYS: Mapping[str, Way] = {  # by the feature that the kernel needs
+    "": Way(7.0, most=255),  # two pixels share a product of 32 bits
+    "dsp": Way(6.0),
+    "mve": Way(9.0, at_once=4, wide=1, absolute=True, doubled=True),
+}
 
 
-def pays(costs: Costs, most: int, at_once: int = 1) -> Callable[[Node, Graph], bool]:
-    """Whether a node is a 1x1 convolution whose zeros are worth skipping: it takes less time so, and no more flash.
-
-    most: of a block's weights together, without their signs. at_once: a channel's blocks are a multiple of that.
-    """
+def pays(feature: str) -> Callable[[Node, Graph], bool]:
+    """Whether a node is a 1x1 convolution whose zeros are worth skipping: it takes less time so, and no more flash."""
+    way = WAYS[feature]
 
     def takes(node: Node, graph: Graph) -> bool:
         weight = graph.tensors[node.inputs[1]]
         if not windows.is_1x1(node, graph) or pack.zero_point(weight) != 0:
             return False
+        if way.absolute and weight.shape[3] > WIDTH * (FARTHEST + 1):
+            return False
         values = np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1)
-        pieces = -(-np.abs(_blocks(values).astype(np.int64)).sum(axis=2) // most)
-        count = int((-(-np.maximum(pieces.sum(axis=1), 1) // at_once) * at_once).sum())
+        pieces = -(-np.abs(_blocks(values).astype(np.int64)).sum(axis=2) // way.most)
+        count = int((-(-np.maximum(pieces.sum(axis=1), 1) // way.at_once) * way.at_once).sum())
         dense = packed.packed_size(values.size, packed.bits_for(values))
-        saved = costs.product * values.size - costs.block * count - costs.answer * len(values)
-        return saved > 0 and (WIDTH + 1) * count <= dense
+        return way.cost * count < values.size and (WIDTH + 1) * count <= dense
 
     return takes
 
 
-def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
-    """The portable kernel's call."""
-    return _call(node, graph, variant, PAIRED)
-
-
-def conv_1x1_dsp(node: Node, graph: Graph, variant: Variant) -> Layer:
-    """The call of the one for Arm's DSP extension."""
-    return _call(node, graph, variant, ALONE)
-
-
-def pays_mve(node: Node, graph: Graph) -> bool:
-    """As `pays`, on Arm's vectors, where a place is counted from the channel's beginning."""
-    return graph.tensors[node.inputs[1]].shape[3] <= WIDTH * (FARTHEST + 1) and pays(MVE, ALONE, SIDE_BY_SIDE)(node, graph)
-
-
-def conv_1x1_mve(node: Node, graph: Graph, variant: Variant) -> Layer:
-    """The call of the one for Arm's vectors."""
-    return _call(node, graph, variant, ALONE, SIDE_BY_SIDE)
-
-
-def pixel_bytes(node: Node, graph: Graph) -> int:
-    """Scratch of four pixels, a byte for each of theirs."""
-    return tile_bytes(node, graph) // 2
-
-
 def tile_bytes(node: Node, graph: Graph) -> int:
-    """Scratch of four pixels, two bytes for each of theirs."""
-    return 8 * WIDTH * -(-graph.tensors[node.inputs[1]].shape[3] // WIDTH)
+    """Scratch of the pixels that are computed at once."""
+    return WAYS[""].wide * _numbers(node, graph)
 
 
-def _call(node: Node, graph: Graph, variant: Variant, most: int, at_once: int = 1) -> Layer:
-    """at_once: a channel's blocks are a multiple of that; where it is more than 1, places are counted from the channel's first."""
+def tile_bytes_mve(node: Node, graph: Graph) -> int:
+    """The same on Arm's vectors."""
+    return WAYS["mve"].wide * _numbers(node, graph)
+
+
+def _numbers(node: Node, graph: Graph) -> int:
+    return PIXELS * WIDTH * -(-graph.tensors[node.inputs[1]].shape[3] // WIDTH)
+
+
+def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See nst_conv_1x1_blocks in runtime/nst_kernels.h."""
+    way = WAYS[variant.needs]
     x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
     short = rescaling.short(node, graph, found)
     output = pack.output(y, node.attrs.clamp)  # type: ignore[union-attr]  # a convolution has one
     below = output.fields["low"] < output.fields["zero"]  # type: ignore[operator]  # whole numbers
-    if at_once > 1:
-        short = _doubled(short)
-    kept = [list(_kept(channel, most) if at_once == 1 else _counted(channel, at_once)) for channel in _blocks(found.weight)]
+    short = _doubled(short) if way.doubled else short
+    kept = [list(_counted(channel, way.at_once) if way.absolute else _kept(channel, way.most)) for channel in _blocks(found.weight)]
     places = np.array([place for channel in kept for place, _ in channel], np.uint8).view(np.int8)
     long = int((~short.proven).sum())
     stream = np.concatenate([_words(*one) for one in zip(kept, *_constants(node, graph, found, short, below), strict=True)])
