@@ -33,7 +33,7 @@ from nestling.formats.c.kernels.layers import (
 RUNTIME = Path(str(files("nestling.formats.c") / "runtime"))
 GUARD = 64  # bytes around every buffer
 BYTE = 0xA5  # what they, and buffers that nothing has written, hold
-SIMPLE = {"int32_t": ctypes.c_int32, "uint16_t": ctypes.c_uint16, "float": ctypes.c_float}
+SIMPLE = {"int32_t": ctypes.c_int32, "uint16_t": ctypes.c_uint16, "uint32_t": ctypes.c_uint32, "float": ctypes.c_float}
 Range = tuple[int, int]
 Part = tuple[Range, Range]  # rows, channels
 Split = Callable[[Layer], Sequence[Part]]

@@ -57,6 +57,7 @@ def _depthwise_dsp(size: int) -> Variant:
 
 DEPTHWISE = (
     Variant("nst_depthwise_3_mve", mve_depthwise.depthwise_3, mve_depthwise.takes_3, "mve", MVE),
+    Variant("nst_depthwise_mve", mve_depthwise.depthwise, mve_depthwise.takes_any, "mve", MVE),
     *(_depthwise_dsp(size) for size in (3, 5, 7)),
     Variant(
         "nst_rv32_depthwise_3",

@@ -51,23 +51,21 @@ void nst_conv_image_mve(const uint8_t *image, const nst_conv_image_mve_layer *la
 
 /* As nst_depthwise, with windows of 3x3 that are not dilated, at stride 1 or 2 both ways. stream: for every channel its weights in
  * rows, filled up with three zeros, then its bias, its multiplier and its exponent as above.
- * bytes: of scratch, for two strips at least: see nst_depthwise_3_mve.c. */
+ * bytes: of scratch, for one strip more than `ahead` at least: see nst_depthwise_mve.h. */
 typedef struct {
     nst_shape in, out;
     nst_window window;
-    int32_t in_zero;
+    int32_t in_zero, ahead; /* strips that are read before the answers of one may be written over the map */
     nst_mve_sums sums;
 } nst_depthwise_mve_layer;
 
 void nst_depthwise_3_mve(const int8_t *in, const nst_depthwise_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part,
                          int32_t bytes);
 
-/* ---- zeros skipped --------------------------------------------------------------------------------------------------------- */
-
-/* As nst_conv_1x1_blocks, with blocks of any weights, a multiple of four a channel; places are counted from the channel's first block,
- * and left is one less than there. scratch: 4 bytes for each of depth, rounded up to a multiple of 4. */
-void nst_conv_1x1_blocks_mve(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch,
-                             const nst_part *part);
+/* The same with windows of 3 to 8 columns and of up to 8 rows; its taps are filled up with one to four zeros. Scratch is also for its
+ * weights, spread: 64 bytes for every two columns. */
+void nst_depthwise_mve(const int8_t *in, const nst_depthwise_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                       int32_t bytes);
 
 /* As nst_add, of two operands of one shape. Exponents are below 0; negative: as in nst_mve_sums. */
 typedef struct {
@@ -86,5 +84,12 @@ void nst_max_pool_mve(const int8_t *in, const nst_pool_layer *layer, int8_t *out
 
 /* Where what is summed lies in rows of four bytes or more: size[3] is 1, size[2] * size[4] at least 4. */
 void nst_mean_mve(const int8_t *in, const nst_mean_layer *layer, int8_t *out);
+
+/* ---- zeros skipped --------------------------------------------------------------------------------------------------------- */
+
+/* As nst_conv_1x1_blocks, with blocks of any weights, a multiple of four a channel; places are counted from the channel's first block,
+ * and left is one less than there. scratch: 4 bytes for each of depth, rounded up to a multiple of 4. */
+void nst_conv_1x1_blocks_mve(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch,
+                             const nst_part *part);
 
 #endif

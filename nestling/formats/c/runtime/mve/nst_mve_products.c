@@ -80,12 +80,6 @@ static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *ou
 
 enum { CODE_OF_BLOCK = 0, CODE_OF_LOOP_END = 0 };
 
-static int32_t word(const int8_t *bytes)
-{
-    const uint8_t *b = (const uint8_t *)bytes;
-    return (int32_t)(b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24);
-}
-
 static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call)
 {
     const int32_t blocks = (int32_t)(call->other - x) / BLOCK;
@@ -95,10 +89,10 @@ static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *ou
         for (int32_t i = 0; i < 2 * SIDE_BY_SIDE; i++) {
             const int32_t channel = i / 2;
             const int8_t *patch = i % 2 ? call->other : x;
-            int32_t sum = word(constants + 4 * channel);
+            int32_t sum = nst_word(constants + 4 * channel);
             for (int32_t k = 0; k < blocks * BLOCK; k++)
                 sum += patch[k] * w[k / BLOCK * SIDE_BY_SIDE * BLOCK + channel * BLOCK + k % BLOCK];
-            const int32_t multiplier = word(constants + 16 + 4 * channel), exponent = word(constants + 32 + 4 * channel);
+            const int32_t multiplier = nst_word(constants + 16 + 4 * channel), exponent = nst_word(constants + 32 + 4 * channel);
             const int32_t value = nst_mve_scaled(sum, multiplier, exponent, negative) + all.zero;
             out[call->places[i]] = nst_clamped(value, all.low, all.high);
         }

@@ -28,6 +28,13 @@ NST_INLINE int32_t nst_mve_scaled(int32_t sum, int32_t multiplier, int32_t expon
     return (int32_t)((value + ((int64_t)1 << -exponent >> 1)) >> -exponent);
 }
 
+/* A number of 32 bits in a stream. */
+NST_INLINE int32_t nst_word(const int8_t *bytes)
+{
+    const uint8_t *b = (const uint8_t *)bytes;
+    return (int32_t)(b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24);
+}
+
 /* Moves some bytes. What lies behind them up to a multiple of 16 is neither read nor written. */
 NST_INLINE void nst_mve_copy(int8_t *to, const int8_t *from, int32_t count)
 {
