@@ -5,14 +5,16 @@ enum { SIDE_BY_SIDE = 4, BLOCK = 16, CONSTANTS = 3 * 4 * SIDE_BY_SIDE };
 #if NST_MVE
 
 /* 16 products for each of eight sums. VMLADAV adds to even registers only, and these are all eight of them. 56 bytes of code. */
-#define WEIGHTS(MLA, A, B) "vldrb.8 q0, [%[w]], #16\n\t" MLA ".s8 " A ", q0, q1\n\t" MLA ".s8 " B ", q0, q2\n\t"
+#define WEIGHTS(MLA, X, Y, A, B) "vldrb.8 q0, [%[w]], #16\n\t" MLA ".s8 " A ", q0, " X "\n\t" MLA ".s8 " B ", q0, " Y "\n\t"
+#define BLOCK_OF(MLA, X, Y)                                                                                                        \
+    WEIGHTS(MLA, X, Y, "r0", "r8")                                                                                                 \
+    WEIGHTS(MLA, X, Y, "r2", "r10") WEIGHTS(MLA, X, Y, "r4", "r12") WEIGHTS(MLA, X, Y, "r6", "lr")
 #define PRODUCTS(MLA)                                                                                                              \
     "vldrb.8 q1, [%[x]], #16\n\t"                                                                                                  \
-    "vldrb.8 q2, [%[y]], #16\n\t" WEIGHTS(MLA, "r0", "r8") WEIGHTS(MLA, "r2", "r10") WEIGHTS(MLA, "r4", "r12")                     \
-        WEIGHTS(MLA, "r6", "lr")
-enum { CODE_OF_BLOCK = 56, CODE_OF_LOOP_END = 8 };
+    "vldrb.8 q2, [%[y]], #16\n\t" BLOCK_OF(MLA, "q1", "q2")
+enum { CODE_OF_BLOCK = 56 };
 
-/* The first patch's sums into q3, the second one's into q4, with their biases; their factors; their shifts. */
+/* The first patch's sums into q3, the second one's into q4, with their biases; their factors. */
 #define SUMS                                                                                                                       \
     "vmov q3[2], q3[0], r0, r4\n\t"                                                                                                \
     "vmov q3[3], q3[1], r2, r6\n\t"                                                                                                \
@@ -23,25 +25,26 @@ enum { CODE_OF_BLOCK = 56, CODE_OF_LOOP_END = 8 };
     "vadd.i32 q4, q4, q0\n\t"                                                                                                      \
     "vldrb.8 q0, [%[w]], #16\n\t"                                                                                                  \
     "vqrdmulh.s32 q3, q3, q0\n\t"                                                                                                  \
-    "vqrdmulh.s32 q4, q4, q0\n\t"                                                                                                  \
-    "vldrb.8 q0, [%[w]], #16\n\t"
+    "vqrdmulh.s32 q4, q4, q0\n\t"
 #define LESS_IF_NEGATIVE                                                                                                           \
-    "vshr.s32 q1, q3, #31\n\t"                                                                                                     \
-    "vshr.s32 q2, q4, #31\n\t"                                                                                                     \
-    "vadd.i32 q3, q3, q1\n\t"                                                                                                      \
-    "vadd.i32 q4, q4, q2\n\t"
-/* Narrowed to bytes, both patches' in turn, and put in their places; then the next four channels. */
-#define ANSWERS                                                                                                                    \
+    "vshr.s32 q0, q3, #31\n\t"                                                                                                     \
+    "vadd.i32 q3, q3, q0\n\t"                                                                                                      \
+    "vshr.s32 q0, q4, #31\n\t"                                                                                                     \
+    "vadd.i32 q4, q4, q0\n\t"
+/* Their shifts; then they are narrowed to bytes, both patches' in turn, and put in their places; then the next four channels. */
+#define ANSWERS(ZERO, END)                                                                                                         \
+    "vldrb.8 q0, [%[w]], #16\n\t"                                                                                                  \
     "vrshl.s32 q3, q3, q0\n\t"                                                                                                     \
     "vrshl.s32 q4, q4, q0\n\t"                                                                                                     \
-    "vmov r0, r2, d13\n\t"                                                                                                         \
     "vqmovnb.s32 q0, q3\n\t"                                                                                                       \
     "vqmovnt.s32 q0, q4\n\t"                                                                                                       \
-    "vqadd.s16 q0, q0, r2\n\t"                                                                                                     \
+    "vqadd.s16 q0, q0, " ZERO                                                                                                      \
+    "\n\t"                                                                                                                         \
     "vqmovnb.s16 q0, q0\n\t"                                                                                                       \
     "vstrb.16 q0, [%[out], q7]\n\t"                                                                                                \
     "adds %[out], %[out], #4\n\t"                                                                                                  \
-    "cmp %[out], r0\n\t"                                                                                                           \
+    "cmp %[out], " END                                                                                                             \
+    "\n\t"                                                                                                                         \
     "bne 2b\n\t"
 
 /* Four channels a round. After the first block a round enters its loop of four blocks where so many are left as must be. */
@@ -60,13 +63,41 @@ enum { CODE_OF_BLOCK = 56, CODE_OF_LOOP_END = 8 };
                                                                        "3: " PRODUCTS("vmladava") PRODUCTS("vmladava")             \
                                                                            PRODUCTS("vmladava") PRODUCTS("vmladava")               \
                                                                                "cmp.w %[x], %[end]\n\t"                            \
-                                                                               "bne.w 3b\n\t" SUMS FIX ANSWERS                     \
+                                                                               "bne.w 3b\n\t" SUMS FIX "vmov r0, r2, d13\n\t" ANSWERS("r2", "r0")                     \
                      : [x] "+r"(x), [w] "+r"(w), [out] "+r"(out), [y] "=&r"(y), [end] "=&r"(end), [p] "+r"(p)                      \
                      :                                                                                                             \
                      : "r0", "r2", "r4", "r6", "r8", "r10", "r12", "lr", "q0", "q1", "q2", "q3", "q4", "q6", "q7", "cc",           \
                        "memory")
 
-static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call)
+/* The same where both patches have room in vectors, of one block or two: they are loaded once. */
+#define FEW_FOURS(LOAD, BLOCKS, FIX)                                                                                               \
+    __asm__ volatile(                                                                                                              \
+        "vldrb.8 q7, [%[p]]\n\t"                                                                                                   \
+        "vldrb.8 q1, [%[x]]\n\t"                                                                                                   \
+        "vldrb.8 q2, [%[y]]\n\t" LOAD                                                                                              \
+        "ldrd %[y], %[x], [%[p], #16]\n"                                                                                           \
+        "2: " BLOCKS SUMS FIX ANSWERS("%[x]", "%[y]") /* */                                                                        \
+        : [x] "+r"(x), [w] "+r"(w), [out] "+r"(out), [y] "+r"(y)                                                                   \
+        : [p] "r"(p)                                                                                                               \
+        : "r0", "r2", "r4", "r6", "r8", "r10", "r12", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory")
+#define ONE BLOCK_OF("vmladav", "q1", "q2")
+#define LOAD_SECOND "vldrb.8 q5, [%[x], #16]\n\tvldrb.8 q6, [%[y], #16]\n\t"
+#define TWO ONE BLOCK_OF("vmladava", "q5", "q6")
+
+static void few_fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *p)
+{
+    const int8_t *y = p->other;
+    if (y - x == BLOCK && negative)
+        FEW_FOURS("", ONE, LESS_IF_NEGATIVE);
+    else if (y - x == BLOCK)
+        FEW_FOURS("", ONE, "");
+    else if (negative)
+        FEW_FOURS(LOAD_SECOND, TWO, LESS_IF_NEGATIVE);
+    else
+        FEW_FOURS(LOAD_SECOND, TWO, "");
+}
+
+static void many_fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call)
 {
     const int8_t *y, *end;
     const nst_mve_call *p = call;
@@ -76,11 +107,19 @@ static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *ou
         FOURS("");
 }
 
+void nst_mve_fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call)
+{
+    if (call->other - x <= 2 * BLOCK)
+        few_fours(x, w, negative, out, call);
+    else
+        many_fours(x, w, negative, out, call);
+}
+
 #else
 
-enum { CODE_OF_BLOCK = 0, CODE_OF_LOOP_END = 0 };
+enum { CODE_OF_BLOCK = 0 };
 
-static void fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call)
+void nst_mve_fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call)
 {
     const int32_t blocks = (int32_t)(call->other - x) / BLOCK;
     const nst_output all = {call->zero, -128, 127};
@@ -107,7 +146,7 @@ nst_mve_work nst_mve_ready(int8_t *patches, const nst_mve_sums *sums, nst_range 
     const int32_t count = channels.end - channels.first;
     nst_mve_work work;
     work.call[1].zero = sums->output.zero;
-    work.call[1].skip = blocks == 1 ? 4 * CODE_OF_BLOCK + CODE_OF_LOOP_END : ((5 - blocks) & 3) * CODE_OF_BLOCK;
+    work.call[1].skip = ((5 - blocks) & 3) * CODE_OF_BLOCK;
     work.call[1].other = patches + blocks * BLOCK;
     work.call[0] = work.call[2] = work.call[1];
     for (int32_t i = 0; i < 8; i++) {
@@ -124,10 +163,11 @@ nst_mve_work nst_mve_ready(int8_t *patches, const nst_mve_sums *sums, nst_range 
     work.negative = sums->negative;
     work.output = sums->output;
     work.clamps = sums->output.low > -128 || sums->output.high < 127;
+    work.plain = !work.rest && !work.clamps;
     return work;
 }
 
-void nst_mve_products(nst_mve_work *work, int32_t patches, int8_t *out)
+void nst_mve_any_products(nst_mve_work *work, int32_t patches, int8_t *out)
 {
     nst_mve_call *call = &work->call[patches - 1];
     const int32_t size = (int32_t)(call->other - work->patches);
@@ -135,12 +175,12 @@ void nst_mve_products(nst_mve_work *work, int32_t patches, int8_t *out)
         nst_mve_copy(work->patches + size, work->patches, size);
     if (work->whole) {
         call->end = out + work->whole;
-        fours(work->patches, work->stream, work->negative, out, call);
+        nst_mve_fours(work->patches, work->stream, work->negative, out, call);
     }
     if (work->rest) {
         int8_t rest[2 * SIDE_BY_SIDE], *to = out + work->whole;
         work->call[2].end = rest + SIDE_BY_SIDE;
-        fours(work->patches, work->of_rest, work->negative, rest, &work->call[2]);
+        nst_mve_fours(work->patches, work->of_rest, work->negative, rest, &work->call[2]);
         for (int32_t i = 0; i < work->rest; i++) {
             to[i] = rest[i];
             if (patches > 1)

@@ -86,8 +86,8 @@ typedef struct {
     nst_mve_call call[3]; /* for one patch, for two, and for the channels beyond a multiple of four */
     int8_t *patches;
     const int8_t *stream, *of_rest;
-    int32_t whole, rest; /* channels */
-    int32_t step, negative, clamps;
+    int32_t whole, rest;                   /* channels */
+    int32_t step, negative, clamps, plain; /* plain: no rest, no clamps */
     nst_output output;
 } nst_mve_work;
 
@@ -95,8 +95,20 @@ typedef struct {
  * multiple of four on. step: from the first patch's answers to the second one's. */
 nst_mve_work nst_mve_ready(int8_t *patches, const nst_mve_sums *sums, nst_range channels, int32_t step);
 
+/* Four channels after the other, up to call->end. x: the first patch; w: their stream. */
+void nst_mve_fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *out, const nst_mve_call *call);
+
+void nst_mve_any_products(nst_mve_work *work, int32_t patches, int8_t *out);
+
 /* The answers of one patch, or of both. */
-void nst_mve_products(nst_mve_work *work, int32_t patches, int8_t *out);
+NST_INLINE void nst_mve_products(nst_mve_work *work, int32_t patches, int8_t *out)
+{
+    if (patches == 2 && work->plain) {
+        work->call[1].end = out + work->whole;
+        nst_mve_fours(work->patches, work->stream, work->negative, out, &work->call[1]);
+    } else
+        nst_mve_any_products(work, patches, out);
+}
 
 /* Holds some bytes between the output's low and high. */
 void nst_mve_clamp(int8_t *values, int32_t count, const nst_output *output);
