@@ -132,8 +132,10 @@ def odd() -> Graph:
     net = Net(17)
     net.conv("first", "x", 5, 5, stride=(2, 1), padding=(3, 2, 1, 2), to=quant(0.05, -3))
     net.conv("grow", "first", 17, to=quant(0.1, -7), clamp="relu")
-    net.conv("three", "grow", 9, 3, padding=(1,) * 4, to=quant(0.3, 20))
-    net.conv("dilated", "three", 3, 3, padding=(2,) * 4, dilation=(2, 2), to=quant(0.5))
+    net.conv("three", "grow", 9, 3, padding=(1,) * 4, to=quant(0.25, 20))
+    halves = net.constant("ties.w", net.rng.integers(-20, 21, (9, 1, 1, 9)).astype(np.int8), quant(2.0**-6))
+    net.node("conv2d", ir.Conv2d(), "ties", "three", halves, to=quant(0.25 * 2.0**-6 * 32, -5))  # a 32nd: many ties of both signs
+    net.conv("dilated", "ties", 3, 3, padding=(2,) * 4, dilation=(2, 2), to=quant(0.5))
     net.conv("one", "dilated", 1, to=quant(0.9, 4))
     net.conv("high", "one", 7, 7, padding=(3,) * 4, to=quant(1.0), clamp="relu6")
     net.conv("far", "high", 8, 3, stride=(3, 4), padding=(2,) * 4, to=quant(1.7, -128), clamp="relu")

@@ -32,29 +32,30 @@ NAKED void widen_fours(const int8_t *from, const int8_t *end, int16_t *to)
         "bx lr\n\t");
 }
 
-/* clang-format off: an instruction a line */
+/* An instruction a line: */
+/* clang-format off */
 
 /* Numbers of 32 bits of two patches, at least one of each, side by side. LOAD: two of them. */
-#define SIDE_BY_SIDE(NAME, LOAD)                                                                                                   \
-    NAKED void NAME(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)                                           \
-    {                                                                                                                              \
-        __asm__ volatile("push {r4-r11}\n\t"                                                  \
-                         "subs r2, #4\n\t"                                                    \
-                         "bmi 2f\n\t"                                                         \
-                         "1: " LOAD("r4", "r6", "r0") LOAD("r5", "r7", "r1")                  \
-                         LOAD("r8", "r10", "r0") LOAD("r9", "r11", "r1")                      \
-                         "subs r2, #4\n\t"                                                    \
-                         "stmia r3!, {r4-r11}\n\t"                                            \
-                         "bpl 1b\n\t"                                                         \
-                         "2: adds r2, #4\n\t"                                                 \
-                         "beq 4f\n\t"                                                         \
-                         "3: ldr r4, [r0], #4\n\t"                                            \
-                         "ldr r5, [r1], #4\n\t"                                               \
-                         "subs r2, #1\n\t"                                                    \
-                         "strd r4, r5, [r3], #8\n\t"                                          \
-                         "bne 3b\n\t"                                                         \
-                         "4: pop {r4-r11}\n\t"                                                \
-                         "bx lr\n\t");                                    \
+#define SIDE_BY_SIDE(NAME, LOAD)                                                          \
+    NAKED void NAME(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)  \
+    {                                                                                     \
+        __asm__ volatile("push {r4-r11}\n\t"                                              \
+                         "subs r2, #4\n\t"                                                \
+                         "bmi 2f\n\t"                                                     \
+                         "1: " LOAD("r4", "r6", "r0") LOAD("r5", "r7", "r1")              \
+                         LOAD("r8", "r10", "r0") LOAD("r9", "r11", "r1")                  \
+                         "subs r2, #4\n\t"                                                \
+                         "stmia r3!, {r4-r11}\n\t"                                        \
+                         "bpl 1b\n\t"                                                     \
+                         "2: adds r2, #4\n\t"                                             \
+                         "beq 4f\n\t"                                                     \
+                         "3: ldr r4, [r0], #4\n\t"                                        \
+                         "ldr r5, [r1], #4\n\t"                                           \
+                         "subs r2, #1\n\t"                                                \
+                         "strd r4, r5, [r3], #8\n\t"                                      \
+                         "bne 3b\n\t"                                                     \
+                         "4: pop {r4-r11}\n\t"                                            \
+                         "bx lr\n\t");                                                    \
     }
 #define LOAD_WORDS(A, B, FROM) "ldrd " A ", " B ", [" FROM "], #8\n\t"
 #define LOAD_HALVES(A, B, FROM)                                                                                                    \

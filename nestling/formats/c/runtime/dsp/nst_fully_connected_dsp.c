@@ -5,33 +5,38 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
+/* An instruction a line: */
+/* clang-format off */
+
+/* Two bytes of a patch, in X, with the four channels' weights for them. */
+#define CHANNELS_4(X)                \
+    "ldrd r10, r11, [r0], #8\n\t"    \
+    "sxtb16 r12, r10\n\t"            \
+    "sxtb16 r10, r10, ror #8\n\t"    \
+    "smlad r4, r12, " X ", r4\n\t"   \
+    "smlad r5, r10, " X ", r5\n\t"   \
+    "sxtb16 r12, r11\n\t"            \
+    "sxtb16 r11, r11, ror #8\n\t"    \
+    "smlad r6, r12, " X ", r6\n\t"   \
+    "smlad r7, r11, " X ", r7\n\t"
+
 /* Adds to the sums of four channels what fours of bytes give, at least one. weights: [bytes / 2][2], narrow. */
 __attribute__((naked, noinline)) static void add_fours(const int32_t *weights, const int8_t *x, const int8_t *end, int32_t sums[4])
 {
-#define CHANNELS_4(X)                                                                                                              \
-    "ldrd r10, r11, [r0], #8\n\t"                                                                                                  \
-    "sxtb16 r12, r10\n\t"                                                                                                          \
-    "sxtb16 r10, r10, ror #8\n\t"                                                                                                  \
-    "smlad r4, r12, " X                                                                                                            \
-    ", r4\n\t"                                                                                                                     \
-    "smlad r5, r10, " X                                                                                                            \
-    ", r5\n\t"                                                                                                                     \
-    "sxtb16 r12, r11\n\t"                                                                                                          \
-    "sxtb16 r11, r11, ror #8\n\t"                                                                                                  \
-    "smlad r6, r12, " X                                                                                                            \
-    ", r6\n\t"                                                                                                                     \
-    "smlad r7, r11, " X ", r7\n\t"
-    __asm__ volatile(
-        "push {r4-r11, lr}\n\t"
-        "ldmia r3, {r4-r7}\n\t"
-        "1: ldr r9, [r1], #4\n\t"
-        "sxtb16 r8, r9\n\t"
-        "sxtb16 r9, r9, ror #8\n\t" CHANNELS_4("r8") CHANNELS_4("r9") /* */
-        "cmp r1, r2\n\t"
-        "bne 1b\n\t"
-        "stmia r3!, {r4-r7}\n\t"
-        "pop {r4-r11, pc}\n\t");
+    __asm__ volatile("push {r4-r11, lr}\n\t"
+                     "ldmia r3, {r4-r7}\n\t"
+                     "1: ldr r9, [r1], #4\n\t"
+                     "sxtb16 r8, r9\n\t"
+                     "sxtb16 r9, r9, ror #8\n\t"
+                     CHANNELS_4("r8")
+                     CHANNELS_4("r9")
+                     "cmp r1, r2\n\t"
+                     "bne 1b\n\t"
+                     "stmia r3!, {r4-r7}\n\t"
+                     "pop {r4-r11, pc}\n\t");
 }
+
+/* clang-format on */
 
 #pragma GCC diagnostic pop
 

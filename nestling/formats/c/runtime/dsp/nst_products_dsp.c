@@ -34,105 +34,91 @@ NST_INLINE void widen_step(int32_t *to, const int32_t *from)
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #define NAKED __attribute__((naked, noinline, aligned(4))) static
 
+/* An instruction a line: */
+/* clang-format off */
+
 /* r0: stream, r1: columns. Four numbers of weights and two of patches make 16 products in r4 .. r7 (one patch) and r8 .. r11. */
-#define STEP                                                                                                                       \
-    "ldrd r2, r3, [r1], #8\n\t"                                                                                                    \
-    "ldrd r12, lr, [r0], #8\n\t"                                                                                                   \
-    "smlad r4, r2, r12, r4\n\t"                                                                                                    \
-    "smlad r8, r3, r12, r8\n\t"                                                                                                    \
-    "smlad r5, r2, lr, r5\n\t"                                                                                                     \
-    "smlad r9, r3, lr, r9\n\t"                                                                                                     \
-    "ldrd r12, lr, [r0], #8\n\t"                                                                                                   \
-    "smlad r6, r2, r12, r6\n\t"                                                                                                    \
-    "smlad r10, r3, r12, r10\n\t"                                                                                                  \
-    "smlad r7, r2, lr, r7\n\t"                                                                                                     \
+#define STEP                        \
+    "ldrd r2, r3, [r1], #8\n\t"     \
+    "ldrd r12, lr, [r0], #8\n\t"    \
+    "smlad r4, r2, r12, r4\n\t"     \
+    "smlad r8, r3, r12, r8\n\t"     \
+    "smlad r5, r2, lr, r5\n\t"      \
+    "smlad r9, r3, lr, r9\n\t"      \
+    "ldrd r12, lr, [r0], #8\n\t"    \
+    "smlad r6, r2, r12, r6\n\t"     \
+    "smlad r10, r3, r12, r10\n\t"   \
+    "smlad r7, r2, lr, r7\n\t"      \
     "smlad r11, r3, lr, r11\n\t"
 #define STEPS_4 STEP STEP STEP STEP
 
-/* clang-format off: an instruction a line */
-
 /* Two answers of a channel, their sums in A and B. r1, r2: where they go. */
-#define SHORT(A, B)                                                                                                                \
-    "ldmia r0!, {r3, r12, lr}\n\t"                                                                                                 \
-    "lsl " A ", " A                                                                                                                \
-    ", r3\n\t"                                                                                                                     \
-    "lsl " B ", " B                                                                                                                \
-    ", r3\n\t"                                                                                                                     \
-    "smmla " A ", " A                                                                                                              \
-    ", r12, lr\n\t"                                                                                                                \
-    "smmla " B ", " B ", r12, lr\n\t" BYTES(A, B)
-#define SHORT_OF_BOTH_SIGNS(A, B)                                                                                                  \
-    "ldmia r0!, {r3, r12, lr}\n\t"                                                                                                 \
-    "lsl " A ", " A                                                                                                                \
-    ", r3\n\t"                                                                                                                     \
-    "lsl " B ", " B                                                                                                                \
-    ", r3\n\t"                                                                                                                     \
-    "and r3, r12, " A                                                                                                              \
-    ", asr #31\n\t"                                                                                                                \
-    "and r12, r12, " B                                                                                                             \
-    ", asr #31\n\t"                                                                                                                \
-    "sub r3, lr, r3\n\t"                                                                                                           \
-    "sub r12, lr, r12\n\t"                                                                                                         \
-    "ldr lr, [r0], #4\n\t"                                                                                                         \
-    "smmla " A ", " A                                                                                                              \
-    ", lr, r3\n\t"                                                                                                                 \
-    "smmla " B ", " B ", lr, r12\n\t" BYTES(A, B)
-#define SHORT_PLACED(A, B)                                                                                                         \
-    "ldmia r0!, {r3, r12, lr}\n\t"                                                                                                 \
-    "lsl " A ", " A                                                                                                                \
-    ", r3\n\t"                                                                                                                     \
-    "lsl " B ", " B                                                                                                                \
-    ", r3\n\t"                                                                                                                     \
-    "smmla " A ", " A                                                                                                              \
-    ", r12, lr\n\t"                                                                                                                \
-    "smmla " B ", " B                                                                                                              \
-    ", r12, lr\n\t"                                                                                                                \
-    "ldr r3, [r0], #4\n\t"                                                                                                         \
-    "ssat " A ", #8, " A                                                                                                           \
-    ", asr #14\n\t"                                                                                                                \
-    "ssat " B ", #8, " B                                                                                                           \
-    ", asr #14\n\t"                                                                                                                \
-    "strb " A                                                                                                                      \
-    ", [r1, r3]\n\t"                                                                                                               \
-    "strb " B ", [r2, r3]\n\t"
-#define BYTES(A, B)                                                                                                                \
-    "ssat " A ", #8, " A                                                                                                           \
-    ", asr #14\n\t"                                                                                                                \
-    "ssat " B ", #8, " B                                                                                                           \
-    ", asr #14\n\t"                                                                                                                \
-    "strb " A                                                                                                                      \
-    ", [r1], #1\n\t"                                                                                                               \
+#define SHORT(A, B)                        \
+    "ldmia r0!, {r3, r12, lr}\n\t"         \
+    "lsl " A ", " A ", r3\n\t"             \
+    "lsl " B ", " B ", r3\n\t"             \
+    "smmla " A ", " A ", r12, lr\n\t"      \
+    "smmla " B ", " B ", r12, lr\n\t"      \
+    "ssat " A ", #8, " A ", asr #14\n\t"   \
+    "ssat " B ", #8, " B ", asr #14\n\t"   \
+    "strb " A ", [r1], #1\n\t"             \
     "strb " B ", [r2], #1\n\t"
+#define SHORT_OF_BOTH_SIGNS(A, B)          \
+    "ldmia r0!, {r3, r12, lr}\n\t"         \
+    "lsl " A ", " A ", r3\n\t"             \
+    "lsl " B ", " B ", r3\n\t"             \
+    "and r3, r12, " A ", asr #31\n\t"      \
+    "and r12, r12, " B ", asr #31\n\t"     \
+    "sub r3, lr, r3\n\t"                   \
+    "sub r12, lr, r12\n\t"                 \
+    "ldr lr, [r0], #4\n\t"                 \
+    "smmla " A ", " A ", lr, r3\n\t"       \
+    "smmla " B ", " B ", lr, r12\n\t"      \
+    "ssat " A ", #8, " A ", asr #14\n\t"   \
+    "ssat " B ", #8, " B ", asr #14\n\t"   \
+    "strb " A ", [r1], #1\n\t"             \
+    "strb " B ", [r2], #1\n\t"
+#define SHORT_PLACED(A, B)                 \
+    "ldmia r0!, {r3, r12, lr}\n\t"         \
+    "lsl " A ", " A ", r3\n\t"             \
+    "lsl " B ", " B ", r3\n\t"             \
+    "smmla " A ", " A ", r12, lr\n\t"      \
+    "smmla " B ", " B ", r12, lr\n\t"      \
+    "ldr r3, [r0], #4\n\t"                 \
+    "ssat " A ", #8, " A ", asr #14\n\t"   \
+    "ssat " B ", #8, " B ", asr #14\n\t"   \
+    "strb " A ", [r1, r3]\n\t"             \
+    "strb " B ", [r2, r3]\n\t"
 
-/* Answers of whole groups. Every register is taken, so that the rest lies on the stack: where the stream ends, where columns
- * end, where the loop is entered, columns, out0, out1. A round of the loop is UNROLLED steps; the first one is entered where as many are left
- * as make the whole number, `skipped` bytes of code from its beginning. No compiler finds this allocation. */
-#define ANSWERS(NAME, ENDING)                                                                                                      \
-    NAKED void NAME(const nst_groups_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)                                \
-    {                                                                                                                              \
-        __asm__ volatile("push {r1-r11, lr}\n\t"                                                      \
-                         "sub sp, #12\n\t"                                                            \
-                         "ldmia r0, {r0, r4, r5, r6}\n\t"                                             \
-                         "add r5, r5, r1\n\t"                                                         \
-                         "adr.w r7, 2f\n\t"                                                           \
-                         "orr r7, r7, #1\n\t" /* Thumb */                                             \
-                         "add r6, r6, r7\n\t"                                                         \
-                         "stmia sp, {r4, r5, r6}\n\t"                                                 \
-                         "1: ldmia r0!, {r4-r11}\n\t"                                                 \
-                         "ldr pc, [sp, #8]\n\t"                                                       \
-                         "2: " STEPS_4 STEPS_4 STEPS_4 STEPS_4                                        \
-                         "ldr r2, [sp, #4]\n\t"                                                       \
-                         "cmp r1, r2\n\t"                                                             \
-                         "bne 2b\n\t"                                                                 \
-                         "ldrd r1, r2, [sp, #16]\n\t"                                                 \
-                         ENDING("r4", "r8") ENDING("r5", "r9") ENDING("r6", "r10") ENDING("r7", "r11") \
-                         "ldr r3, [sp, #0]\n\t"                                                       \
-                         "strd r1, r2, [sp, #16]\n\t"                                                 \
-                         "cmp r0, r3\n\t"                                                             \
-                         "ldr r1, [sp, #12]\n\t"                                                      \
-                         "bne 1b\n\t"                                                                 \
-                         "add sp, #24\n\t"                                                            \
-                         "pop {r4-r11, pc}\n\t");                            \
+/* Answers of whole groups. Every register is taken, so that the rest lies on the stack: where the stream ends, where columns end,
+ * where the loop is entered, columns, out0, out1. A round of the loop is UNROLLED steps; the first one is entered where as many are
+ * left as make the whole number, `skipped` bytes of code from its beginning. No compiler finds this allocation. */
+#define ANSWERS(NAME, ENDING)                                                                           \
+    NAKED void NAME(const nst_groups_dsp *some, const int32_t *columns, int8_t *out0, int8_t *out1)     \
+    {                                                                                                   \
+        __asm__ volatile("push {r1-r11, lr}\n\t"                                                        \
+                         "sub sp, #12\n\t"                                                              \
+                         "ldmia r0, {r0, r4, r5, r6}\n\t"                                               \
+                         "add r5, r5, r1\n\t"                                                           \
+                         "adr.w r7, 2f\n\t"                                                             \
+                         "orr r7, r7, #1\n\t" /* Thumb */                                               \
+                         "add r6, r6, r7\n\t"                                                           \
+                         "stmia sp, {r4, r5, r6}\n\t"                                                   \
+                         "1: ldmia r0!, {r4-r11}\n\t"                                                   \
+                         "ldr pc, [sp, #8]\n\t"                                                         \
+                         "2: " STEPS_4 STEPS_4 STEPS_4 STEPS_4                                          \
+                         "ldr r2, [sp, #4]\n\t"                                                         \
+                         "cmp r1, r2\n\t"                                                               \
+                         "bne 2b\n\t"                                                                   \
+                         "ldrd r1, r2, [sp, #16]\n\t"                                                   \
+                         ENDING("r4", "r8") ENDING("r5", "r9") ENDING("r6", "r10") ENDING("r7", "r11")  \
+                         "ldr r3, [sp, #0]\n\t"                                                         \
+                         "strd r1, r2, [sp, #16]\n\t"                                                   \
+                         "cmp r0, r3\n\t"                                                               \
+                         "ldr r1, [sp, #12]\n\t"                                                        \
+                         "bne 1b\n\t"                                                                   \
+                         "add sp, #24\n\t"                                                              \
+                         "pop {r4-r11, pc}\n\t");                                                       \
     }
 
 /* clang-format on */
