@@ -42,14 +42,15 @@ def valid(case: Case) -> Case:
 def windows(draw: Draw, kind: str = "") -> Case:
     """One convolution, depthwise or not, with more channels and larger windows than the other strategies draw.
 
-    kind: "depthwise"; "channels": a convolution with a channel a group; "plain": without window, stride, border or groups; "zeros":
-    that, and most of its weights are zeros, in blocks of four.
+    kind: "depthwise"; "channels": a convolution with a channel a group; "plain": without window, stride, border or groups; "pixel":
+    that, of one pixel; "zeros": that, and most of its weights are zeros, in blocks of four.
     """
-    plain = kind in ("plain", "zeros")
+    plain = kind in ("plain", "pixel", "zeros")
     s = Sketch(draw, True, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
     depthwise, old = kind == "depthwise" if kind else draw(st.booleans()), draw(st.integers(0, 4)) == 0
     depths = st.integers(5, 70) if kind == "zeros" else st.integers(1, 19)
-    shape = (1, draw(st.integers(1, 14)), draw(st.integers(1, 14)), draw(depths))
+    sides = (1, 1) if kind == "pixel" else (draw(st.integers(1, 14)), draw(st.integers(1, 14)))
+    shape = (1, *sides, draw(depths))
     x = s.activation(shape, s.quant(0.02))
     kernel = (1, 1) if plain else draw(st.sampled_from(((1, 1), (3, 3), (5, 5), (3, 5), (5, 3), (7, 7), (2, 4), (1, 3), (3, 1))))
     stride = (1, 1) if plain else draw(st.sampled_from(((1, 1), (1, 1), (2, 2), (3, 3), (1, 2), (2, 1), (4, 1))))
@@ -69,7 +70,7 @@ def windows(draw: Draw, kind: str = "") -> Case:
         attrs = ir.DepthwiseConv2d(stride, dilation, pads, clamp, old)
     else:
         drawn_groups = st.sampled_from([g for g in (1, 1, 2, 3, shape[3]) if shape[3] % g == 0])
-        groups = {"plain": 1, "zeros": 1, "channels": shape[3]}.get(kind) or draw(drawn_groups)
+        groups = {"plain": 1, "pixel": 1, "zeros": 1, "channels": shape[3]}.get(kind) or draw(drawn_groups)
         out = groups * draw(st.integers(1, 9))
         size, axis = (out, *kernel, shape[3] // groups), 0
         attrs = ir.Conv2d(stride, dilation, pads, clamp, old)
@@ -114,7 +115,7 @@ def of_op(op: str) -> st.SearchStrategy[Case]:
     if op == "depthwise_conv2d":
         return windows("depthwise") | squares(op)
     if op == "conv2d":
-        return windows() | windows("channels") | windows("plain") | windows("zeros") | squares(op)
+        return windows() | windows("channels") | windows("plain") | windows("pixel") | windows("zeros") | squares(op)
     return graphs(integer=True, op=op, most=1)
 
 

@@ -126,17 +126,25 @@ def takes_fully_connected(node: Node, graph: Graph) -> bool:
     return bool(short(node, graph, _dense_sums(node, graph)).proven.all())
 
 
+def takes_pixel(node: Node, graph: Graph) -> bool:
+    """A 1x1 convolution of one pixel, for which no weight is worth widening."""
+    one = graph.tensors[node.inputs[0]].shape[1:3] == (1, 1)
+    return one and is_1x1(node, graph) and takes_fully_connected(node, graph)
+
+
 def fully_connected(node: Node, graph: Graph, variant: Variant) -> Layer:
-    """See takes_fully_connected."""
+    """See takes_fully_connected, takes_pixel."""
     found = _dense_sums(node, graph)
     stream = _stream(node, graph, found, fours(found.weight.shape[1]), whole=True)
     struct = Struct("nst_fully_connected_dsp_layer", {"sums": _sums(node, graph, found, stream)})
-    made = layer(node, graph, "fully connected", variant, (Read(node.inputs[0]), struct, Written()))
+    kind = "fully connected" if node.op == "fully_connected" else "conv 1x1"
+    made = layer(node, graph, kind, variant, (Read(node.inputs[0]), struct, Written()))
     return replace(made, long=0)
 
 
 def _dense_sums(node: Node, graph: Graph) -> Sums:
-    return pack.sums(node, graph, np.asarray(graph.tensors[node.inputs[1]].data, np.int8))
+    weight = np.asarray(graph.tensors[node.inputs[1]].data, np.int8)
+    return pack.sums(node, graph, weight.reshape(len(weight), -1))
 
 
 def wide(narrow: Layer) -> Layer:
@@ -158,7 +166,8 @@ def wide_costs(narrow: Layer) -> int:
 
 def is_narrow(made: Layer) -> bool:
     """Whether it is a call that `wide` takes."""
-    return any(constant.role == "stream" for constant in made.constants) and not _found(made)[1].fields["wide"]
+    narrow = any(constant.role == "stream" for constant in made.constants) and not _found(made)[1].fields["wide"]
+    return narrow and Room() in made.arguments
 
 
 def _found(made: Layer) -> tuple[Struct, Struct, Constant]:

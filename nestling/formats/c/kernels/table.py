@@ -76,6 +76,7 @@ CONV_1X1 = (
     Variant("nst_conv_1x1_blocks_mve", blocks.conv_1x1, blocks.pays("mve"), "mve", FIXED, scratch=blocks.tile_bytes_mve),
     Variant("nst_conv_1x1_mve", mve.conv_1x1, mve.takes_1x1, "mve", MVE, scratch=mve.patches),
     Variant("nst_conv_1x1_blocks_dsp", blocks.conv_1x1, blocks.pays("dsp"), "dsp", FIXED, scratch=blocks.tile_bytes),
+    Variant("nst_fully_connected_dsp", dsp_convolutions.fully_connected, dsp_convolutions.takes_pixel, "dsp"),
     Variant("nst_conv_1x1_dsp", dsp_convolutions.conv_1x1, dsp_convolutions.takes_1x1, "dsp", PRODUCTS_DSP),
     Variant("nst_conv_1x1_blocks", blocks.conv_1x1, blocks.pays(""), calls=FIXED, scratch=blocks.tile_bytes),
     Variant("nst_rv32_conv_1x1", rv32.conv_1x1, rv32.takes_1x1, "rv32", RV32_PRODUCTS, rv32.in_blocks, rv32.two_depth_words),

@@ -8,6 +8,33 @@ typedef struct {
     const nst_conv_dsp_layer *layer;
 } nst_source;
 
+/* How a window goes over the strip, in numbers of 16 bits but for `words`. */
+typedef struct {
+    int32_t rows;          /* of the window */
+    int32_t words;         /* that a piece takes, two numbers each */
+    int32_t next;          /* from the end of a row's first piece to the next row's */
+    int32_t all;           /* numbers of the strip */
+    int32_t pieces, right; /* of a row, and from one to the next */
+    int32_t down;          /* from one row to the next */
+} nst_walk;
+
+/* Columns of two patches: of the first number of each, in a row of a strip that ends at `end`. */
+static void pieces_side_by_side(const int16_t *a, const int16_t *b, const nst_walk *walk, int32_t *columns, const int16_t *end)
+{
+    const nst_walk w = *walk;
+    for (int32_t row = 0; row < w.rows; row++) {
+        for (int32_t piece = 0; piece < w.pieces; piece++)
+            for (int32_t word = 0; word < w.words; word++) {
+                const int32_t i = piece * w.right + 2 * word;
+                *columns++ = nst_halves(a[i], a[i + 1]);
+                *columns++ = nst_halves(b[i], b[i + 1]);
+            }
+        a += w.down, b += w.down;
+        if (a >= end)
+            a -= w.all, b -= w.all;
+    }
+}
+
 #if NST_DSP
 
 #pragma GCC diagnostic push
@@ -35,38 +62,57 @@ NAKED void widen_fours(const int8_t *from, const int8_t *end, int16_t *to)
 /* An instruction a line: */
 /* clang-format off */
 
-/* Numbers of 32 bits of two patches, at least one of each, side by side. LOAD: two of them. */
-#define SIDE_BY_SIDE(NAME, LOAD)                                                          \
-    NAKED void NAME(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)  \
-    {                                                                                     \
-        __asm__ volatile("push {r4-r11}\n\t"                                              \
-                         "subs r2, #4\n\t"                                                \
-                         "bmi 2f\n\t"                                                     \
-                         "1: " LOAD("r4", "r6", "r0") LOAD("r5", "r7", "r1")              \
-                         LOAD("r8", "r10", "r0") LOAD("r9", "r11", "r1")                  \
-                         "subs r2, #4\n\t"                                                \
-                         "stmia r3!, {r4-r11}\n\t"                                        \
-                         "bpl 1b\n\t"                                                     \
-                         "2: adds r2, #4\n\t"                                             \
-                         "beq 4f\n\t"                                                     \
-                         "3: ldr r4, [r0], #4\n\t"                                        \
-                         "ldr r5, [r1], #4\n\t"                                           \
-                         "subs r2, #1\n\t"                                                \
-                         "strd r4, r5, [r3], #8\n\t"                                      \
-                         "bne 3b\n\t"                                                     \
-                         "4: pop {r4-r11}\n\t"                                            \
-                         "bx lr\n\t");                                                    \
+/* Columns of two patches whose rows are one piece each: of the first number of each, in a row of a strip that ends at `end`. LOAD: two
+ * numbers of 32 bits. r12: walk, lr: rows that are left, r2: numbers of 32 bits of a row that are left. */
+#define SIDE_BY_SIDE(NAME, LOAD)                                                                        \
+    NAKED void NAME(const int16_t *a, const int16_t *b, const nst_walk *walk, int32_t *columns,         \
+                    const int16_t *end)                                                                 \
+    {                                                                                                   \
+        __asm__ volatile("push {r4-r11, lr}\n\t"                                                        \
+                         "mov r12, r2\n\t"                                                              \
+                         "ldr lr, [r12]\n\t"                                                            \
+                         "1: ldr r2, [r12, #4]\n\t"                                                     \
+                         "subs r2, #4\n\t"                                                              \
+                         "bmi 3f\n\t"                                                                   \
+                         "2: " LOAD("r4", "r6", "r0") LOAD("r5", "r7", "r1")                            \
+                         LOAD("r8", "r10", "r0") LOAD("r9", "r11", "r1")                                \
+                         "subs r2, #4\n\t"                                                              \
+                         "stmia r3!, {r4-r11}\n\t"                                                      \
+                         "bpl 2b\n\t"                                                                   \
+                         "3: adds r2, #4\n\t"                                                           \
+                         "beq 5f\n\t"                                                                   \
+                         "4: ldr r4, [r0], #4\n\t"                                                      \
+                         "ldr r5, [r1], #4\n\t"                                                         \
+                         "subs r2, #1\n\t"                                                              \
+                         "strd r4, r5, [r3], #8\n\t"                                                    \
+                         "bne 4b\n\t"                                                                   \
+                         "5: ldrd r4, r5, [r12, #8]\n\t"                                                \
+                         "ldr r6, [sp, #36]\n\t"                                                        \
+                         "add r0, r0, r4, lsl #1\n\t"                                                   \
+                         "add r1, r1, r4, lsl #1\n\t"                                                   \
+                         "cmp r0, r6\n\t"                                                               \
+                         "itt hs\n\t"                                                                   \
+                         "subhs r0, r0, r5, lsl #1\n\t"                                                 \
+                         "subhs r1, r1, r5, lsl #1\n\t"                                                 \
+                         "subs lr, #1\n\t"                                                              \
+                         "bne 1b\n\t"                                                                   \
+                         "pop {r4-r11, pc}\n\t");                                                       \
     }
 #define LOAD_WORDS(A, B, FROM) "ldrd " A ", " B ", [" FROM "], #8\n\t"
-#define LOAD_HALVES(A, B, FROM)                                                                                                    \
-    "ldr " A ", [" FROM                                                                                                            \
-    "], #4\n\t"                                                                                                                    \
-    "ldr " B ", [" FROM "], #4\n\t"
+#define LOAD_HALVES(A, B, FROM) "ldr " A ", [" FROM "], #4\n\t" "ldr " B ", [" FROM "], #4\n\t"
 
 /* clang-format on */
 
-SIDE_BY_SIDE(words_side_by_side, LOAD_WORDS)
-SIDE_BY_SIDE(halves_side_by_side, LOAD_HALVES)
+SIDE_BY_SIDE(aligned_side_by_side, LOAD_WORDS)
+SIDE_BY_SIDE(any_side_by_side, LOAD_HALVES)
+
+NST_INLINE void side_by_side(const int16_t *a, const int16_t *b, const nst_walk *walk, int32_t *columns, const int16_t *end)
+{
+    if (((uintptr_t)a | (uintptr_t)b) & 2)
+        any_side_by_side(a, b, walk, columns, end);
+    else
+        aligned_side_by_side(a, b, walk, columns, end);
+}
 
 #pragma GCC diagnostic pop
 
@@ -78,17 +124,9 @@ static void widen_fours(const int8_t *from, const int8_t *end, int16_t *to)
         *to++ = *from++;
 }
 
-static void halves_side_by_side(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)
+static void side_by_side(const int16_t *a, const int16_t *b, const nst_walk *walk, int32_t *columns, const int16_t *end)
 {
-    for (; count > 0; count--, a += 2, b += 2) {
-        *columns++ = nst_halves(a[0], a[1]);
-        *columns++ = nst_halves(b[0], b[1]);
-    }
-}
-
-static void words_side_by_side(const int16_t *a, const int16_t *b, int32_t count, int32_t *columns)
-{
-    halves_side_by_side(a, b, count, columns);
+    pieces_side_by_side(a, b, walk, columns, end);
 }
 
 #endif
@@ -113,7 +151,7 @@ static int16_t *widen_bytes(const int8_t *from, int32_t count, int16_t *to)
 }
 
 /* Pixels through the table, [channels][256]; colours side by side, which is what there mostly is. */
-static int16_t *look_up(const uint8_t *from, int32_t pixels, const int8_t *table, int32_t channels, int16_t *to)
+NST_APART int16_t *look_up(const uint8_t *from, int32_t pixels, const int8_t *table, int32_t channels, int16_t *to)
 {
     if (channels == 3) {
         for (; pixels > 0; pixels--, to += 3, from += 3) {
@@ -130,7 +168,7 @@ static int16_t *look_up(const uint8_t *from, int32_t pixels, const int8_t *table
 }
 
 /* Row y of the map, or what stands above and below it, into the strip. */
-static void read_row(const nst_source *source, int32_t y, int16_t *to)
+NST_APART void read_row(const nst_source *source, int32_t y, int16_t *to)
 {
     const nst_conv_dsp_layer *layer = source->layer;
     const nst_shape *map = &layer->in;
@@ -148,26 +186,22 @@ static void read_row(const nst_source *source, int32_t y, int16_t *to)
 
 /* ---- windows ---------------------------------------------------------------------------------------------------------------- */
 
-/* Columns of the two patches that begin at numbers `a` and `b` of a row. first: the strip's row that their first one is. */
-static void gather(const nst_conv_dsp_layer *layer, const int16_t *strip, int32_t first, int32_t a, int32_t b, int32_t *columns)
+static nst_walk walk_of(const nst_conv_dsp_layer *layer)
 {
     const nst_window *window = &layer->window;
     const int32_t channels = layer->in.channels, whole = window->dilation.width == 1;
-    const int32_t step = window->dilation.width * channels, pieces = whole ? 1 : window->size.width;
-    const int32_t words = ((whole ? window->size.width : 1) * channels + 1) / 2;
-    const int32_t aligned = ((a | b | (whole ? 0 : step)) & 1) == 0;
-    for (int32_t row = 0; row < window->size.height; row++) {
-        const int16_t *from = strip + first * layer->strip.width;
-        for (int32_t piece = 0; piece < pieces; piece++, from += step, columns += 2 * words) {
-            if (aligned)
-                words_side_by_side(from + a, from + b, words, columns);
-            else
-                halves_side_by_side(from + a, from + b, words, columns);
-        }
-        first += window->dilation.height;
-        if (first >= layer->strip.height)
-            first -= layer->strip.height;
-    }
+    const int32_t words = ((whole ? window->size.width : 1) * channels + 1) / 2,
+                  down = window->dilation.height * layer->strip.width;
+    const nst_walk walk = {
+        window->size.height,
+        words,
+        down - 2 * words,
+        layer->strip.height * layer->strip.width,
+        whole ? 1 : window->size.width,
+        window->dilation.width * channels,
+        down,
+    };
+    return walk;
 }
 
 /* Some groups of all pixels of the rows, in pairs; an odd last one of a row is both of a pair. The strip's rows are numbered round
@@ -177,6 +211,7 @@ static void convolve(const nst_source *source, int8_t *out, int32_t *columns, in
 {
     const nst_conv_dsp_layer *layer = source->layer;
     const int32_t height = layer->strip.height, step = layer->out.channels, pad = layer->window.pad.height;
+    const nst_walk walk = walk_of(layer);
     const int32_t move = layer->window.stride.width * layer->in.channels;
     int32_t ready = part->rows.first * layer->window.stride.height; /* rows from above the padding on */
     out += part->rows.first * layer->out.width * step;
@@ -184,9 +219,14 @@ static void convolve(const nst_source *source, int8_t *out, int32_t *columns, in
         const int32_t top = y * layer->window.stride.height;
         for (ready = nst_larger(ready, top); ready < top + height; ready++)
             read_row(source, ready - pad, strip + ready % height * layer->strip.width);
+        const int16_t *row = strip + top % height * layer->strip.width;
         for (int32_t x = 0; x < layer->out.width; x += 2) {
             const int32_t two = x + 1 < layer->out.width;
-            gather(layer, strip, top % height, x * move, (x + two) * move, columns);
+            const int16_t *a = row + x * move, *b = a + two * move;
+            if (walk.pieces == 1)
+                side_by_side(a, b, &walk, columns, strip + walk.all);
+            else
+                pieces_side_by_side(a, b, &walk, columns, strip + walk.all);
             nst_answers_2(some, columns, out, out + two * step);
             out += (1 + two) * step;
         }
