@@ -51,23 +51,60 @@ static void copy_channel(const int8_t *in, const nst_rv32_depthwise_layer *layer
     }
 }
 
-/* Loads are not moved across: what is loaded long before it is needed takes a register from a weight. */
-#if defined(__GNUC__)
-#define IN_THIS_ORDER __asm__ volatile("" ::: "memory")
-#else
-#define IN_THIS_ORDER
-#endif
-
-/* Three products of a row to each of so many sums. */
+/* A row of the window against so many neighbouring answers. */
 NST_INLINE void three(int32_t *s, const int8_t *x, int32_t stride, int32_t count, int32_t a, int32_t b, int32_t c)
 {
-    s[0] += x[0] * a, s[0] += x[1] * b, s[0] += x[2] * c;
-    s[1] += x[stride] * a, s[1] += x[stride + 1] * b, s[1] += x[stride + 2] * c;
-    if (count < 4)
-        return;
-    s[2] += x[2 * stride] * a, s[2] += x[2 * stride + 1] * b, s[2] += x[2 * stride + 2] * c;
-    s[3] += x[3 * stride] * a, s[3] += x[3 * stride + 1] * b, s[3] += x[3 * stride + 2] * c;
+    for (int32_t n = 0; n < count; n++)
+        s[n] += x[n * stride] * a + x[n * stride + 1] * b + x[n * stride + 2] * c;
 }
+
+/* Nine weights, row by row, and the rows that they meet. */
+typedef struct {
+    int32_t a, b, c, d, e, f, g, h, i;
+} nst_nine;
+
+#if defined(__riscv) && !defined(NST_NO_ASSEMBLY)
+
+/* Each byte is loaded once and meets its products at once, so that two registers are enough beside the sums: a compiler loads more of
+ * them before, and has none left for the weights. */
+#define LOAD(place, row) "lb %[t], " #place "(%[" #row "])\n\t"
+#define BEGIN(s, w) "mul %[" #s "], %[t], %[" #w "]\n\t"
+#define MORE(s, w) "mul %[p], %[t], %[" #w "]\n\tadd %[" #s "], %[" #s "], %[p]\n\t"
+#define ROW_1(FIRST, x, a, b, c)                                                                                                   \
+    LOAD(0, x)                                                                                                                     \
+    FIRST(s0, a) LOAD(1, x) MORE(s0, b) FIRST(s1, a) LOAD(2, x) MORE(s0, c) MORE(s1, b) FIRST(s2, a) LOAD(3, x) MORE(s1, c)        \
+        MORE(s2, b) FIRST(s3, a) LOAD(4, x) MORE(s2, c) MORE(s3, b) LOAD(5, x) MORE(s3, c)
+#define ROW_2(FIRST, x, a, b, c)                                                                                                   \
+    LOAD(0, x)                                                                                                                     \
+    FIRST(s0, a) LOAD(1, x) MORE(s0, b) LOAD(2, x) MORE(s0, c) FIRST(s1, a) LOAD(3, x) MORE(s1, b) LOAD(4, x) MORE(s1, c)          \
+        FIRST(s2, a) LOAD(5, x) MORE(s2, b) LOAD(6, x) MORE(s2, c) FIRST(s3, a) LOAD(7, x) MORE(s3, b) LOAD(8, x) MORE(s3, c)
+#define FOUR(ROW)                                                                                                                  \
+    __asm__ volatile(ROW(BEGIN, x, a, b, c) ROW(MORE, y, d, e, f) ROW(MORE, z, g, h, i)                                            \
+                     : [s0] "=&r"(s[0]), [s1] "=&r"(s[1]), [s2] "=&r"(s[2]), [s3] "=&r"(s[3]), [t] "=&r"(t), [p] "=&r"(p)          \
+                     : [x] "r"(x), [y] "r"(y), [z] "r"(z), [a] "r"(w->a), [b] "r"(w->b), [c] "r"(w->c), [d] "r"(w->d),             \
+                       [e] "r"(w->e), [f] "r"(w->f), [g] "r"(w->g), [h] "r"(w->h), [i] "r"(w->i)                                   \
+                     : "memory")
+
+NST_INLINE void four_sums(int32_t s[4], const int8_t *x, const int8_t *y, const int8_t *z, int32_t stride, const nst_nine *w)
+{
+    int32_t t, p;
+    if (stride == 1)
+        FOUR(ROW_1);
+    else
+        FOUR(ROW_2);
+}
+
+#else
+
+NST_INLINE void four_sums(int32_t s[4], const int8_t *x, const int8_t *y, const int8_t *z, int32_t stride, const nst_nine *w)
+{
+    s[0] = s[1] = s[2] = s[3] = 0;
+    three(s, x, stride, 4, w->a, w->b, w->c);
+    three(s, y, stride, 4, w->d, w->e, w->f);
+    three(s, z, stride, 4, w->g, w->h, w->i);
+}
+
+#endif
 
 /* Rows of answers, four at a time and the last one or two as two. stride, quick (the channel has the shortest of endings): known to
  * the compiler. Where it is quick, weights and bias are shifted to the left before, not each sum. */
@@ -76,26 +113,19 @@ NST_INLINE void rows_of(const int8_t *plane, int32_t width, int32_t rows, const 
 {
     const nst_rv32_ends ends = row->ends;
     const int32_t step = row->step, down = row->down, by = quick ? 1 << (row->ending.rest & 31) : 1;
-    const int32_t a = row->weights[0] * by, b = row->weights[1] * by, c = row->weights[2] * by, d = row->weights[3] * by,
-                  e = row->weights[4] * by, f = row->weights[5] * by, g = row->weights[6] * by, h = row->weights[7] * by,
-                  i = row->weights[8] * by;
+    const int8_t *v = row->weights;
+    const nst_nine w = {v[0] * by, v[1] * by, v[2] * by, v[3] * by, v[4] * by, v[5] * by, v[6] * by, v[7] * by, v[8] * by};
     nst_rv32_ending ending = row->ending;
     ending.bias *= by;
     if (quick)
         ending.rest = 0;
-#define SUMS(n)                                                                                                                    \
-    int32_t s[n] = {0};                                                                                                            \
-    three(s, x, stride, n, a, b, c);                                                                                               \
-    IN_THIS_ORDER;                                                                                                                 \
-    three(s, y, stride, n, d, e, f);                                                                                               \
-    IN_THIS_ORDER;                                                                                                                 \
-    three(s, z, stride, n, g, h, i)
 #define ANSWER(sum) (quick ? nst_rv32_short(sum, &ending, &ends, 0) : nst_rv32_answer(sum, &ending, &ends))
     for (; rows > 0; rows--, plane += down) {
         const int8_t *x = plane, *y = plane + width, *z = y + width;
         int32_t left = row->columns;
         for (; left > 2; left -= 4) {
-            SUMS(4);
+            int32_t s[4];
+            four_sums(s, x, y, z, stride, &w);
             x += 4 * stride, y += 4 * stride, z += 4 * stride;
             *out = ANSWER(s[0]), out += step;
             *out = ANSWER(s[1]), out += step;
@@ -104,7 +134,10 @@ NST_INLINE void rows_of(const int8_t *plane, int32_t width, int32_t rows, const 
                 *out = ANSWER(s[3]), out += step;
         }
         if (left > 0) {
-            SUMS(2);
+            int32_t s[2] = {0, 0};
+            three(s, x, stride, 2, w.a, w.b, w.c);
+            three(s, y, stride, 2, w.d, w.e, w.f);
+            three(s, z, stride, 2, w.g, w.h, w.i);
             *out = ANSWER(s[0]), out += step;
             if (left > 1)
                 *out = ANSWER(s[1]), out += step;
