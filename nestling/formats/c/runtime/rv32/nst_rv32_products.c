@@ -247,22 +247,26 @@ void nst_rv32_products_4(const int32_t *x, const nst_rv32_sums *sums, const int8
 {
     const nst_rv32_ends ends = nst_rv32_ends_of(&sums->output);
     const int32_t *three = sums->endings + 3 * channels.first;
+    const int32_t few = pixels < 4 ? NST_RV32_LONG : 0; /* one by one, as where a channel goes the long way */
     for (int32_t first = channels.first; first < channels.end; first += 4) {
         nst_two s[8];
         weights = dot_4x4(x, weights, s);
         const nst_two *sum = s;
         const int32_t *end = three + 3 * nst_smaller(4, channels.end - first);
         for (; three < end; three += 3, sum += 2, out++) {
-            const nst_rv32_ending e = nst_rv32_ending_of(three, &ends);
-            if (pixels == 4 && !(e.rest & (NST_RV32_NEGATIVE | NST_RV32_LONG))) {
+            if (((three[2] | few) & (NST_RV32_NEGATIVE | NST_RV32_LONG)) == 0) {
+                const nst_rv32_ending e = {three[0], three[1], ends.base + (three[2] >> 16), 0, three[2]};
                 answer_4(sum, &e, &ends, out, step, 0);
-            } else if (pixels == 4 && !(e.rest & NST_RV32_LONG)) {
-                answer_4(sum, &e, &ends, out, step, 1);
-            } else {
-                const int32_t all[4] = {lower(sum), sum[0].upper, lower(sum + 1), sum[1].upper};
-                for (int32_t i = 0; i < pixels; i++)
-                    out[i * step] = nst_rv32_answer(all[i], &e, &ends);
+                continue;
             }
+            const nst_rv32_ending e = nst_rv32_ending_of(three, &ends);
+            if (((three[2] | few) & NST_RV32_LONG) == 0) {
+                answer_4(sum, &e, &ends, out, step, 1);
+                continue;
+            }
+            const int32_t all[4] = {lower(sum), sum[0].upper, lower(sum + 1), sum[1].upper};
+            for (int32_t i = 0; i < pixels; i++)
+                out[i * step] = nst_rv32_answer(all[i], &e, &ends);
         }
     }
 }
