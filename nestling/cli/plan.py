@@ -31,7 +31,7 @@ def command(
 
     target, sizes = machines.machine(machine), (parse_size(ram), parse_size(flash))
     loaded = bundles.load(bundle)
-    found = needs(whole(loaded), target, sizes[1])
+    found = needs(whole(loaded), target, *sizes)
     outcome = verdict(found, *sizes)
     hint = "" if outcome.fits else advice(loaded, target, *sizes)
     if output is not None:

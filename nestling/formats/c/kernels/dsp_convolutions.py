@@ -148,7 +148,10 @@ def _dense_sums(node: Node, graph: Graph) -> Sums:
 
 
 def wide(narrow: Layer) -> Layer:
-    """The same layer with its weights as two bytes each in flash: `wide_costs` bytes more of it, and no room for them."""
+    """The same layer with its weights as two bytes each in flash, and no room for them in RAM.
+
+    It takes a byte a weight more, with those that fill up groups of four, and 16 a group.
+    """
     struct, sums, stream = _found(narrow)
     starts, weights, after = np.split(np.asarray(stream.data, np.int32), _cuts(sums), axis=1)
     data = np.concatenate([starts, starts, _widened(weights), after], axis=1)
@@ -156,18 +159,6 @@ def wide(narrow: Layer) -> Layer:
     arguments = tuple(_with_sums(struct, made) if argument is struct else argument for argument in narrow.arguments)
     own = narrow.scratch_most - WORD * data.size
     return replace(narrow, arguments=arguments, scratch=own, scratch_most=0, over=narrow.reads)
-
-
-def wide_costs(narrow: Layer) -> int:
-    """Bytes of flash that `wide` adds to a layer: 1 a weight, with those that fill up groups of four, and 16 a group."""
-    _, sums, stream = _found(narrow)
-    return WORD * len(stream.data) * _cuts(sums)[1]
-
-
-def is_narrow(made: Layer) -> bool:
-    """Whether it is a call that `wide` takes."""
-    narrow = any(constant.role == "stream" for constant in made.constants) and not _found(made)[1].fields["wide"]
-    return narrow and Room() in made.arguments
 
 
 def _found(made: Layer) -> tuple[Struct, Struct, Constant]:
@@ -310,7 +301,7 @@ def _roomy(made: Layer, stream: Stream, own: int, graph: Graph) -> Layer:
     smaller = min(bytes_of(graph.tensors[name]) for name in (*made.reads, made.writes))
     over = made.over if whole <= smaller else ()
     least = whole if over else own + stream.wide_bytes
-    return replace(made, scratch=least, scratch_most=whole, over=over, long=stream.long)
+    return replace(made, scratch=least, scratch_most=whole, over=over, long=stream.long, widen=wide)
 
 
 def _inner(struct: Struct) -> Struct:
