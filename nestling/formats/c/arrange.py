@@ -33,15 +33,17 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
     most = planned(_apart(plain), machine).arena
     if ram is not None and ram - STACK < most:
         most = max(ram - STACK, planned(plain, machine).arena)
+    room = (2**40 if flash is None else flash) - CODE
     portable: frozenset[str] = frozenset()
     while found.arena > most and (wanting := _wanting(program, found)):
-        portable |= {wanting}
-        program = lower(graph, machine, portable)
-        found = planned(program, machine)
-    spare = 0 if flash is None else flash - CODE - constants(program)
-    if spare < 0 <= spare + constants(program) - constants(plain):
+        wide = _one_widened(program, wanting)
+        if wide is None or constants(wide) > room:
+            portable |= {wanting.writes}
+            wide = _as_wide(lower(graph, machine, portable), program)
+        program, found = wide, planned(wide, machine)
+    if constants(program) > room >= constants(plain):
         return plain, planned(plain, machine)
-    program = _widened(program, found, spare)
+    program = program if flash is None else _widened(program, found, room - constants(program))
     return program, planned(program, machine)
 
 
@@ -90,8 +92,24 @@ def _apart(program: Program) -> Program:
     return replace(program, layers=tuple(replace(layer, over=()) if layer.lead else layer for layer in program.layers))
 
 
+def _one_widened(program: Program, layer: Layer) -> Program | None:
+    """The program with that layer's weights in flash as the processor wants them; None where they are no others there."""
+    if layer.widen is None:
+        return None
+    made = replace(layer.widen(layer), widen=None, wide=True)
+    return replace(program, layers=tuple(made if other is layer else other for other in program.layers))
+
+
+def _as_wide(program: Program, as_here: Program) -> Program:
+    """With weights as the processor wants them for the same layers as there."""
+    wide = {layer.writes for layer in as_here.layers if layer.wide}
+    for layer in program.layers:
+        program = (_one_widened(program, layer) if layer.writes in wide else None) or program
+    return program
+
+
 def _widened(program: Program, found: Plan, spare: int) -> Program:
-    """With weights that lie wide in flash, as far as `spare` bytes go.
+    """With as many layers' weights in flash as the processor wants them as `spare` bytes allow.
 
     First those of layers that would widen some channels after the others, and so read their input several times; then the smallest.
     """
@@ -99,18 +117,15 @@ def _widened(program: Program, found: Plan, spare: int) -> Program:
     def rank(layer: Layer) -> tuple[bool, int]:
         return found.room.get(layer.writes, 0) >= layer.scratch_most, sum(constant.bytes for constant in layer.constants)
 
-    wide: dict[str, Layer] = {}
-    for layer in sorted((layer for layer in program.layers if layer.widen is not None), key=rank):
-        assert layer.widen is not None
-        made = layer.widen(layer)
-        more = sum(x.bytes for x in made.constants) - sum(x.bytes for x in layer.constants)
-        if more <= spare:
-            spare -= more
-            wide[layer.writes] = replace(made, widen=None, wide=True)
-    return replace(program, layers=tuple(wide.get(layer.writes, layer) for layer in program.layers))
+    for layer in sorted(program.layers, key=rank):
+        made = _one_widened(program, layer)
+        more = 0 if made is None else constants(made) - constants(program)
+        if made is not None and more <= spare:
+            program, spare = made, spare - more
+    return program
 
 
-def _wanting(program: Program, found: Plan) -> str | None:
+def _wanting(program: Program, found: Plan) -> Layer | None:
     """The layer whose scratch is in the way, of those with kernels of the machine's own: at the fullest step, the most; or None."""
     alive = dict(zip(found.steps, found.alive, strict=True))
 
@@ -118,4 +133,4 @@ def _wanting(program: Program, found: Plan) -> str | None:
         return alive.get(layer.writes, 0), layer.scratch
 
     own = [layer for layer in program.layers if layer.header != PORTABLE and layer.scratch]
-    return max(own, key=rank).writes if own else None
+    return max(own, key=rank) if own else None
