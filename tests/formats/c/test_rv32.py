@@ -107,7 +107,7 @@ def test_channels_that_are_dead_or_go_the_long_way(clamp: ir.Clamp, kernels: Ker
     """One answers a constant, one has a bias that no short way holds, one only zeros, and far more of them than a byte counts."""
     rng = np.random.default_rng(0)
     weight = rng.integers(-127, 128, (9, 300)).astype(np.int8)
-    weight[4:, 20:290] = 0
+    weight[8, 20:290] = 0
     weight[2] = 0
     bias = rng.integers(-2000, 2000, 9).astype(np.int32)
     bias[1], bias[3], bias[6] = 2**28, 2**30 + 12345, -(2**29)
@@ -164,7 +164,7 @@ def test_odd_sizes_on_the_machine(tmp_path: Path) -> None:
     net.conv("d", "c", 9, to=quant(0.3, 4))
     sparse = net.tensors["d.w"]
     assert sparse.data is not None
-    net.tensors["d.w"] = replace(sparse, data=np.where(np.arange(61) % 16 < 5, sparse.data, 0).astype(np.int8))
+    net.tensors["d.w"] = replace(sparse, data=np.where(np.arange(61) % 16 < 10, sparse.data, 0).astype(np.int8))
     depthwise(net, "e", "d", 1)
     net.node("add", ir.Add(), "f", "d", "e", to=quant(0.29, 5))
     depthwise(net, "g", "f", 2)

@@ -185,7 +185,7 @@ def endings(node: Node, graph: Graph, found: Sums, short: rescaling.Short) -> tu
 
 
 def _counted_from(low: int, short: rescaling.Short, found: Sums) -> NDArray[np.bool_]:
-    """Whether no sum leaves 32 bits where bytes are counted from low: bool [O]."""
+    """Whether no sum leaves 32 bits where bytes are counted from low, and no part of one where weights are shifted: bool [O]."""
 
     def fits(sums: Int) -> NDArray[np.bool_]:
         moved = sums + short.start
@@ -194,4 +194,5 @@ def _counted_from(low: int, short: rescaling.Short, found: Sums) -> NDArray[np.b
         return np.asarray(np.abs(value) < 2**31)
 
     lowest, highest = rescaling.bounds(found)
-    return fits(lowest) & fits(highest)
+    parts = 128 * np.abs(found.weight.astype(np.int64)).sum(axis=1) << short.left
+    return np.asarray(fits(lowest) & fits(highest) & (parts < 2**31))

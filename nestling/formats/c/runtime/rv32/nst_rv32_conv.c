@@ -32,7 +32,7 @@ static const int8_t *row_of(const int8_t *in, const int8_t *table, const nst_rv3
     if (!table && first == left && end == left + columns)
         return in + (y * map.width + left) * depth;
     const int32_t before = nst_smaller(first - left, columns), inside = nst_larger(end - first, 0);
-    const int8_t *from = in + (y * map.width + first) * depth;
+    const int8_t *from = in + (y * map.width + nst_smaller(first, map.width)) * depth;
     int8_t *to = nst_fill(work, layer->in_zero, before * depth);
     to = table ? look_up(to, from, inside, table, depth) : nst_copy(to, from, inside * depth);
     nst_fill(to, layer->in_zero, (columns - before - inside) * depth);
