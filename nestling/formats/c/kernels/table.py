@@ -122,11 +122,17 @@ KERNELS: dict[str, tuple[Variant, ...]] = {
     "mul": (OF_ONE_BYTE, Variant("nst_mul", bytewise.mul, calls=FIXED)),
     "average_pool": (
         Variant("nst_average_pool_mve", windows.pool, mve_others.takes_average_pool, "mve"),
+        Variant("nst_average_pool_dsp", windows.pool, dsp_bytewise.takes_pool, "dsp"),
         Variant("nst_average_pool", windows.pool),
     ),
-    "max_pool": (Variant("nst_max_pool_mve", windows.pool, needs="mve"), Variant("nst_max_pool", windows.pool)),
+    "max_pool": (
+        Variant("nst_max_pool_mve", windows.pool, needs="mve"),
+        Variant("nst_max_pool_dsp", windows.pool, dsp_bytewise.takes_pool, "dsp"),
+        Variant("nst_max_pool", windows.pool),
+    ),
     "mean": (
         Variant("nst_mean_mve", sums.mean, mve_others.takes_mean, "mve", FIXED),
+        Variant("nst_mean_dsp", sums.mean, dsp_bytewise.takes_mean, "dsp", FIXED),
         Variant("nst_mean", sums.mean, calls=FIXED),
     ),
     "pad": (Variant("nst_pad", bytewise.pad),),

@@ -135,4 +135,11 @@ typedef struct {
 
 void nst_add_dsp(const int8_t *a, const int8_t *b, const nst_add_dsp_layer *layer, int8_t *out, void *scratch, int32_t bytes);
 
+/* Of windows of up to 255 places. */
+void nst_average_pool_dsp(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part);
+void nst_max_pool_dsp(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_part *part);
+
+/* Of up to 255 rows (size[1]), where nothing else is summed: size[3] is 1. */
+void nst_mean_dsp(const int8_t *in, const nst_mean_layer *layer, int8_t *out);
+
 #endif

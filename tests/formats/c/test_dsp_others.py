@@ -1,4 +1,7 @@
-"""Depthwise convolutions for processors with SMLAD: what the tests of all kernels do not reach. Judge: the reference executor."""
+"""Depthwise convolutions, adds and pools for processors with SMLAD: what the tests of all kernels do not reach.
+
+Judge: the reference executor.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +45,18 @@ def depthwise(net: Net, name: str, x: str, size: int, stride: Pair, to: Quant, c
 
 
 def odd(side: int) -> Graph:
-    """Rows of sixes, threes and less, all sizes and strides, clamps within int8, answers with and without a relu."""
+    """Rows of sixes, threes and less, all sizes and strides, clamps within int8; eleven channels, which are no fours."""
     net = Net(side)
-    x = net.conv("first", "x", 11)
+    net.conv("first", "x", 11, to=quant(0.04, 3))
+    net.conv("second", "x", 11)
+    net.node("add", ir.Add("relu6"), "sum", "first", "second", to=quant(0.03, -90))
+    x = net.node("max_pool", ir.MaxPool((3, 2), (1, 1), (1, 1, 0, 1)), "high", "sum", to=quant(0.03, -90))
     for i, (size, last) in enumerate(((3, (1, 2)), (5, (2, 2)), (7, (2, 1)))):
         for j, stride in enumerate(((1, 1), last)):
             to = (quant(0.07, -128), quant(0.1, 9), quant(0.05, -60))[(i + j) % 3]
             x = depthwise(net, f"d{size}{j}", x, size, stride, to, ("relu", "none", "relu6")[(i + j) % 3])
-    net.node("mean", ir.Mean(), "e", x)
+    net.node("average_pool", ir.AveragePool((3, 2), (2, 1), (1, 1, 0, 1)), "smooth", x, to=net.tensors[x].quant)
+    net.node("mean", ir.Mean(), "e", "smooth")
     return headed(net.graph("e"))
 
 
@@ -62,6 +69,8 @@ def test_a_network_of_odd_sizes_here_and_on_a_board(side: int, kernels: Kernels,
     """Every way from a sum to a byte is gone. The twin here, the instructions in QEMU."""
     graph = odd(side)
     program = lower(graph, DSP)
+    others = ("add", "max_pool", "average_pool", "mean")
+    assert {layer.function for layer in program.layers} >= {f"nst_{other}_dsp" for other in others}
     layers = [layer for layer in program.layers if layer.kind.startswith("depthwise")]
     assert {layer.function for layer in layers} == {f"nst_depthwise_{size}_dsp" for size in (3, 5, 7)}
     gone = np.concatenate([ways(layer) for layer in layers])
@@ -71,7 +80,7 @@ def test_a_network_of_odd_sizes_here_and_on_a_board(side: int, kernels: Kernels,
     image = noise(graph, 1)
     expected = dict(reference.activations(graph, image))
     answers = kernels.run(with_room(program, lambda least, most: (least + most) // 2), {graph.inputs[0]: image}, in_place=True)
-    for layer in layers:
+    for layer in program.layers[:-1]:
         assert_array_equal(answers[layer.writes], expected[layer.writes], err_msg=layer.kind)
     tools("cortex-m4")
     assert_answers_are_the_reference(graph, "cortex-m4", tmp_path / "c")
