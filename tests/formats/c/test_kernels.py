@@ -20,7 +20,7 @@ from nestling.formats.c.machines import Machine
 from nestling.formats.c.machines import machine as machine_of
 from nestling.graph import ir, reference
 from nestling.graph.edit import tidy
-from nestling.graph.ir import Graph, Node, Tensor
+from nestling.graph.ir import Clamp, Graph, Node, Tensor
 from nestling.graph.spec import check
 from tests.formats.c.cases import Case, of_op, valid, windows, with_room
 from tests.formats.c.kernel_library import Kernels, compiled
@@ -248,6 +248,27 @@ def test_sums_beyond_what_may_be_doubled(bias: int, sign: int, kernels: Kernels)
         ]
         graph = Graph({t.name: t for t in tensors}, (Node(op, ("x", "w", "b"), ("y",), attrs),), ("x",), ("y",))
         assert_as_reference(kernels, graph, rng.integers(-128, 128, (1, 5, 5, 5)).astype(np.int8))
+
+
+@pytest.mark.parametrize("needs", ["", "dsp", "mve", "rv32"])
+@pytest.mark.parametrize(
+    ("op", "size", "out"), [("conv2d", 1, 6), ("conv2d", 3, 6), ("depthwise_conv2d", 3, 5), ("depthwise_conv2d", 5, 5)]
+)
+@pytest.mark.parametrize("clamp", ["none", "relu"])
+def test_sums_right_between_two_answers(op: str, size: int, out: int, clamp: Clamp, needs: str, kernels: Kernels) -> None:
+    """Every eighth sum, of both signs: each kernel rounds in its own way."""
+    rng = np.random.default_rng(0)
+    shape = (out, size, size, 5) if op == "conv2d" else (1, size, size, out)
+    attrs = (ir.Conv2d if op == "conv2d" else ir.DepthwiseConv2d)(padding=(size // 2,) * 4, clamp=clamp)
+    tensors = [
+        Tensor("x", (1, 9, 9, 5), "int8", None, quant(0.25, 3)),
+        Tensor("w", shape, "int8", rng.integers(-9, 10, shape).astype(np.int8), quant(0.125)),
+        Tensor("y", (1, 9, 9, out), "int8", None, quant(0.25, -7)),
+    ]
+    graph = Graph({t.name: t for t in tensors}, (Node(op, ("x", "w"), ("y",), attrs),), ("x",), ("y",))
+    machine = replace(HOST, features=(needs,))
+    assert needs in lower(graph, machine).layers[0].function or (needs, size) == ("rv32", 5)
+    assert_as_reference(kernels, graph, rng.integers(-30, 31, (1, 9, 9, 5)).astype(np.int8), machine)
 
 
 @pytest.mark.parametrize("channels", [(5, 11), (11, 5), (8, 8), (1, 9), (9, 1)])
