@@ -92,18 +92,7 @@ NST_APART void gather_at_edge(const nst_source *s, int32_t top, int32_t left, in
     }
 }
 
-/* The patch whose first pixel is (top, left) of the map: [height][width][depth]. */
-NST_INLINE void gather(const nst_source *s, int32_t top, int32_t left, int8_t *patch)
-{
-    const nst_window *w = &s->window;
-    const int32_t bottom = top + (w->size.height - 1) * w->dilation.height;
-    if (top < 0 || left < 0 || bottom >= s->map.height || left + w->size.width > s->map.width || w->dilation.width > 1)
-        gather_at_edge(s, top, left, patch);
-    else
-        bring(s, patch, s->in + (top * s->map.width + left) * s->map.channels, w->size.height, s->across);
-}
-
-/* Pixels of a row in pairs. */
+/* Pixels of a row in pairs, each of whose patches is gathered: [height][width][depth]. */
 NST_INLINE void convolve(const int8_t *in, const int8_t *table, const nst_conv_mve_layer *layer, int8_t *out, int8_t *scratch,
                          const nst_part *part)
 {
@@ -117,13 +106,24 @@ NST_INLINE void convolve(const int8_t *in, const int8_t *table, const nst_conv_m
     for (int32_t i = 0; table && i < layer->window.size.width * layer->in.channels; i++)
         places[i] = (uint16_t)(i % layer->in.channels * 256);
     out += p.rows.first * layer->out.width * step + p.channels.first;
+    const int32_t last = layer->in.width - layer->window.size.width, depth = layer->in.channels;
     for (int32_t y = p.rows.first; y < p.rows.end; y++) {
         const int32_t top = y * layer->window.stride.height - layer->window.pad.height;
+        const int32_t bottom = top + (layer->window.size.height - 1) * layer->window.dilation.height;
+        const int32_t inside = top >= 0 && bottom < layer->in.height && layer->window.dilation.width == 1 ? last : -1;
+        const int8_t *first = in + top * layer->in.width * depth;
         int32_t left = -layer->window.pad.width;
         for (int32_t x = layer->out.width; x > 0; x -= 2, out += 2 * step) {
             const int32_t n = x < 2 ? 1 : 2;
-            for (int32_t i = 0; i < n; i++, left += layer->window.stride.width)
-                gather(&source, top, left, scratch + i * whole);
+            for (int32_t i = 0; i < n; i++, left += layer->window.stride.width) {
+                int8_t *patch = scratch + i * whole;
+                if (left < 0 || left > inside)
+                    gather_at_edge(&source, top, left, patch);
+                else if (table)
+                    look_up_rows(patch, first + left * depth, layer->window.size.height, source.across, &source);
+                else
+                    copy_rows(patch, first + left * depth, layer->window.size.height, source.across, &source);
+            }
             nst_mve_products(&work, n, out);
         }
         out -= layer->out.width % 2 * step;
