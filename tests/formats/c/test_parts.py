@@ -155,7 +155,9 @@ def of_images(draw: Draw) -> Case:
     return net.graph("a"), net.rng.integers(0, 256, (1, net.side, net.side, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("function", "feature"), [("nst_conv_image", ""), ("nst_conv_image_dsp", "dsp")])
+@pytest.mark.parametrize(
+    ("function", "feature"), [("nst_conv_image", ""), ("nst_conv_image_dsp", "dsp"), ("nst_conv_image_mve", "mve")]
+)
 @QUICK
 @given(data=st.data())
 def test_parts_of_a_convolution_of_the_image_are_the_whole(
