@@ -108,15 +108,23 @@ def rows(bundle: Bundle, name: str, share: float) -> list[str]:
     made.append(_row("all | ", totals.tolist()))
     wholes = [sum(layer.instructions or layer.ms or 0 for layer in one.layers) for one in found]
     flash = [(one.code or 0) + (one.constants or 0) for one in found]
-    return [*made, f"\nThe whole network: {wholes[0]:,} before, {wholes[1]:,} after; flash {flash[0]:,} and {flash[1]:,} bytes."]
+    return [
+        *made,
+        f"\nThe whole network: {_count(wholes[0])} before, {_count(wholes[1])} after; flash {flash[0]:,} and {flash[1]:,} bytes.",
+    ]
 
 
 def _row(name: str, figures: list[float]) -> str:
     macs, dense, sparse, bytes_before, bytes_after = figures
     return (
-        f"| {name} | {macs:,.0f} | {dense:,.6g} | {sparse:,.6g} | {sparse / dense:.2f} | "
+        f"| {name} | {macs:,.0f} | {_count(dense)} | {_count(sparse)} | {sparse / dense:.2f} | "
         f"{bytes_before:,.0f} | {bytes_after:,.0f} | {bytes_after / bytes_before:.2f} |"
     )
+
+
+def _count(value: float) -> str:
+    """Instructions, or milliseconds, which are no whole numbers."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:.4f}"
 
 
 def main() -> None:

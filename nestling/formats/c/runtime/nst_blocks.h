@@ -46,18 +46,13 @@ NST_INLINE int32_t nst_constants(const nst_block_sums *sums)
     return sums->below ? 5 : 4;
 }
 
-/* What one of a channel's sums becomes, the short way. negative: 0 where there is none. Values are counted from low, so that one
- * comparison finds those below low as well as those above high. */
+/* What one of a channel's sums becomes, the short way. negative: 0 where there is none. */
 NST_INLINE int8_t nst_answer_short(int32_t sum, int32_t left, int32_t multiplier, int32_t addend, int32_t negative,
                                    const nst_output *y)
 {
     const int32_t wide = (int32_t)((uint32_t)sum << left);
     const int32_t product = (int32_t)((int64_t)wide * multiplier >> 32) + addend - (negative & (sum >> 31));
-    const int32_t distance = y->high - y->low;
-    int32_t value = (product >> NST_SHIFT) - y->low;
-    if ((uint32_t)value > (uint32_t)distance)
-        value = distance & ~(value >> 31);
-    return (int8_t)(value + y->low);
+    return nst_clamped(product >> NST_SHIFT, y->low, y->high);
 }
 
 NST_APART void nst_tile_long(nst_tile *t, const nst_block_sums *sums)
