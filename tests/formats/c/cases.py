@@ -48,7 +48,7 @@ def windows(draw: Draw, kind: str = "") -> Case:
     plain = kind in ("plain", "pixel", "zeros")
     s = Sketch(draw, True, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
     depthwise, old = kind == "depthwise" if kind else draw(st.booleans()), draw(st.integers(0, 4)) == 0
-    depths = st.integers(5, 70) if kind == "zeros" else st.integers(1, 19)
+    depths = st.integers(5, 50) if kind == "zeros" else st.integers(1, 19)
     sides = (1, 1) if kind == "pixel" else (draw(st.integers(1, 14)), draw(st.integers(1, 14)))
     shape = (1, *sides, draw(depths))
     x = s.activation(shape, s.quant(0.02))
@@ -71,7 +71,7 @@ def windows(draw: Draw, kind: str = "") -> Case:
     else:
         drawn_groups = st.sampled_from([g for g in (1, 1, 2, 3, shape[3]) if shape[3] % g == 0])
         groups = {"plain": 1, "pixel": 1, "zeros": 1, "channels": shape[3]}.get(kind) or draw(drawn_groups)
-        out = groups * draw(st.integers(1, 9))
+        out = groups * draw(st.integers(1, 30 if kind == "zeros" else 9))
         size, axis = (out, *kernel, shape[3] // groups), 0
         attrs = ir.Conv2d(stride, dilation, pads, clamp, old)
     s.per_channel = not old

@@ -34,7 +34,8 @@ def of_depth(depth: int, channels: int, pixels: int, alive: dict[int, list[int]]
     weight = np.zeros((channels, 1, 1, depth), np.int8)
     for channel, blocks in alive.items():
         for block in blocks:
-            weight[channel, 0, 0, 4 * block : 4 * block + 4] = rng.choice([-largest - 1, largest], 4)[: depth - 4 * block]
+            values = rng.choice([-largest - 1, largest], 4) if block > blocks[0] else np.full(4, -largest - 1)
+            weight[channel, 0, 0, 4 * block : 4 * block + 4] = values[: depth - 4 * block]
     tensors = [
         Tensor("x", (1, 1, pixels, depth), "int8", None, quant(0.01, 5)),
         Tensor("w", weight.shape, "int8", weight, quant(0.01)),
@@ -56,6 +57,7 @@ def test_blocks_far_from_one_another(variant: Variant, tmp_path: Path) -> None:
     name = {"dsp": "cortex-m4", "mve": "cortex-m55"}.get(variant.needs, "host")
     for one in (graph,) if name == "cortex-m55" else (graph, far):  # where places are counted from the first, one says no more
         image = np.random.default_rng(1).choice(np.array([-128, 127], np.int8), one.tensors["x"].shape)
+        image[0, 0, :2] = -128  # so that a block's products are as large as they can be
         program = lower(one, machine(name))
         assert "_blocks" in program.layers[0].function
         expected = dict(reference.activations(one, image))["y"]
