@@ -133,12 +133,16 @@ def few(graph: Graph, bits: Callable[[str], int]) -> Graph:
 
 
 def without_zeros(graph: Graph) -> Graph:
-    """The graph with -1 for every weight that is 0, so that none can be skipped."""
+    """The graph with -1 for every weight that is 0, so that none can be skipped, and without biases that settle a channel."""
     tensors = dict(graph.tensors)
     for node in graph.nodes:
         weight = tensors[node.inputs[1]] if node.op in SUMS else None
         if weight is not None and weight.data is not None and weight.dtype == "int8":
             tensors[weight.name] = replace(weight, data=np.where(weight.data == 0, -1, weight.data).astype(np.int8))
+            for name in node.inputs[2:]:
+                bias = tensors[name]
+                assert bias.data is not None
+                tensors[name] = replace(bias, data=np.clip(bias.data, -(2**20), 2**20))
     return replace(graph, tensors=tensors)
 
 
