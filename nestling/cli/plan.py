@@ -25,7 +25,6 @@ def command(
     from nestling import bundle as bundles
     from nestling.files import write_atomically
     from nestling.formats.c import machines
-    from nestling.formats.c.arrange import CODE
     from nestling.formats.c.fitting import advice, needs, verdict, whole
     from nestling.formats.c.plan.report import draw, parse_size, picture
 
@@ -38,7 +37,7 @@ def command(
         write_atomically(output, picture(found.plan).encode())
     if json:
         memory = {"arena_bytes": found.plan.arena, "lower_bound_bytes": found.plan.lower_bound}
-        memory |= {"constants_bytes": found.constants, "code_bytes_at_most": CODE}
+        memory |= {"constants_bytes": found.constants, "code_bytes_at_most": found.code}
         told = {"in_the_way": outcome.in_the_way, "hint": hint}
         show.as_json({"machine": machine, "fits": outcome.fits} | memory | told)
     else:

@@ -13,7 +13,8 @@ from nestling.formats.c.plan.plan import Plan, Step, Views
 from nestling.formats.c.plan.report import STACK
 from nestling.graph.ir import Graph
 
-CODE = 24 * 1024  # bytes that the generated code and its kernels stay under; `make size` tells the exact number
+ENDLESS = 2**40
+CODE, OWN_CODE = 24 * 1024, 36 * 1024  # bytes that the code stays under, with portable kernels and with the machine's own
 
 
 def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int | None = None) -> tuple[Program, Plan]:
@@ -33,7 +34,7 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
     most = planned(_apart(plain), machine).arena
     if ram is not None and ram - STACK < most:
         most = max(ram - STACK, planned(plain, machine).arena)
-    room = (2**40 if flash is None else flash) - CODE
+    room = (ENDLESS if flash is None else flash) - OWN_CODE
     portable: frozenset[str] = frozenset()
     while found.arena > most and (wanting := _wanting(program, found)):
         wide = _one_widened(program, wanting)
@@ -41,10 +42,15 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
             portable |= {wanting.writes}
             wide = _as_wide(lower(graph, machine, portable), program)
         program, found = wide, planned(wide, machine)
-    if constants(program) > room >= constants(plain):
+    if constants(program) > room and constants(plain) + CODE <= room + OWN_CODE:
         return plain, planned(plain, machine)
     program = program if flash is None else _widened(program, found, room - constants(program))
     return program, planned(program, machine)
+
+
+def code_at_most(program: Program) -> int:
+    """Bytes of flash that the generated code and its kernels stay under; `make size` tells the exact number."""
+    return CODE if all(layer.header == PORTABLE for layer in program.layers) else OWN_CODE
 
 
 def constants(program: Program) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nestling.bundle import Bundle, Timm, fitted_head
 from nestling.errors import NestlingError
-from nestling.formats.c.arrange import CODE, arrange, constants
+from nestling.formats.c.arrange import arrange, code_at_most, constants
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.plan import Plan
 from nestling.formats.c.plan.report import Fit, fits
@@ -21,21 +21,22 @@ STEP, SMALLEST = 16, 32  # pixels: resolutions that are tried
 
 @dataclass(frozen=True, eq=False)
 class Needs:
-    """constants: bytes of flash besides code. The code is known when it is built, and counted as CODE until then."""
+    """constants: bytes of flash besides code. code: bytes that it stays under; how many they are is known when it is built."""
 
     plan: Plan
     constants: int
+    code: int
 
 
 def needs(graph: Graph, machine: Machine, ram: int | None = None, flash: int | None = None) -> Needs:
     """graph: as folder.print_network takes it. ram, flash: see arrange."""
     program, found = arrange(graph, machine, flash, ram)
-    return Needs(found, constants(program))
+    return Needs(found, constants(program), code_at_most(program))
 
 
 def verdict(found: Needs, ram: int, flash: int) -> Fit:
     """ram, flash: bytes."""
-    return fits(found.plan, found.constants, CODE, ram, flash)
+    return fits(found.plan, found.constants, found.code, ram, flash)
 
 
 def require_fitting(bundle: Bundle, machine: Machine, ram: int, flash: int) -> None:
@@ -50,8 +51,8 @@ def require_fitting(bundle: Bundle, machine: Machine, ram: int, flash: int) -> N
 def advice(bundle: Bundle, machine: Machine, ram: int, flash: int) -> str:
     """What to type for a network that fits: a smaller resolution for RAM; for flash there is only a smaller backbone."""
     found = needs(whole(bundle), machine, ram, flash)
-    if found.constants + CODE > flash:
-        return f"take a backbone with fewer than {max(flash - CODE, 0):,} parameters:  nestling backbones"
+    if found.constants + found.code > flash:
+        return f"take a backbone with fewer than {max(flash - found.code, 0):,} parameters:  nestling backbones"
     if not isinstance(bundle.architecture, Timm):
         return "take the network at a lower resolution, or another one"
     height, width = bundle.preprocess.size
