@@ -1,10 +1,11 @@
 """Whole networks in C on virtual microcontrollers, with portable kernels and with the machine's own: one row a network and machine.
 
     python benchmarks/boards.py vww_96_int8.tflite resnet8_cifar10_int8.tflite mobilenetv2_035@144 [--machines cortex-m4,rv32imc]
+                                [--filled]
 
 A network is an int8 .tflite, a quantised bundle, or NAME@PIXELS of timm with random weights, quantised on made-up photographs.
 Instructions are what QEMU counts, the same at every run; cycles are an estimate (docs/c.md); RAM is the arena with the image in it;
-flash is code and constants. `wide` is the same with all weights stored as two bytes, where the kernels would widen them in RAM.
+flash is code and constants. --filled: of each network a second time with its zeros filled up, so that nothing can be skipped. `wide` is the same with all weights stored as two bytes, where the kernels would widen them in RAM.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from zeros import filled
 
 from nestling import bundle as bundles
 from nestling.artifacts.import_model import import_model
@@ -42,14 +44,16 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("networks", nargs="+")
     arguments.add_argument("--machines", default=MACHINES)
+    arguments.add_argument("--filled", action="store_true")
     chosen = arguments.parse_args()
     print("| network | M MACs | machine | kernels | M instructions | a MAC | cycles a MAC, estimated | RAM | flash |")
     print("|---|---:|---|---|---:|---:|---:|---:|---:|")
     for network in chosen.networks:
-        graph = _graph(network)
-        for name in chosen.machines.split(","):
-            for row in _rows(graph, machines.machine(name)):
-                print(f"| {Path(network).stem} | {' | '.join(row)} |", flush=True)
+        graph, title = _graph(network), Path(network).stem
+        for said, one in ((title, graph), *(((f"{title}, filled", filled(graph)),) if chosen.filled else ())):
+            for name in chosen.machines.split(","):
+                for row in _rows(one, machines.machine(name)):
+                    print(f"| {said} | {' | '.join(row)} |", flush=True)
 
 
 def _graph(network: str) -> Graph:
