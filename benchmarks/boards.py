@@ -5,7 +5,8 @@
 
 A network is an int8 .tflite, a quantised bundle, or NAME@PIXELS of timm with random weights, quantised on made-up photographs.
 Instructions are what QEMU counts, the same at every run; cycles are an estimate (docs/c.md); RAM is the arena with the image in it;
-flash is code and constants. --filled: of each network a second time with its zeros filled up, so that nothing can be skipped. `wide` is the same with all weights stored as two bytes, where the kernels would widen them in RAM.
+flash is code and constants. `wide` is the same with all weights stored as two bytes, where the kernels would widen them in RAM.
+--filled: each network a second time with its zeros filled up, so that nothing can be skipped.
 """
 
 from __future__ import annotations
