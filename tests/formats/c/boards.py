@@ -23,9 +23,9 @@ def tools(name: str) -> Machine:
     return found
 
 
-def assert_answers_are_the_reference(graph: Graph, board: str, folder: Path) -> None:
+def assert_answers_are_the_reference(graph: Graph, board: str, folder: Path, *flags: str) -> None:
     image = noise(graph, 1)[0]
-    ran = virtual.run(printed(graph, folder, board), tools(board), image, trace=True)
+    ran = virtual.run(printed(graph, folder, board), tools(board), image, trace=True, flags=flags)
     expected = dict(reference.activations(graph, image[None]))
     seen = 0
     for layer, answer in zip(ran.layers, ran.trace, strict=True):

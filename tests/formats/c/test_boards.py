@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nestling.formats.c import virtual
+from nestling.formats.c.machines import machine
 from tests.formats.c.boards import assert_answers_are_the_reference, tools
 from tests.helpers.networks import headed, imported, noise, printed
 from tests.helpers.quantization_cases import Everything, calibrated, captured, pictures, seeded, small_timm
@@ -24,6 +25,15 @@ def test_a_network_with_every_operation(board: str, tmp_path: Path) -> None:
     tools(board)
     graph = headed(calibrated(captured(seeded(Everything)), pictures(4))[0])
     assert_answers_are_the_reference(graph, board, tmp_path / "c")
+
+
+@pytest.mark.parametrize("flags", [("-Os", "-fno-omit-frame-pointer"), ("-O0",)], ids=["small", "debug"])
+@pytest.mark.parametrize("board", [board for board in BOARDS if machine(board).features])
+def test_a_firmware_may_be_compiled_for_size_or_to_be_debugged(board: str, flags: tuple[str, ...], tmp_path: Path) -> None:
+    """Assembly between C has to find its registers there, too."""
+    tools(board)
+    graph = headed(calibrated(captured(seeded(Everything)), pictures(4))[0])
+    assert_answers_are_the_reference(graph, board, tmp_path / "c", *flags)
 
 
 @pytest.mark.parametrize("board", BOARDS)

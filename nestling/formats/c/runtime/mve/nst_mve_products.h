@@ -2,6 +2,11 @@
 #ifndef NST_MVE_PRODUCTS_H
 #define NST_MVE_PRODUCTS_H
 
+/* The assembly wants fourteen registers, whatever the rest of a firmware is compiled with: none for a frame, none kept back by -O0. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__ARM_FEATURE_MVE)
+#pragma GCC optimize("O2", "omit-frame-pointer")
+#endif
+
 #include "nst_fixed.h"
 #include "nst_mve.h"
 
