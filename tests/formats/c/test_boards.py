@@ -53,16 +53,14 @@ def test_backbones(name: str, side: int, board: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "board", "millions", "arena"),
+    ("name", "arena", "board", "millions"),
     [
-        ("vww_96_int8.tflite", "cortex-m4", 40, 57_500),
-        ("vww_96_int8.tflite", "rv32imc", 17, 40_000),
-        ("resnet8_cifar10_int8.tflite", "cortex-m4", 50, 52_000),
-        ("resnet8_cifar10_int8.tflite", "rv32imc", 30, 50_016),
+        *(("vww_96_int8.tflite", 40_000, *of) for of in zip(BOARDS[1:], (9.0, 9.0, 2.6, 20), strict=True)),
+        *(("resnet8_cifar10_int8.tflite", 50_016, *of) for of in zip(BOARDS[1:], (13, 13, 2.7, 30), strict=True)),
     ],
 )
 def test_it_costs_no_more_than_was_promised(
-    name: str, board: str, millions: int, arena: int, shared_data: Shared, tmp_path: Path
+    name: str, arena: int, board: str, millions: float, shared_data: Shared, tmp_path: Path
 ) -> None:
     """Instructions an image, which QEMU counts exactly; RAM; stack; flash beside the weights."""
     graph = imported(shared_data(name))
