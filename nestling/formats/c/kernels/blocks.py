@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import rescaling, windows
+from nestling.formats.c.kernels.constants import SIDE_BY_SIDE
 from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, plane
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import packed
@@ -34,7 +35,8 @@ class Way:
 
     most: of a block's weights together, without their signs. at_once: a channel's blocks are a multiple of that. wide: bytes that a
     number of a pixel takes in scratch. absolute: places are counted from the channel's first block, not from the block before.
-    doubled: its product is doubled, so that sums go one bit less to the left.
+    doubled: its product is doubled, so that sums go one bit less to the left. leaves_out: the dense kernel leaves channels of zeros
+    out where that saves a group of them.
     """
 
     cost: float
@@ -43,17 +45,21 @@ class Way:
     wide: int = 2
     absolute: bool = False
     doubled: bool = False
+    leaves_out: bool = False
 
 
 WAYS: Mapping[str, Way] = {  # by the feature that the kernel needs
     "": Way(7.0, most=255),  # two pixels share a product of 32 bits
-    "dsp": Way(6.0),
+    "dsp": Way(6.0, leaves_out=True),
     "mve": Way(9.0, at_once=4, wide=1, absolute=True, doubled=True),
 }
 
 
 def pays(feature: str) -> Callable[[Node, Graph], bool]:
-    """Whether a node is a 1x1 convolution whose zeros are worth skipping: it takes less time so, and no more flash."""
+    """Whether a node is a 1x1 convolution whose zeros are worth skipping: it takes less time so, and no more flash.
+
+    Both in comparison with all products of the dense kernel, whose weights may be packed.
+    """
     way = WAYS[feature]
 
     def takes(node: Node, graph: Graph) -> bool:
@@ -65,10 +71,19 @@ def pays(feature: str) -> Callable[[Node, Graph], bool]:
         values = np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1)
         pieces = -(-np.abs(_blocks(values).astype(np.int64)).sum(axis=2) // way.most)
         count = int((-(-np.maximum(pieces.sum(axis=1), 1) // way.at_once) * way.at_once).sum())
-        dense = packed.packed_size(values.size, packed.bits_for(values))
-        return way.cost * count < values.size and (WIDTH + 1) * count <= dense
+        products = (len(values) - (_left_out(values, node, graph) if way.leaves_out else 0)) * values.shape[1]
+        dense = packed.packed_size(products, packed.bits_for(values))
+        return way.cost * count < products and (WIDTH + 1) * count <= dense
 
     return takes
+
+
+def _left_out(values: NDArray[np.int8], node: Node, graph: Graph) -> int:
+    """Channels of zeros that dsp_convolutions.py leaves out: with a relu, which answers one byte there, and in whole groups."""
+    output = pack.output(graph.tensors[node.name], node.attrs.clamp)  # type: ignore[union-attr]  # a convolution has one
+    relu = output.fields["low"] >= output.fields["zero"]  # type: ignore[operator]  # whole numbers
+    groups, living = -(-len(values) // SIDE_BY_SIDE), -(-int(values.any(axis=1).sum()) // SIDE_BY_SIDE)
+    return len(values) * (groups - living) // groups if relu else 0
 
 
 def tile_bytes(node: Node, graph: Graph) -> int:
