@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nestling.errors import UnsupportedOp
+from nestling.formats.c.kernels import few_bits
 from nestling.formats.c.kernels.layers import PORTABLE, Layer, Program, bytes_of, plane
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import Machine
@@ -13,6 +14,7 @@ from nestling.formats.c.plan.plan import Plan, Step, Views
 from nestling.formats.c.plan.report import STACK
 from nestling.graph.ir import Graph
 
+EVERYWHERE = (PORTABLE, few_bits.HEADER)  # headers of kernels that every machine has
 ENDLESS = 2**40
 CODE, OWN_CODE = 24 * 1024, 36 * 1024  # bytes that the code stays under, with portable kernels and with the machine's own
 
@@ -28,7 +30,7 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
     """
     program = lower(graph, machine)
     found = planned(program, machine)
-    if all(layer.header == PORTABLE for layer in program.layers):
+    if all(layer.header in EVERYWHERE for layer in program.layers):
         return program, found
     plain = lower(graph, replace(machine, features=()))
     most = planned(_apart(plain), machine).arena
@@ -50,7 +52,7 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
 
 def code_at_most(program: Program) -> int:
     """Bytes of flash that the generated code and its kernels stay under; `make size` tells the exact number."""
-    return CODE if all(layer.header == PORTABLE for layer in program.layers) else OWN_CODE
+    return CODE if all(layer.header in EVERYWHERE for layer in program.layers) else OWN_CODE
 
 
 def constants(program: Program) -> int:
@@ -138,5 +140,5 @@ def _wanting(program: Program, found: Plan) -> Layer | None:
     def rank(layer: Layer) -> tuple[int, int]:
         return alive.get(layer.writes, 0), layer.scratch
 
-    own = [layer for layer in program.layers if layer.header != PORTABLE and layer.scratch]
+    own = [layer for layer in program.layers if layer.header not in EVERYWHERE and layer.scratch]
     return max(own, key=rank) if own else None
