@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nestling.errors import UnusableFile
-from nestling.formats.c.kernels.few_bits import with_packed_weights
+from nestling.formats.c.kernels.few_bits import HEADER, with_packed_weights
 from nestling.formats.c.kernels.layers import Layer, Program, Room
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import machine
@@ -114,9 +114,22 @@ def of_op(op: str) -> st.SearchStrategy[Case]:
     """Nodes of the op that between them every variant of it takes."""
     if op == "depthwise_conv2d":
         return windows("depthwise") | squares(op)
+    if op == "fully_connected":
+        drawn = graphs(integer=True, op=op, most=1)
+        return drawn | drawn.map(of_four_bits)
     if op == "conv2d":
         return windows() | windows("channels") | windows("plain") | windows("pixel") | windows("zeros") | squares(op)
     return graphs(integer=True, op=op, most=1)
+
+
+def of_four_bits(case: Case) -> Case:
+    """The case with the upper bits of each of its weights, as they are."""
+    tensors = dict(case[0].tensors)
+    for node in case[0].nodes:
+        weight = tensors[node.inputs[1]] if node.op in SUMS else None
+        if weight is not None and weight.data is not None:
+            tensors[weight.name] = replace(weight, data=np.right_shift(weight.data, 4))
+    return replace(case[0], tensors=tensors), case[1]
 
 
 def few(graph: Graph, bits: Callable[[str], int]) -> Graph:
@@ -147,8 +160,11 @@ def without_zeros(graph: Graph) -> Graph:
 
 
 @st.composite
-def packed_cases(draw: Draw, cases: st.SearchStrategy[Case]) -> tuple[Graph, NDArray[Any], Program]:
-    """A graph of a strategy with weights of few bits, and its program with each scratch between the least and the most."""
+def packed_cases(draw: Draw, cases: st.SearchStrategy[Case], *features: str) -> tuple[Graph, NDArray[Any], Program]:
+    """A graph of a strategy with weights of few bits, and its program with each scratch between the least and the most.
+
+    features: of a machine whose kernels are to compute it, those for packed weights.
+    """
     graph, image = draw(cases)
     assume(image.dtype != np.float32)
     try:
@@ -156,8 +172,9 @@ def packed_cases(draw: Draw, cases: st.SearchStrategy[Case]) -> tuple[Graph, NDA
     except UnusableFile as error:
         assume("scale" not in str(error))  # those of a few drawn graphs lie at the edge already
         raise
-    program = with_packed_weights(lower(graph, HOST), worth=1)
-    assume(any(layer.function.endswith("_packed") for layer in program.layers))
+    program = with_packed_weights(lower(graph, replace(HOST, features=features)), worth=1)
+    headers = [f"nst_{feature}.h" for feature in features] or [HEADER]
+    assume(any("bit weights" in layer.kind and layer.header in headers for layer in program.layers))
 
     return graph, image, with_room(program, lambda least, most: draw(st.integers(least, most)))
 

@@ -30,7 +30,7 @@ from nestling.graph.ir import Graph, Tensor
 from nestling.graph.packed import bits_for, pack, unpack
 from nestling.graph.spec import check
 from tests.formats.c.boards import assert_answers_are_the_reference, tools
-from tests.formats.c.cases import SUMS, few, packed_cases, windows, without_zeros
+from tests.formats.c.cases import SUMS, few, packed_cases, squares, windows, without_zeros
 from tests.formats.c.kernel_library import Kernels, compiled
 from tests.helpers.networks import Net, headed, imported, noise, printed, quant
 from tests.helpers.strategies import graphs, old_graphs
@@ -69,6 +69,11 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Kernels(compiled(tmp_path_factory.mktemp("kernels"), "-O2", request.param))
 
 
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    return Kernels(compiled(tmp_path_factory.mktemp("quick"), "-O2"))
+
+
 def assert_as_reference(kernels: Kernels, graph: Graph, image: NDArray[Any], program: Program) -> None:
     expected = dict(reference.activations(graph, image))
     for in_place in (False, True):
@@ -81,6 +86,15 @@ def assert_as_reference(kernels: Kernels, graph: Graph, image: NDArray[Any], pro
 @given(case=packed_cases(windows()))
 def test_convolutions_of_any_size(case: tuple[Graph, NDArray[Any], Program], kernels: Kernels) -> None:
     assert_as_reference(kernels, *case)
+
+
+@pytest.mark.parametrize("feature", ["dsp", "mve", "rv32"])
+@QUICK
+@given(data=st.data())
+def test_convolutions_of_a_machine_of_its_own(feature: str, data: st.DataObject, quick: Kernels) -> None:
+    """By the portable twins of its instructions."""
+    drawn = windows() | windows("plain") | squares("depthwise_conv2d")
+    assert_as_reference(quick, *data.draw(packed_cases(drawn, feature)))
 
 
 @pytest.mark.parametrize("op", SUMS)
@@ -224,32 +238,32 @@ def test_a_network_of_every_kind_on_this_computer(tmp_path: Path) -> None:
     assert min(spread.values()) > 20, spread  # a network of clamped answers would show nothing
 
 
-@pytest.mark.parametrize("board", ["cortex-m4", "rv32imc"])
+@pytest.mark.parametrize("board", ["cortex-m4", "cortex-m55", "rv32imc"])
 def test_a_network_of_every_kind_on_small_machines(board: str, tmp_path: Path) -> None:
     assert_answers_are_the_reference(mixed(), board, tmp_path / "c")
 
 
-def test_flash_falls_by_two_fifths_and_ram_hardly_grows(shared_data: Shared, tmp_path: Path) -> None:
-    """MobileNetV1 0.25 at 96 pixels in 4 bits, code included; the answer is the reference's.
+def test_flash_falls_by_a_quarter_and_ram_does_not_grow(shared_data: Shared, tmp_path: Path) -> None:
+    """MobileNetV1 0.25 at 96 pixels in 4 bits, code included, for hardly more instructions; the answer is the reference's.
 
-    By the portable kernels both times, of weights none of which is 0: what else saves flash is another matter.
+    Of weights none of which is 0, and by the machine's own kernels both times, which leave out channels that answer one byte.
     """
     machine, whole = tools("cortex-m4"), without_zeros(imported(shared_data("vww_96_int8.tflite")))
     packed = without_zeros(few(whole, lambda _: 4))
     image = noise(whole, 1)[0]
-    flash, arena = {}, {}
+    flash, arena, ran = {}, {}, {}
     for name, graph in (("whole", whole), ("packed", packed)):
-        with patch("tests.helpers.networks.machine", lambda name: replace(machine_of(name), features=())):
-            folder = printed(graph, tmp_path / name, "cortex-m4")
+        folder = printed(graph, tmp_path / name, "cortex-m4")
         place = tmp_path / f"{name}.o"
         place.mkdir()
         built = virtual.build(folder, machine, place)
         assert built.code is not None and built.constants is not None
         flash[name] = built.code + built.constants
         arena[name] = int((folder / "nestling_model.h").read_text().split("ARENA_BYTES ")[1].split()[0])
-    assert flash["packed"] <= 0.6 * flash["whole"]
-    assert arena["packed"] <= arena["whole"] + 9 * 16  # the unpacked weights of the layer that needs most, a depthwise one
-    ran = virtual.answer(built, image)
+        ran[name] = virtual.answer(built, image)
+    assert flash["packed"] <= 0.75 * flash["whole"]
+    assert arena["packed"] <= arena["whole"]
+    taken = {name: sum(layer.instructions or 0 for layer in one.layers) for name, one in ran.items()}
+    assert 0 < taken["packed"] <= 1.25 * taken["whole"]
     expected = dict(reference.activations(packed, image[None]))
-    assert ran.embedding.tobytes() == expected[lower(packed, HOST).embedding].tobytes()
-    assert ran.stack_bound is not None and ran.stack_bound < 2048
+    assert ran["packed"].embedding.tobytes() == expected[lower(packed, HOST).embedding].tobytes()

@@ -20,7 +20,7 @@ from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.lower import lower
 from nestling.graph import reference
 from nestling.graph.spec import check
-from tests.formats.c.cases import HOST, Case, of_op, packed_cases, valid, with_room
+from tests.formats.c.cases import HOST, Case, of_op, packed_cases, valid, windows, with_room
 from tests.formats.c.kernel_library import Kernels, Part, Range, Split, compiled
 from tests.helpers.networks import Net
 from tests.helpers.strategies import Draw
@@ -142,6 +142,15 @@ def test_parts_of_packed_weights_are_the_whole(op: str, variant: Variant, data: 
     with first_comes(op, variant):
         graph, image, program = data.draw(packed_cases(of_op(op)))
     assume(any(layer.function == variant.few_bits for layer in program.layers))
+    assert_parts_are_the_whole(kernels, (graph, image), program, data)
+
+
+@pytest.mark.parametrize("feature", ["dsp", "mve", "rv32"])
+@QUICK
+@given(data=st.data())
+def test_parts_of_packed_weights_on_a_machine_of_its_own(feature: str, data: st.DataObject, kernels: Kernels) -> None:
+    """By the portable twins of its instructions."""
+    graph, image, program = data.draw(packed_cases(windows() | windows("plain") | of_images(), feature))
     assert_parts_are_the_whole(kernels, (graph, image), program, data)
 
 

@@ -3,7 +3,8 @@
 What the kernels read lies in one stream, a group of four output channels after the other: where sums begin, weights, constants of
 the way to a byte. Channels that answer one byte to whatever comes are left out where that saves a group: training with weight decay
 leaves such channels, often most of a layer. Weights are narrow, a byte each, and are widened into scratch, as many groups as there
-is room for; `wide` makes of a layer one whose weights take two bytes of flash each, and need no room.
+is room for; `wide` makes of a layer one whose weights take two bytes of flash each, and need no room. Weights of few bits lie there
+several in a byte, and are widened in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
+from nestling.formats.c.kernels.few_bits import with_bits
 from nestling.formats.c.kernels.layers import (
     Constant,
     Layer,
@@ -39,17 +41,21 @@ from nestling.graph.reference_integer import output_multiplier
 
 WORD = 4
 STARTS = 4  # of a group: one a channel; twice as many in a wide stream
+WORTH = 4096  # bytes of flash that must be saved, about what the code that widens weights takes where no convolution needs it
+WIDE = 16  # bits of a weight that the processor takes as it is
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
     """What nst_sums_dsp says of a layer.
 
-    numbers: int32 [groups, size], narrow. long_way: bool [groups]. known: None, or an answer of the channels that are left out.
+    numbers: int32 [groups, size]. bits: of a weight, 8, 4 or 2. long_way: bool [groups]. known: None, or an answer of the channels
+    that are left out.
     long: channels that go the long way: those that are not proven, and their groups.
     """
 
     numbers: NDArray[np.int32]
+    bits: int
     steps: int
     after: int
     long_way: NDArray[np.bool_]
@@ -73,9 +79,8 @@ class Stream:
 
 
 def takes(node: Node, graph: Graph) -> bool:
-    """Weights around 0, each of which needs its byte."""
-    weight = graph.tensors[node.inputs[1]]
-    return pack.zero_point(weight) == 0 and packed.bits_for(np.asarray(weight.data)) not in packed.FEW
+    """Weights around 0."""
+    return pack.zero_point(graph.tensors[node.inputs[1]]) == 0
 
 
 def takes_1x1(node: Node, graph: Graph) -> bool:
@@ -85,11 +90,15 @@ def takes_1x1(node: Node, graph: Graph) -> bool:
 
 def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See is_1x1."""
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
+    return _pixels(node, graph, variant, "conv 1x1")
+
+
+def _pixels(node: Node, graph: Graph, variant: Variant, kind: str) -> Layer:
+    found, x = _rows(node, graph), node.inputs[0]
     stream = _stream(node, graph, found, fours(found.weight.shape[1]))
-    struct = Struct("nst_conv_1x1_dsp_layer", {"out": plane(y), "sums": _sums(node, graph, found, stream)})
-    made = layer(node, graph, "conv 1x1", variant, (Read(x.name), struct, Written(), Scratch(), Whole(), Room()), (x.name,))
+    fields: dict[str, Value] = {"out": plane(graph.tensors[node.name]), "sums": _sums(node, graph, found, stream)}
+    arguments = (Read(x), Struct("nst_conv_1x1_dsp_layer", fields), Written(), Scratch(), Whole(), Room())
+    made = layer(node, graph, with_bits(kind, stream.bits), variant, arguments, (x,))
     return _roomy(made, stream, stream.columns_bytes, graph)
 
 
@@ -103,7 +112,7 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     """Any convolution of one group; behind the image's table it takes the image itself."""
     attrs, x, weight, y = windowed(node, graph)
     size = (weight.shape[1], weight.shape[2])
-    found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
+    found = _rows(node, graph)
     piece = x.shape[3] * (size[1] if attrs.dilation[1] == 1 else 1)
     stream = _stream(node, graph, found, pieces(found.weight.shape[1], piece))
     columns = (y.shape[2] - 1) * attrs.stride[1] + (size[1] - 1) * attrs.dilation[1] + 1
@@ -114,16 +123,28 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     made = layer(node, graph, kind_of("conv", size, attrs.stride, attrs.dilation), variant, arguments)
     made = _roomy(behind(made, node, graph), stream, stream.columns_bytes + 2 * strip[0] * strip[1], graph)
     before = graph.producer(x.name)
-    return (
-        made if before is None or before.op != "table" else with_table(replace(made, of_image="nst_conv_image_dsp"), before, graph)
-    )
+    if before is not None and before.op == "table":
+        made = with_table(replace(made, of_image="nst_conv_image_dsp"), before, graph)
+    return replace(made, kind=with_bits(made.kind, stream.bits))
 
 
 def takes_fully_connected(node: Node, graph: Graph) -> bool:
+    """See takes_dense; with weights that would save little if they were packed."""
+    weight = np.asarray(graph.tensors[node.inputs[1]].data)
+    saved = weight.size - packed.packed_size(weight.size, packed.bits_for(weight))
+    return saved < WORTH and takes_dense(node, graph)
+
+
+def takes_dense(node: Node, graph: Graph) -> bool:
     """In integers, every channel by the short way."""
     if any(graph.tensors[name].dtype != "int8" for name in (*node.inputs[:2], node.name)) or not takes(node, graph):
         return False
-    return bool(short(node, graph, _dense_sums(node, graph)).proven.all())
+    return bool(short(node, graph, _rows(node, graph)).proven.all())
+
+
+def dense(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """A fully connected layer as a 1x1 convolution of one pixel, whose weights of few bits are widened as that one's are."""
+    return _pixels(node, graph, variant, "fully connected")
 
 
 def takes_pixel(node: Node, graph: Graph) -> bool:
@@ -134,7 +155,7 @@ def takes_pixel(node: Node, graph: Graph) -> bool:
 
 def fully_connected(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_fully_connected, takes_pixel."""
-    found = _dense_sums(node, graph)
+    found = _rows(node, graph)
     stream = _stream(node, graph, found, fours(found.weight.shape[1]), whole=True)
     struct = Struct("nst_fully_connected_dsp_layer", {"sums": _sums(node, graph, found, stream)})
     kind = "fully connected" if node.op == "fully_connected" else "conv 1x1"
@@ -142,7 +163,8 @@ def fully_connected(node: Node, graph: Graph, variant: Variant) -> Layer:
     return replace(made, long=0)
 
 
-def _dense_sums(node: Node, graph: Graph) -> Sums:
+def _rows(node: Node, graph: Graph) -> Sums:
+    """A layer's weights as [O, K]."""
     weight = np.asarray(graph.tensors[node.inputs[1]].data, np.int8)
     return pack.sums(node, graph, weight.reshape(len(weight), -1))
 
@@ -150,12 +172,14 @@ def _dense_sums(node: Node, graph: Graph) -> Sums:
 def wide(narrow: Layer) -> Layer:
     """The same layer with its weights as two bytes each in flash, and no room for them in RAM.
 
-    It takes a byte a weight more, with those that fill up groups of four, and 16 a group.
+    It takes a byte a weight more, with those that fill up groups of four, and 16 a group; of weights of few bits more than that.
     """
     struct, sums, stream = _found(narrow)
-    starts, weights, after = np.split(np.asarray(stream.data, np.int32), _cuts(sums), axis=1)
-    data = np.concatenate([starts, starts, _widened(weights), after], axis=1)
-    made = replace(sums, fields={**sums.fields, "wide": 1, "stream": replace(stream, data=data, layout=data.shape)})
+    steps, bits = (int(sums.fields[name]) for name in ("steps", "bits"))  # type: ignore[arg-type]  # whole numbers
+    cuts = (STARTS, STARTS + numbers_of(steps, bits))
+    starts, weights, after = np.split(np.asarray(stream.data, np.int32), cuts, axis=1)
+    data = np.concatenate([starts, starts, _widened(weights, bits)[:, : 4 * steps], after], axis=1)
+    made = replace(sums, fields={**sums.fields, "bits": WIDE, "stream": replace(stream, data=data, layout=data.shape)})
     arguments = tuple(_with_sums(struct, made) if argument is struct else argument for argument in narrow.arguments)
     own = narrow.scratch_most - WORD * data.size
     return replace(narrow, arguments=arguments, scratch=own, scratch_most=0, over=narrow.reads)
@@ -168,13 +192,6 @@ def _found(made: Layer) -> tuple[Struct, Struct, Constant]:
     stream = sums.fields["stream"]
     assert isinstance(stream, Constant)
     return struct, sums, stream
-
-
-def _cuts(sums: Struct) -> tuple[int, int]:
-    """Where in a group of a narrow stream weights begin and end."""
-    steps = sums.fields["steps"]
-    assert isinstance(steps, int)
-    return STARTS, STARTS + 2 * steps
 
 
 # ---- streams --------------------------------------------------------------------------------------------------------------------
@@ -195,14 +212,17 @@ def pieces(depth: int, piece: int) -> Int:
 
 
 def _stream(node: Node, graph: Graph, found: Sums, order: Int, whole: bool = False) -> Stream:
-    """order: see `fours`. whole: channels that answer one byte to everything are in it, too."""
+    """order: see `fours`. whole: channels that answer one byte to everything are in it, too, and every weight takes a byte."""
     constants = short(node, graph, found)
     answers = None if whole else _one_byte(constants, graph.tensors[node.name], node)
-    numbers, long_way = _numbers(node, graph, found, constants, order, None if answers is None else _living(constants))
+    places = None if answers is None else _living(constants)
+    bits = packed.FULL if whole else packed.bits_for(found.weight if places is None else found.weight[places])
+    numbers, long_way = _numbers(node, graph, found, constants, order, places, bits)
     left_out = None if answers is None else Constant("known", "int8_t", answers, answers.shape)
-    after = (numbers.shape[1] - STARTS - len(order)) // SIDE_BY_SIDE
+    steps = len(order) // 2
+    after = (numbers.shape[1] - STARTS - numbers_of(steps, bits)) // SIDE_BY_SIDE
     long = min(SIDE_BY_SIDE * int(long_way.sum()), len(found.weight))
-    return Stream(numbers, len(order) // 2, after, long_way, left_out, long)
+    return Stream(numbers, bits, steps, after, long_way, left_out, long)
 
 
 def _one_byte(constants: Short, y: Tensor, node: Node) -> NDArray[np.int8] | None:
@@ -227,7 +247,7 @@ def _living(constants: Short) -> Int:
 
 
 def _numbers(
-    node: Node, graph: Graph, found: Sums, constants: Short, order: Int, places: Int | None
+    node: Node, graph: Graph, found: Sums, constants: Short, order: Int, places: Int | None, bits: int
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """(stream int32 [groups, size], long_way bool [groups]). places: the channels in it, None for all as they are."""
     chosen = np.arange(len(found.weight)) if places is None else places
@@ -247,7 +267,8 @@ def _numbers(
     after = _after(node, graph, found, constants, of_channels)
     if places is not None:
         after = np.concatenate([after, np.arange(len(after))[:, None]], axis=1)
-    parts = (starts, pairs.reshape(groups, -1).view("<i4"), grouped(after).reshape(groups, -1))
+    weights = _narrowed(pairs.reshape(groups, -1).view("<i4"), bits)
+    parts = (starts, weights, grouped(after).reshape(groups, -1))
     return np.concatenate([part.astype(np.int32) for part in parts], axis=1), long_way
 
 
@@ -263,10 +284,34 @@ def _after(node: Node, graph: Graph, found: Sums, constants: Short, long_way: ND
     return np.where(long_way, (*exact, exact[2]), short_ones).T
 
 
-def _widened(weights: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Of narrow numbers [groups, 2 * steps] the wide ones, [groups, 4 * steps]."""
-    bytes_ = np.ascontiguousarray(weights).view(np.int8).reshape(len(weights), -1, 2, 2)  # [number, product, channel]
-    return bytes_.transpose(0, 1, 3, 2).astype("<i2").reshape(len(weights), -1).view("<i4")
+# ---- numbers of weights, see nst_sums_dsp ---------------------------------------------------------------------------------------
+
+
+def numbers_of(steps: int, bits: int) -> int:
+    """How many hold a group's weights."""
+    return -(-steps * bits // 4)
+
+
+def _narrowed(numbers: NDArray[np.int32], bits: int) -> NDArray[np.int32]:
+    """Of those of 8 bits, [groups, 2 * steps], those of `bits`."""
+    if bits not in packed.FEW:
+        return numbers
+    halves = _widened(numbers, packed.FULL).view("<i2").reshape(len(numbers), -1, 2)
+    fills = -halves.shape[1] % (WIDE // bits)
+    whole = np.pad(halves, ((0, 0), (0, fills), (0, 0))).astype(np.int64) + 2 ** (bits - 1)
+    pieces = whole.reshape(len(numbers), -1, WIDE // bits, 2) << bits * np.arange(WIDE // bits)[:, None]
+    return np.asarray(pieces.sum(axis=2).astype("<u2").reshape(len(numbers), -1).view("<i4"))
+
+
+def _widened(numbers: NDArray[np.int32], bits: int) -> NDArray[np.int32]:
+    """Of those the ones of 16 bits, [groups, 4 * steps], and as many more as the last numbers of few bits have room for."""
+    plain = np.ascontiguousarray(numbers)
+    if bits in packed.FEW:
+        halves = plain.view("<u2").reshape(len(plain), -1, 1, 2) >> bits * np.arange(WIDE // bits)[:, None]
+        wide_ones = (halves & 2**bits - 1).astype("<i2") - np.int16(2 ** (bits - 1))
+        return np.asarray(wide_ones.reshape(len(plain), -1).view("<i4"))
+    bytes_ = plain.view(np.int8).reshape(len(plain), -1, 2, 2)  # [number, product, channel]
+    return bytes_.transpose(0, 1, 3, 2).astype("<i2").reshape(len(plain), -1).view("<i4")
 
 
 def _sums(node: Node, graph: Graph, found: Sums, stream: Stream) -> Struct:
@@ -278,7 +323,7 @@ def _sums(node: Node, graph: Graph, found: Sums, stream: Stream) -> Struct:
         "steps": stream.steps,
         "channels": channels,
         "groups": stream.groups,
-        "wide": 0,
+        "bits": stream.bits,
         "stream": Constant("stream", "int32_t", stream.numbers, stream.numbers.shape),
         "after": stream.after,
         "long_way": ways if stream.long_way.any() else None,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import rescaling, windows
+from nestling.formats.c.kernels.few_bits import in_bits, with_bits
 from nestling.formats.c.kernels.layers import Constant, Layer, Room, Struct, Value
 from nestling.formats.c.kernels.rescaling import Short
 from nestling.formats.c.kernels.variant import Variant
@@ -37,7 +38,7 @@ def is_depthwise_of(size: int) -> Callable[[Node, Graph], bool]:
         if not (window and borders and windows.is_depthwise(node, graph) and x.shape[3] == y.shape[3]):
             return False
         found = windows.depthwise_sums(node, graph)
-        if found.weight_zero or packed.bits_for(found.weight) in packed.FEW:
+        if found.weight_zero:
             return False
         long = ~_quick(node, graph, found).proven
         return bool(long.sum() * SELDOM <= len(long))
@@ -54,9 +55,12 @@ def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
     assert isinstance(struct, Struct)
     sums = struct.fields["sums"]
     assert isinstance(sums, Struct)
+    bits, weights = packed.bits_for(found.weight), sums.fields["weights"]
+    assert isinstance(weights, Constant)
     values: dict[str, Value] = {name: struct.fields[name] for name in ("in", "out", "window", "in_zero")}
     values |= {
-        "weights": sums.fields["weights"],
+        "bits": bits,
+        "weights": in_bits(weights, bits),
         "bias": _constant("bias", found.bias + quick.start),
         "multiplier": _constant("multiplier", _either(quick, quick.multiplier, sums.fields["multiplier"])),
         "addend": _constant("addend", _either(quick, quick.addend, sums.fields["shift"])),
@@ -65,6 +69,7 @@ def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
     }
     return replace(
         made,
+        kind=with_bits(made.kind, bits),
         arguments=(read, Struct("nst_depthwise_dsp_layer", values), *rest, Room()),
         scratch_most=_bytes(node, graph, graph.tensors[node.name].shape[1]),
         long=int((~quick.proven).sum()),

@@ -1,5 +1,6 @@
 """Weights of 4 or 2 bits as several in a byte: layers become calls of the kernels that unpack them first (runtime/nst_packed.h).
 
+Kernels of a machine's own have twins of theirs (Layer.packing), or unpack such weights themselves (dsp_convolutions.py).
 A program of 8-bit weights stays as it is. What is packed follows from the values alone; the answers stay the same bytes.
 """
 
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nestling.formats.c.kernels.layers import Constant, Layer, Program, Room, Scratch, Struct, Value, bytes_of
+from nestling.formats.c.kernels.layers import Argument, Constant, Layer, Program, Room, Scratch, Struct, Value, bytes_of
 from nestling.graph import packed
 
 WORTH = 768  # bytes of flash that a kernel's layers must save together: more than it takes with nst_packed.c, on any machine
@@ -28,11 +29,6 @@ class Few:
     bits: int
 
     @property
-    def saved(self) -> int:
-        """Bytes of flash."""
-        return self.weights.bytes - packed.packed_size(self.weights.data.size, self.bits)
-
-    @property
     def unpacked(self) -> int:
         """Bytes of scratch for all of them, a multiple of 4."""
         return -(-self.weights.bytes // 4) * 4
@@ -40,14 +36,24 @@ class Few:
 
 def with_packed_weights(program: Program, worth: int = WORTH) -> Program:
     """The program with its weights of few bits packed, kernel by kernel, where that saves `worth` bytes of constants or more."""
-    found = {layer.writes: few for layer in program.layers if (few := _few(layer)) is not None}
+    found = {layer.writes: twin for layer in program.layers if (twin := _twin(layer, program)) is not None}
     saved: Counter[str] = Counter()
     for layer in program.layers:
         if layer.writes in found:
-            saved[_file(layer)] += found[layer.writes].saved
-    chosen = {layer.writes for layer in program.layers if layer.writes in found and saved[_file(layer)] >= worth}
-    layers = (_packed(layer, found[layer.writes], program) if layer.writes in chosen else layer for layer in program.layers)
-    return replace(program, layers=tuple(layers))
+            saved[_file(found[layer.writes])] += _bytes(layer) - _bytes(found[layer.writes])
+    chosen = {name: twin for name, twin in found.items() if saved[_file(twin)] >= worth}
+    return replace(program, layers=tuple(chosen.get(layer.writes, layer) for layer in program.layers))
+
+
+def _bytes(layer: Layer) -> int:
+    return sum(constant.bytes for constant in layer.constants)
+
+
+def _twin(layer: Layer, program: Program) -> Layer | None:
+    if layer.packing is not None:
+        return layer.packing(layer, _smaller(layer, program))
+    few = _few(layer)
+    return None if few is None else _packed(layer, few, program)
 
 
 def _few(layer: Layer) -> Few | None:
@@ -69,13 +75,13 @@ def _packed(layer: Layer, few: Few, program: Program) -> Layer:
     if parts and len(few.weights.layout) == ONE_GROUP and not (over and few.unpacked <= _smaller(layer, program)):
         least, over = layer.scratch + 4 * few.weights.layout[1], ()
     scratch = () if Scratch() in layer.arguments else (Scratch(),)
-    arguments = tuple(_with_packed(argument, few) if isinstance(argument, Struct) else argument for argument in layer.arguments)
+    arguments = _with(layer, few.weights, in_bits(few.weights, few.bits))
     return replace(
         layer,
-        kind=f"{layer.kind}, {few.bits}-bit weights",
+        kind=with_bits(layer.kind, few.bits),
         function=layer.few_bits,
         arguments=(*arguments, *scratch, *((Room(),) if parts else ()), few.bits),
-        files=(*layer.files, _file(layer), SHARED),
+        files=(*layer.files, LIES_IN.get(layer.few_bits, f"{layer.few_bits}.c"), SHARED),
         scratch=least,
         scratch_most=whole,
         over=over,
@@ -84,9 +90,9 @@ def _packed(layer: Layer, few: Few, program: Program) -> Layer:
     )
 
 
-def _file(layer: Layer) -> str:
-    """Where its twin is."""
-    return LIES_IN.get(layer.few_bits, f"{layer.few_bits}.c")
+def _file(twin: Layer) -> str:
+    """Where it is; of twins of a machine's own its function, which two may share a file with."""
+    return LIES_IN.get(twin.function, f"{twin.function}.c")
 
 
 def _smaller(layer: Layer, program: Program) -> int:
@@ -94,12 +100,61 @@ def _smaller(layer: Layer, program: Program) -> int:
     return min(bytes_of(program.tensors[name]) for name in (*layer.reads, layer.writes))
 
 
-def _with_packed(struct: Struct, few: Few) -> Struct:
-    """The struct with the packed weights in the place of the whole ones."""
+def _with(layer: Layer, old: Constant, new: Constant) -> tuple[Argument, ...]:
+    """Its arguments with a constant in the place of another."""
 
-    def made(field: Value) -> Value:
-        if field is few.weights:
-            return replace(few.weights, data=packed.pack(few.weights.data, few.bits).view(np.int8), bits=few.bits)
-        return _with_packed(field, few) if isinstance(field, Struct) else field
+    def made(struct: Struct) -> Struct:
+        return replace(struct, fields={name: of_field(field) for name, field in struct.fields.items()})
 
-    return replace(struct, fields={name: made(field) for name, field in struct.fields.items()})
+    def of_field(field: Value) -> Value:
+        return new if field is old else made(field) if isinstance(field, Struct) else field
+
+    return tuple(made(argument) if isinstance(argument, Struct) else argument for argument in layer.arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class Unpacked:
+    """What a kernel of a machine's own takes of a layer with packed weights.
+
+    whole, packed: its constant as it is and packed. numbers: further arguments, of which the last is bits. all, least: bytes of
+    scratch that unpacked weights take, those of all channels and those of as few as can be computed at once. files: further ones.
+    """
+
+    whole: Constant
+    packed: Constant
+    numbers: tuple[int, ...]
+    all: int
+    least: int
+    files: tuple[str, ...]
+
+
+def packed_twin(layer: Layer, smaller: int, found: Unpacked) -> Layer:
+    """The call of the twin: as many channels at once as the arena has room for, all of them where it writes over its input.
+
+    smaller: as in Layer.packing. Where all weights unpacked are more, the answer gets a place of its own.
+    """
+    bits = found.numbers[-1]
+    over = layer.over if found.all <= smaller else ()
+    return replace(
+        layer,
+        kind=with_bits(layer.kind, bits),
+        function=f"{layer.function}_packed",
+        arguments=(*_with(layer, found.whole, found.packed), Room(), *found.numbers),
+        files=(*layer.files, *found.files),
+        scratch=layer.scratch + (found.all if over else found.least),
+        scratch_most=layer.scratch + found.all,
+        over=over,
+        packing=None,
+    )
+
+
+def in_bits(weights: Constant, bits: int) -> Constant:
+    """The same constant, several weights in a byte where they have few bits."""
+    if bits not in packed.FEW:
+        return weights
+    return replace(weights, data=packed.pack(weights.data, bits).view(np.int8), bits=bits)
+
+
+def with_bits(kind: str, bits: int) -> str:
+    """A layer's kind in words, of weights of so many bits."""
+    return f"{kind}, {bits}-bit weights" if bits in packed.FEW else kind

@@ -103,6 +103,8 @@ class Layer:
     its end is always behind what the kernel has yet to read.
     files: the runtime's .c files that hold the function and what it calls; header: the one that declares it.
     few_bits, of_image: its twins for packed weights, and for an image that passes a table on its way.
+    packing: makes of it the same call with packed weights, where they are of few bits and the kernel is a machine's own; it is told
+    the bytes of what is read or of what is written, whichever are fewer.
     widen: makes of it the same call with weights that lie in flash as the processor wants them, where they are widened in scratch;
     wide: whether that was done.
     long: channels whose sums take the long way to a byte, of those that could take a short one (see rescaling.py); None where the
@@ -125,6 +127,7 @@ class Layer:
     header: str = PORTABLE
     lead: int = 0
     long: int | None = None
+    packing: Callable[[Layer, int], Layer] | None = None
     widen: Callable[[Layer], Layer] | None = None
     wide: bool = False
 

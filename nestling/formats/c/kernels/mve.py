@@ -6,8 +6,9 @@ A sum's way to its byte needs no proof here: VQRDMULH and VRSHL are the referenc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import windows
 from nestling.formats.c.kernels.constants import Sums
+from nestling.formats.c.kernels.few_bits import Unpacked, packed_twin
 from nestling.formats.c.kernels.layers import Constant, Layer, Struct, Value
 from nestling.formats.c.kernels.variant import Variant
 from nestling.graph import packed
@@ -26,6 +28,11 @@ BLOCK = 16  # bytes of a vector
 SIDE_BY_SIDE = 4  # channels
 SHORT = 2**31 - 256  # sums below it cannot leave 32 bits when the zero point is added
 CHANNELS = 2**15  # places of answers are 16 bits
+PACKED: Mapping[str, str] = {  # where the twins of kernels for packed weights are
+    "nst_conv_1x1_mve": "mve/nst_conv_1x1_mve_packed.c",
+    "nst_conv_mve": "mve/nst_conv_mve_packed.c",
+    "nst_conv_image_mve": "mve/nst_conv_mve_packed.c",
+}
 
 
 def scaling(node: Node, graph: Graph, found: Sums) -> tuple[Int, Int]:
@@ -34,6 +41,24 @@ def scaling(node: Node, graph: Graph, found: Sums) -> tuple[Int, Int]:
     multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
     multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
     return multiplier, np.where(multiplier == 0, -1, exponent)
+
+
+def _scaled(node: Node, graph: Graph, weight: NDArray[np.int8], lift: bool) -> tuple[Sums, Int, Int]:
+    """(sums, multiplier, exponent) of weights [O, K].
+
+    lift: where sums grow on their way to a byte (exponents above 0), as those of few bits do, weights and biases are so many times
+    as large instead, if the weights are bytes all the same: the reference shifts the sum before it multiplies, which is the same.
+    """
+    found = pack.sums(node, graph, weight)
+    multiplier, exponent = scaling(node, graph, found)
+    if not lift:
+        return found, multiplier, exponent
+    power = np.clip(exponent, 0, packed.FULL)
+    larger = found.weight.astype(np.int64) << power[:, None]
+    power = np.where((np.abs(larger) < 128).all(axis=1), power, 0)
+    weights = np.asarray(found.weight << power[:, None], np.int8)
+    sums = replace(found, weight=weights, bias=found.bias << power, largest=found.largest << power)
+    return sums, multiplier, exponent - power
 
 
 def negative(node: Node, graph: Graph) -> int:
@@ -48,12 +73,14 @@ def rows(node: Node, graph: Graph) -> NDArray[np.int8]:
     return np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1)
 
 
-def scales(node: Node, graph: Graph, weight: NDArray[np.int8]) -> bool:
-    """Whether the two instructions are the reference's roundings for all channels, and the weights are bytes without zero point."""
-    if packed.bits_for(weight) in packed.FEW or len(weight) > CHANNELS:
+def scales(node: Node, graph: Graph, weight: NDArray[np.int8], lift: bool = False) -> bool:
+    """Whether the two instructions are the reference's roundings for all channels, and the weights have no zero point.
+
+    lift: see _scaled.
+    """
+    if len(weight) > CHANNELS:
         return False
-    found = pack.sums(node, graph, weight)
-    _, exponent = scaling(node, graph, found)
+    found, _, exponent = _scaled(node, graph, weight, lift)
     short = (exponent < 0) | (found.largest < SHORT)
     return bool(found.weight_zero == 0 and (short & (exponent <= -negative(node, graph))).all())
 
@@ -89,8 +116,22 @@ def _streamed(made: Layer, node: Node, graph: Graph) -> Layer:
     """The portable kernel's call with nst_mve_sums for nst_sums."""
     x, struct, *rest = made.arguments
     assert isinstance(struct, Struct)
-    fields = {**struct.fields, "sums": sums_struct(node, graph, rows(node, graph), stream)}
-    return replace(made, arguments=(x, Struct(f"{made.function}_layer", fields), *rest))
+    weight = rows(node, graph)
+    fields = {**struct.fields, "sums": sums_struct(node, graph, weight, stream)}
+    bits = packed.bits_for(weight)
+    packing = partial(_packed, depth=weight.shape[1], bits=bits) if bits in packed.FEW else None
+    return replace(made, arguments=(x, Struct(f"{made.function}_layer", fields), *rest), packing=packing)
+
+
+def _packed(made: Layer, smaller: int, depth: int, bits: int) -> Layer:
+    """Its call with weights of so many bits: of a vector's bytes those that lie lowest are a vector of weights, and so on."""
+    whole = next(constant for constant in made.constants if constant.role == "stream")
+    weights, constants = np.split(np.asarray(whole.data, np.int8), [SIDE_BY_SIDE * _whole(depth)], axis=1)
+    vectors = weights.reshape(len(weights), -1, packed.FULL // bits, BLOCK).transpose(0, 1, 3, 2)
+    data = np.concatenate([packed.pack(vectors, bits).view(np.int8).reshape(len(weights), -1), constants], axis=1)
+    stored = Constant("stream", "int8_t", data, data.shape)
+    found = Unpacked(whole, stored, (bits,), whole.bytes, whole.data.shape[1], (PACKED[made.function], "mve/nst_mve_packed.c"))
+    return packed_twin(made, smaller, found)
 
 
 def patches_and_places(node: Node, graph: Graph) -> int:
@@ -99,13 +140,15 @@ def patches_and_places(node: Node, graph: Graph) -> int:
     return patches(node, graph) + 2 * width * depth
 
 
-def sums_struct(node: Node, graph: Graph, weight: NDArray[np.int8], packed_as: Callable[[Sums, Int, Int], Constant]) -> Struct:
-    """nst_mve_sums. weight: int8 [O, K]."""
-    found = pack.sums(node, graph, weight)
+def sums_struct(
+    node: Node, graph: Graph, weight: NDArray[np.int8], packed_as: Callable[[Sums, Int, Int], Constant], lift: bool = False
+) -> Struct:
+    """nst_mve_sums. weight: int8 [O, K]. lift: as in `scales`."""
+    found, multiplier, exponent = _scaled(node, graph, weight, lift)
     fields: dict[str, Value] = {
         "depth": weight.shape[1],
         "channels": len(weight),
-        "stream": packed_as(found, *scaling(node, graph, found)),
+        "stream": packed_as(found, multiplier, exponent),
         "negative": negative(node, graph),
         "output": pack.output(graph.tensors[node.name], node.attrs.clamp),  # type: ignore[union-attr]  # of convolutions
     }

@@ -77,7 +77,7 @@ def takes_3(node: Node, graph: Graph) -> bool:
 def _takes(node: Node, graph: Graph, height: int) -> bool:
     x, y = graph.tensors[node.inputs[0]], graph.tensors[node.name]
     row = max(tensor.shape[2] * tensor.shape[3] for tensor in (x, y))
-    return (height + 1) * row + 16 * y.shape[3] < PLACES and mve.scales(node, graph, _taps(node, graph))
+    return (height + 1) * row + 16 * y.shape[3] < PLACES and mve.scales(node, graph, _taps(node, graph), lift=True)
 
 
 def _ahead(node: Node, graph: Graph, strips: Strips) -> int | None:
@@ -109,7 +109,7 @@ def _in_strips(node: Node, graph: Graph, variant: Variant, strips: Strips, own: 
     ahead = _ahead(node, graph, strips)
     assert ahead is not None
     known = {name: struct.fields[name] for name in ("in", "out", "window", "in_zero")}
-    fields = {**known, "ahead": ahead, "sums": mve.sums_struct(node, graph, _taps(node, graph), stream)}
+    fields = {**known, "ahead": ahead, "sums": mve.sums_struct(node, graph, _taps(node, graph), stream, lift=True)}
     whole = strips.count * strips.pitch
     most = own + (whole * min(MANY, graph.tensors[node.name].shape[3]) if MANY * whole < PLACES else whole)
     least = min(most, max(own + (ahead + 1) * strips.pitch, windows.plane_bytes(node, graph)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import rescaling
 from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
+from nestling.formats.c.kernels.few_bits import Unpacked, packed_twin
 from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, plane
 from nestling.formats.c.kernels.variant import Variant, Weights, layer
 from nestling.formats.c.kernels.windows import (
@@ -37,9 +39,8 @@ NEGATIVE, LONG = 1 << 10, 1 << 11  # flags in a channel's ending, see runtime/rv
 
 
 def symmetric(node: Node, graph: Graph) -> bool:
-    """Weights of eight bits without a zero point."""
-    weight = graph.tensors[node.inputs[1]]
-    return pack.zero_point(weight) == 0 and packed.bits_for(np.asarray(weight.data)) not in packed.FEW
+    """Weights without a zero point."""
+    return pack.zero_point(graph.tensors[node.inputs[1]]) == 0
 
 
 def takes_1x1(node: Node, graph: Graph) -> bool:
@@ -54,7 +55,7 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     sums, long = sums_struct(node, graph, found, variant.pack)
     struct = Struct("nst_rv32_conv_1x1_layer", {"out": plane(y), "sums": sums})
     arguments = (Read(x.name), struct, Written(), Scratch(), Whole())
-    return replace(layer(node, graph, "conv 1x1", variant, arguments, (x.name,)), long=long)
+    return replace(layer(node, graph, "conv 1x1", variant, arguments, (x.name,)), long=long, packing=_packing(found))
 
 
 def two_depth_words(node: Node, graph: Graph) -> int:
@@ -77,7 +78,7 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     struct = Struct("nst_rv32_conv_layer", {**map_fields(attrs, size, x, y), "groups": 1, "sums": sums})
     arguments = (Read(x.name), struct, Written(), Scratch(), Whole())
     made = layer(node, graph, kind_of("conv", size, attrs.stride, attrs.dilation), variant, arguments)
-    return behind(replace(made, long=long), node, graph)
+    return behind(replace(made, long=long, packing=_packing(found)), node, graph)
 
 
 def four_patches(node: Node, graph: Graph) -> int:
@@ -140,6 +141,28 @@ def blocks(four: NDArray[np.int8]) -> list[tuple[int, int]]:
             first, more = k, sizes[:, k]
         end, sums = k + 1, more
     return [*found, (first, max(end, 1))]
+
+
+def _packing(found: Sums) -> Callable[[Layer, int], Layer] | None:
+    bits = packed.bits_for(found.weight)
+    return partial(_packed, bits=bits) if bits in packed.FEW else None
+
+
+def _packed(made: Layer, smaller: int, bits: int) -> Layer:
+    """Its call with the weights of blocks packed, what stands between them as it is."""
+    whole = next(constant for constant in made.constants if constant.role == "weights")
+    data, kept, fours = np.asarray(whole.data, np.int8), [], [0]
+    at = 0
+    while at < len(data):
+        count = SIDE_BY_SIDE * max(int(data[at]), 0)
+        kept += [data[at : at + 1], packed.pack(data[at + 1 : at + 1 + count], bits).view(np.int8)]
+        fours += [] if data[at] else [at + 1]
+        at += 1 + count
+    stored = np.concatenate(kept)
+    constant = Constant("weights", "int8_t", stored, stored.shape)
+    most = int(np.diff(fours).max())
+    files = (f"rv32/{made.function.replace('_image', '')}_packed.c", "rv32/nst_rv32_packed.c", "nst_packed.c")
+    return packed_twin(made, smaller, Unpacked(whole, constant, (most, bits), most * (len(fours) - 1), most, files))
 
 
 # ---- endings --------------------------------------------------------------------------------------------------------------------

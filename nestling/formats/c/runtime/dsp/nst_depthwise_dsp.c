@@ -184,13 +184,27 @@ static void copy_rows(const int8_t *in, int32_t channels, const plane_of *plane,
     plane->copy(in + inside.from, plane->numbers + inside.to, channels, inside.rows, plane->columns, plane->rest, plane->over);
 }
 
+/* The weights of channel o; those of few bits are unpacked into `room`. */
+NST_APART const int8_t *taps_of(const nst_depthwise_dsp_layer *layer, int32_t o, int8_t *room)
+{
+    const int32_t bits = layer->bits, count = layer->window.size.height * layer->window.size.width;
+    const uint8_t *const weights = (const uint8_t *)layer->weights;
+    uint32_t place = (uint32_t)(o * count * bits); /* in bits */
+    if (bits == 8)
+        return layer->weights + o * count;
+    for (int8_t *to = room; to < room + count; to++, place += (uint32_t)bits) {
+        const uint32_t highest = (uint32_t)weights[place / 8] << (32 - (uint32_t)bits - place % 8);
+        *to = (int8_t)((int32_t)highest >> (32 - bits));
+    }
+    return room;
+}
+
 /* The same for a channel that is not proven, output by output. */
-NST_APART void rows_long(const int16_t *plane, int8_t *out, const nst_depthwise_dsp_layer *layer, int32_t o, int32_t pitch,
-                         int32_t rows)
+NST_APART void rows_long(const int16_t *plane, int8_t *out, const nst_depthwise_dsp_layer *layer, int32_t o, const int8_t *weights,
+                         int32_t pitch, int32_t rows)
 {
     const nst_window w = layer->window;
     const int32_t channels = layer->out.channels, columns = layer->out.width, size = w.size.width;
-    const int8_t *weights = layer->weights + o * size * size;
     for (int32_t row = 0; row < rows; row++, plane += pitch * w.stride.height) {
         for (int32_t column = 0; column < columns; column++, out += channels) {
             const int16_t *x = plane + column * w.stride.width;
@@ -289,7 +303,7 @@ NST_APART void in_bands(const int8_t *in, const nst_depthwise_dsp_layer *layer, 
         if (layer->way[o] >= 0)
             answer(plane, out, channel, layer, count, kernels);
         else
-            rows_long(plane->numbers, out, layer, o, width, count);
+            rows_long(plane->numbers, out, layer, o, channel->taps, width, count);
         out += count * layer->out.width * layer->out.channels;
     }
 }
@@ -306,6 +320,7 @@ void nst_dsp_depthwise_by(const int8_t *in, const nst_depthwise_dsp_layer *layer
     const inside_rows inside = inside_of(layer, &plane, 0, p.rows.first * stride.height - layer->window.pad.height, plane.height);
     nst_dsp_rows *const *rows_of = kernels->rows[stride.width - 1];
     nst_dsp_taker *take = kernels->take[stride.width - 1];
+    int8_t room[NST_DSP_LARGEST * NST_DSP_LARGEST];
     nst_dsp_channel channel;
     set(&channel, &plane, layer);
     fill(channel.weights, 0, NST_DSP_LARGEST * (NST_DSP_LARGEST + 1) * 2); /* some of them stay 0 */
@@ -314,6 +329,7 @@ void nst_dsp_depthwise_by(const int8_t *in, const nst_depthwise_dsp_layer *layer
     const int8_t *last = out + rows * columns * channels;
     for (int32_t o = p.channels.first; o < p.channels.end; o++) {
         const int32_t way = layer->way[o];
+        channel.taps = taps_of(layer, o, room);
         if (way >= 0)
             take(layer, o, &channel);
         if (way < 0 || plane.band < rows) {

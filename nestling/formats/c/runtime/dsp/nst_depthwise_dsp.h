@@ -35,12 +35,13 @@ typedef struct {
     int32_t step;              /* from one output to its neighbour */
     int32_t multiplier, addend, bias;
     int16_t weights[NST_DSP_LARGEST * (NST_DSP_LARGEST + 1) * 2];
+    const int8_t *taps; /* the weights as they are, a byte each */
 } nst_dsp_channel;
 
 /* Rows of sixes, or of one three, up to where `last` says that the next row would begin. */
 typedef void nst_dsp_rows(const int16_t *plane, int8_t *out, const nst_dsp_channel *channel, const int8_t *last);
 
-/* The constants of channel o; zeros among the weights are there already. */
+/* The constants of channel o beside its taps; zeros among the weights are there already. */
 typedef void nst_dsp_taker(const nst_depthwise_dsp_layer *layer, int32_t o, nst_dsp_channel *channel);
 
 /* How a size is computed, [stride - 1]. rows: of sixes that take `negative` and `further` for 0, of sixes and of threes that do not. */
@@ -110,7 +111,7 @@ NST_INLINE void nst_dsp_pairs(int16_t *to, const int8_t *w, int32_t left, int32_
 NST_INLINE void nst_dsp_take(const nst_depthwise_dsp_layer *layer, int32_t o, nst_dsp_channel *channel, int32_t size,
                              int32_t stride)
 {
-    const int8_t *w = layer->weights + o * size * size;
+    const int8_t *w = channel->taps;
     const int32_t way = layer->way[o], left = way % NST_DSP_FINE, places = nst_dsp_places(size, stride);
     channel->negative = way < NST_DSP_NEGATIVE ? 0 : -(1 << nst_larger(left - 1, 0));
     channel->further = way & NST_DSP_FINE ? NST_DSP_FURTHER : 0;

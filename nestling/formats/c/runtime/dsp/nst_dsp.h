@@ -9,12 +9,15 @@
 /* What turns two patches into answers, four output channels (a group) after the others.
  *
  * A step is two products of each of four channels with each of two patches. A group's stream is, in numbers of 32 bits:
- *     starts      a channel's sum begins with: 4 if narrow, 8 if wide: those of the four channels for one patch, then for the other
- *     weights     [steps][2] if narrow, [steps][4] if wide
+ *     starts      a channel's sum begins with: 4, but 8 where bits are 16: those of the four channels for one patch, then for the other
+ *     weights     of so many bits each, 4 * steps numbers where they are 16, half as many where they are 8, and so on
  *     after       [4][after], see below
- * Wide: a number holds two weights of a channel, 16 bits each, the step's first product in the lower half. Narrow: it holds weights
- * of two channels, from the lowest byte on the first channel's first one, the other's first one, the first channel's second one, the
- * other's second one; they are widened into scratch when the layer is called.
+ * 16 bits: a number holds two weights of a channel, the step's first product in the lower half. A step is four numbers.
+ * 8: it holds weights of two channels, from the lowest byte on the first channel's first one, the other's first one, the first channel's
+ * second one, the other's second one.
+ * 4 and 2: it holds what is one step there, or two, each weight with 2^(bits - 1) added: the lowest bits of both halves what is the
+ * first number there, the next bits the second one, and so on.
+ * All but those of 16 bits are widened into scratch when the layer is called.
  *
  * after: 3: left, multiplier, addend;             answer = ((sum << left) * multiplier >> 32) + addend >> 14
  *        4: left, negative, addend, multiplier    the same, with `negative` less in the addend where the sum is below 0
@@ -29,7 +32,7 @@ typedef struct {
     int32_t steps;    /* half as many; the weights of products that are not there are 0 */
     int32_t channels; /* answers a patch */
     int32_t groups;   /* of four channels, the last one may have fewer */
-    int32_t wide;
+    int32_t bits;     /* of a weight: 16, 8, 4 or 2 */
     const int32_t *stream;
     int32_t after;
     const int8_t *long_way;
@@ -37,10 +40,10 @@ typedef struct {
     nst_output output;
 } nst_sums_dsp;
 
-/* bytes: of scratch. It holds 8 * steps bytes for two patches and, where weights are narrow, those of four channels or more: as many
+/* bytes: of scratch. It holds 8 * steps bytes for two patches and, unless weights are of 16 bits, those of four channels or more: as many
  * as there is room for are computed for all pixels, then the next ones. The more room, the less is done twice. */
 
-/* As nst_conv_1x1. out may be in where weights are wide, or all have room at once. */
+/* As nst_conv_1x1. out may be in where weights are of 16 bits, or all have room at once. */
 typedef struct {
     nst_shape out;
     nst_sums_dsp sums;
@@ -52,7 +55,7 @@ void nst_conv_1x1_dsp(const int8_t *in, const nst_conv_1x1_dsp_layer *layer, int
 /* As nst_conv of one group, from a strip of the map: the rows that a row of windows reaches, as numbers of 16 bits, with what stands
  * to the left and right of the map. A piece is what a window has side by side in a row: all of its columns, or one where they are
  * dilated. Products lie piece by piece, [size.height][pieces in a row][piece], with one of 0 behind a piece of an odd number.
- * Scratch holds the strip, too. out may lie over in as in nst_conv where weights are wide, or all have room at once. */
+ * Scratch holds the strip, too. out may lie over in as in nst_conv where weights are of 16 bits, or all have room at once. */
 typedef struct {
     nst_shape in, out;
     nst_window window;
@@ -73,7 +76,7 @@ typedef struct {
 void nst_conv_image_dsp(const uint8_t *image, const nst_conv_image_dsp_layer *layer, int8_t *out, void *scratch,
                         const nst_part *part, int32_t bytes);
 
-/* As nst_fully_connected, in integers. sums: narrow, without a long way; no number of 16 bits is made beforehand. */
+/* As nst_fully_connected, in integers. sums: of 8 bits, without a long way; no number of 16 bits is made beforehand. */
 typedef struct {
     nst_sums_dsp sums;
 } nst_fully_connected_dsp_layer;
@@ -88,7 +91,8 @@ void nst_conv_1x1_blocks_dsp(const int8_t *in, const nst_conv_1x1_blocks_layer *
 
 /* ---- depthwise convolutions and what goes byte by byte ---------------------------------------------------------------------- */
 
-/* A depthwise convolution with as many channels as before. weights: [channels][size.height * size.width].
+/* A depthwise convolution with as many channels as before. weights: [channels][size.height * size.width], of so many bits: 8, or 4 or 2,
+ * two or four in a byte, the first one in its lowest bits, in two's complement.
  *
  * A channel that is proven (see rescaling.py) answers
  *     saturated(((sum + bias << left) * multiplier >> 32) + addend - (negative where sum + bias < 0) >> bits)
@@ -106,7 +110,7 @@ void nst_conv_1x1_blocks_dsp(const int8_t *in, const nst_conv_1x1_blocks_layer *
 typedef struct {
     nst_shape in, out;
     nst_window window;
-    int32_t in_zero;
+    int32_t in_zero, bits;
     const int8_t *weights;
     const int32_t *bias;
     const int32_t *multiplier;

@@ -20,7 +20,7 @@
     "smlad r6, r12, " X ", r6\n\t"   \
     "smlad r7, r11, " X ", r7\n\t"
 
-/* Adds to the sums of four channels what fours of bytes give, at least one. weights: [bytes / 2][2], narrow. */
+/* Adds to the sums of four channels what fours of bytes give, at least one. weights: [bytes / 2][2], of 8 bits. */
 __attribute__((naked, noinline)) static void add_fours(const int32_t *weights, const int8_t *x, const int8_t *end, int32_t sums[4])
 {
     __asm__ volatile("push {r4-r11, lr}\n\t"

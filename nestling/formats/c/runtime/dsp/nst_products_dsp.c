@@ -5,15 +5,16 @@
 
 enum { UNROLLED = 16, STEP_BYTES = 44 }; /* steps of a round of the loop below, and bytes of code that each of them takes */
 
-/* Numbers of 32 bits that a group's stream takes. */
+/* Numbers of 32 bits that a group's stream takes, widened. */
 NST_INLINE int32_t wide_size(const nst_sums_dsp *sums)
 {
     return 8 + 4 * sums->steps + 4 * sums->after;
 }
 
-NST_INLINE int32_t narrow_size(const nst_sums_dsp *sums)
+/* The same of its weights as they lie in flash, where they have fewer than 16 bits. */
+NST_INLINE int32_t narrow_weights(const nst_sums_dsp *sums)
 {
-    return 4 + 2 * sums->steps + 4 * sums->after;
+    return (sums->steps * sums->bits + 3) / 4;
 }
 
 /* Weights of a step: two numbers of four bytes into four of two halves. */
@@ -155,6 +156,13 @@ NST_INLINE void short_answers(const nst_groups_dsp *some, const int32_t *columns
         answers_of_both_signs(some, columns, out0, out1);
 }
 
+/* Both halves of a, less those of b. */
+NST_INLINE int32_t halves_less(int32_t a, int32_t b)
+{
+    __asm__("ssub16 %0, %0, %1" : "+r"(a) : "r"(b));
+    return a;
+}
+
 /* Pairs of steps of four channels, at least one: numbers of four bytes into twice as many of two halves. */
 NAKED void widen_pairs(int32_t *to, const int32_t *from, const int32_t *end)
 {
@@ -231,6 +239,11 @@ static void short_answers(const nst_groups_dsp *some, const int32_t *columns, in
     }
 }
 
+NST_INLINE int32_t halves_less(int32_t a, int32_t b)
+{
+    return nst_halves(a - b, (a >> 16) - (b >> 16));
+}
+
 static void widen_pairs(int32_t *to, const int32_t *from, const int32_t *end)
 {
     for (; from < end; from += 2, to += 4)
@@ -258,6 +271,27 @@ NST_INLINE int32_t *copied(int32_t *to, const int32_t *from, int32_t count)
     return to;
 }
 
+/* Four weights of so many bits in each half of a number, from bit `first` on. */
+NST_INLINE void unpack_step(int32_t *to, int32_t number, int32_t first, int32_t bits)
+{
+    const int32_t mask = ((1 << bits) - 1) * 0x10001, half = (1 << (bits - 1)) * 0x10001;
+    for (int32_t i = 0; i < 4; i++)
+        to[i] = halves_less((int32_t)((uint32_t)number >> (first + bits * i)) & mask, half);
+}
+
+/* Numbers of packed weights into as many of two halves as they hold: with 2 bits that may be a step more than there is. */
+static void unpack(int32_t *to, const int32_t *from, const int32_t *end, int32_t bits)
+{
+    if (bits == 4)
+        for (; from < end; from++, to += 4)
+            unpack_step(to, *from, 0, 4);
+    else
+        for (; from < end; from++, to += 8) {
+            unpack_step(to, *from, 0, 2);
+            unpack_step(to + 4, *from, 8, 2);
+        }
+}
+
 static void widen(int32_t *to, const int32_t *from, int32_t steps)
 {
     const int32_t pairs = steps & -2;
@@ -267,16 +301,23 @@ static void widen(int32_t *to, const int32_t *from, int32_t steps)
         widen_step(to + 4 * pairs, from + 2 * pairs);
 }
 
+/* Behind a group's weights there are always as many numbers as `unpack` may write too much, and they are written later. */
 static const int32_t *widened(const nst_sums_dsp *sums, nst_range groups, int32_t *room)
 {
-    const int32_t *from = sums->stream + groups.first * narrow_size(sums);
+    const int32_t weights = narrow_weights(sums), after = 4 * sums->after;
+    const int32_t *from = sums->stream + groups.first * (4 + weights + after);
     int32_t *to = room;
-    if (sums->wide)
+    if (sums->bits == 16)
         return sums->stream + groups.first * wide_size(sums);
-    for (int32_t group = groups.first; group < groups.end; group++, from += narrow_size(sums)) {
+    for (int32_t group = groups.first; group < groups.end; group++, from += after) {
         to = copied(copied(to, from, 4), from, 4);
-        widen(to, from + 4, sums->steps);
-        to = copied(to + 4 * sums->steps, from + 4 + 2 * sums->steps, 4 * sums->after);
+        from += 4;
+        if (sums->bits == 8)
+            widen(to, from, sums->steps);
+        else
+            unpack(to, from, from + weights, sums->bits);
+        from += weights;
+        to = copied(to + 4 * sums->steps, from, after);
     }
     return room;
 }
@@ -290,7 +331,7 @@ nst_range nst_groups_of(const nst_sums_dsp *sums, nst_range channels)
 int32_t nst_at_once_dsp(const nst_sums_dsp *sums, nst_range groups, int32_t bytes)
 {
     const int32_t room = bytes / (4 * wide_size(sums)), all = groups.end - groups.first;
-    return sums->wide ? all : nst_smaller(room, all);
+    return sums->bits == 16 ? all : nst_smaller(room, all);
 }
 
 nst_groups_dsp nst_ready_groups(const nst_sums_dsp *sums, nst_range channels, nst_range groups, int32_t *room)

@@ -35,7 +35,7 @@ NST_INLINE int32_t nst_short_way(int32_t sum, const int32_t *c, const nst_sums_d
 
 /* Some groups of a layer, and what all of their answers share. */
 typedef struct {
-    const int32_t *stream, *end; /* wide */
+    const int32_t *stream, *end; /* of 16 bits */
     int32_t columns;             /* bytes */
     int32_t skipped;             /* bytes of code, see ANSWERS */
     const int8_t *long_way;      /* of these groups, or 0 */
@@ -51,7 +51,7 @@ nst_range nst_groups_of(const nst_sums_dsp *sums, nst_range channels);
 /* How many of these can be computed at once where `bytes` are left for their streams. */
 int32_t nst_at_once_dsp(const nst_sums_dsp *sums, nst_range groups, int32_t bytes);
 
-/* Some of the groups, for these channels. A narrow stream is widened into `room`. */
+/* Some of the groups, for these channels. A stream of fewer than 16 bits is widened into `room`. */
 nst_groups_dsp nst_ready_groups(const nst_sums_dsp *sums, nst_range channels, nst_range groups, int32_t *room);
 
 /* Two patches of `count` bytes as columns, [(count + 3) / 4][2][patch]: of four bytes the first and the third in one number, then

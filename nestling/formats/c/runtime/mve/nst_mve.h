@@ -49,6 +49,18 @@ typedef struct {
 void nst_conv_image_mve(const uint8_t *image, const nst_conv_image_mve_layer *layer, int8_t *out, void *scratch,
                         const nst_part *part);
 
+/* The same of weights of 4 or 2 bits, which are unpacked into scratch, behind what the kernel itself needs: of as many channels, a
+ * multiple of four, as there is room for, then of the next ones. bytes: of scratch.
+ *
+ * Such a stream's weights are packed, 16 bytes in the place of 32 or 64: the lowest bits of all of them are the first 16 weights, in two's
+ * complement, the next bits the next 16. out may lie over in as there only where all weights have room. */
+void nst_conv_1x1_mve_packed(const int8_t *in, const nst_conv_1x1_mve_layer *layer, int8_t *out, void *scratch,
+                             const nst_part *part, int32_t bytes, int32_t bits);
+void nst_conv_mve_packed(const int8_t *in, const nst_conv_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                         int32_t bytes, int32_t bits);
+void nst_conv_image_mve_packed(const uint8_t *image, const nst_conv_image_mve_layer *layer, int8_t *out, void *scratch,
+                               const nst_part *part, int32_t bytes, int32_t bits);
+
 /* As nst_depthwise, with windows of 3x3 that are not dilated, at stride 1 or 2 both ways. stream: for every channel its weights in
  * rows, filled up with three zeros, then its bias, its multiplier and its exponent as above.
  * bytes: of scratch, for one strip more than `ahead` at least: see nst_depthwise_mve.h. */

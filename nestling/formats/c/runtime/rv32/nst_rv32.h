@@ -73,6 +73,17 @@ typedef struct {
 void nst_rv32_conv_image(const uint8_t *image, const nst_rv32_conv_image_layer *layer, int8_t *out, void *scratch,
                          const nst_part *part);
 
+/* The same of weights of 4 or 2 bits: those of a block are packed, the first one in a byte's lowest bits, in two's complement. They are
+ * unpacked into scratch, behind what the kernel itself needs: of as many channels, a multiple of four, as there is room for, then of
+ * the next ones. bytes: of scratch; most: of four channels' weights, unpacked. out may lie over in as there only where all weights
+ * have room. */
+void nst_rv32_conv_1x1_packed(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, int8_t *out, void *scratch,
+                              const nst_part *part, int32_t bytes, int32_t most, int32_t bits);
+void nst_rv32_conv_packed(const int8_t *in, const nst_rv32_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                          int32_t bytes, int32_t most, int32_t bits);
+void nst_rv32_conv_image_packed(const uint8_t *image, const nst_rv32_conv_image_layer *layer, int8_t *out, void *scratch,
+                                const nst_part *part, int32_t bytes, int32_t most, int32_t bits);
+
 /* As nst_depthwise, of 3 x 3 that are not dilated, at most two apart. sums.weights: as there, without blocks. scratch: as there. */
 typedef struct {
     nst_shape in, out;
