@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import rescaling, windows
 from nestling.formats.c.kernels.constants import SIDE_BY_SIDE
-from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, plane
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Room, Scratch, Struct, Whole, Written, plane
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import packed
 from nestling.graph.ir import Graph, Node
@@ -35,8 +35,9 @@ class Way:
 
     most: of a block's weights together, without their signs. at_once: a channel's blocks are a multiple of that. wide: bytes that a
     number of a pixel takes in scratch. absolute: places are counted from the channel's first block, not from the block before.
-    doubled: its product is doubled, so that sums go one bit less to the left. leaves_out: the dense kernel leaves channels of zeros
-    out where that saves a group of them.
+    doubled: its product is doubled, so that sums go one bit less to the left. from_low: it counts bytes from the lowest one; its
+    channels that give one answer to everything have no blocks. twice: given twice the scratch it computes eight pixels at once.
+    leaves_out: the dense kernel leaves channels of zeros out where that saves a group of them.
     """
 
     cost: float
@@ -45,11 +46,13 @@ class Way:
     wide: int = 2
     absolute: bool = False
     doubled: bool = False
+    from_low: bool = False
+    twice: bool = False
     leaves_out: bool = False
 
 
 WAYS: Mapping[str, Way] = {  # by the feature that the kernel needs
-    "": Way(7.0, most=255),  # two pixels share a product of 32 bits
+    "": Way(6.0, most=255, from_low=True, twice=True),  # two pixels share a product of 32 bits
     "dsp": Way(6.0, leaves_out=True),
     "mve": Way(9.0, at_once=4, wide=1, absolute=True, doubled=True),
 }
@@ -70,7 +73,8 @@ def pays(feature: str) -> Callable[[Node, Graph], bool]:
             return False
         values = np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1)
         pieces = -(-np.abs(_blocks(values).astype(np.int64)).sum(axis=2) // way.most)
-        count = int((-(-np.maximum(pieces.sum(axis=1), 1) // way.at_once) * way.at_once).sum())
+        some = np.maximum(pieces.sum(axis=1), 0 if way.from_low else 1)
+        count = int((-(-some // way.at_once) * way.at_once).sum())
         products = (len(values) - (_left_out(values, node, graph) if way.leaves_out else 0)) * values.shape[1]
         dense = packed.packed_size(products, packed.bits_for(values))
         return way.cost * count < products and (WIDTH + 1) * count <= dense
@@ -109,7 +113,10 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     output = pack.output(y, node.attrs.clamp)  # type: ignore[union-attr]  # a convolution has one
     below = output.fields["low"] < output.fields["zero"]  # type: ignore[operator]  # whole numbers
     short = _doubled(short) if way.doubled else short
-    kept = [list(_counted(channel, way.at_once) if way.absolute else _kept(channel, way.most)) for channel in _blocks(found.weight)]
+    if way.from_low:
+        short = _only(short, rescaling.counted_from(output.fields["low"], short, found))  # type: ignore[arg-type]  # as above
+    same = short.proven & (short.multiplier == 0) & (short.negative == 0) & way.from_low  # one byte is the answer to everything
+    kept = [_channel(channel, way, none) for channel, none in zip(_blocks(found.weight), same.tolist(), strict=True)]
     places = np.array([place for channel in kept for place, _ in channel], np.uint8).view(np.int8)
     long = int((~short.proven).sum())
     stream = np.concatenate([_words(*one) for one in zip(kept, *_constants(node, graph, found, short, below), strict=True)])
@@ -124,14 +131,22 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     }
     struct = Struct("nst_conv_1x1_blocks_layer", {"out": plane(y), "sums": Struct("nst_block_sums", sums)})
     kind = f"conv 1x1, {100 * (1 - len(places) / _blocks(found.weight)[..., 0].size):.0f}% zeros skipped"
-    made = layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole()), (x.name,))
-    return replace(made, long=long)
+    room = (Room(),) if way.twice else ()
+    made = layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole(), *room), (x.name,))
+    return replace(made, long=long, scratch_most=2 * made.scratch if way.twice else 0)
 
 
 def _blocks(weight: NDArray[np.int8]) -> NDArray[np.int8]:
     """int8 [O, K] as [O, blocks, 4]."""
     rest = -weight.shape[1] % WIDTH
     return np.pad(weight, ((0, 0), (0, rest))).reshape(len(weight), -1, WIDTH)
+
+
+def _channel(channel: NDArray[np.int8], way: Way, none: bool) -> list[tuple[int, NDArray[np.int8]]]:
+    """What is stored of a channel's blocks [blocks, 4]."""
+    if none:
+        return []
+    return list(_counted(channel, way.at_once) if way.absolute else _kept(channel, way.most))
 
 
 def _kept(channel: NDArray[np.int8], most: int) -> Iterator[tuple[int, NDArray[np.int8]]]:
@@ -156,9 +171,15 @@ def _counted(channel: NDArray[np.int8], at_once: int) -> Iterator[tuple[int, NDA
 
 def _doubled(short: rescaling.Short) -> rescaling.Short:
     """The same for an instruction that doubles its product: left is one less, so there must be one."""
-    proven = short.proven & ((short.left > 0) | (short.multiplier == 0))
+    fits = (short.left > 0) | (short.multiplier == 0)
+    return _only(replace(short, left=np.maximum(short.left - 1, 0)), fits)
+
+
+def _only(short: rescaling.Short, where: NDArray[np.bool_]) -> rescaling.Short:
+    """The same, proven in fewer channels."""
+    proven = short.proven & where
     start, addend, negative = (np.where(proven, values, 0) for values in (short.start, short.addend, short.negative))
-    return rescaling.Short(start, np.maximum(short.left - 1, 0), short.multiplier, addend, negative, proven)
+    return rescaling.Short(start, short.left, short.multiplier, addend, negative, proven)
 
 
 def _pieces(block: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
@@ -186,5 +207,5 @@ def _constants(
 
 def _words(kept: list[tuple[int, NDArray[np.int8]]], bias: int, left: int, end: list[int]) -> NDArray[np.int32]:
     """A channel of the stream."""
-    weights = np.stack([block for _, block in kept]).reshape(-1).view("<i4").astype(np.int32)
+    weights = np.array([block for _, block in kept], np.int8).reshape(-1).view("<i4").astype(np.int32)
     return np.concatenate([np.array([bias, (len(kept) - 1) * 256 + left]), weights, np.array(end)]).astype(np.int32)

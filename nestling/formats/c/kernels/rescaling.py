@@ -99,6 +99,19 @@ def _asked(exact: Callable[[Int], Int], found: Sums, multiplier: Int, exponent: 
     return Asked(exact, lowest, highest, multiplier, exponent, zero_point(y), *clamp_range(clamp, quant_of(y)))
 
 
+def counted_from(low: int, short: Short, found: Sums) -> NDArray[np.bool_]:
+    """Whether no sum that there can be leaves 32 bits where bytes are counted from low: bool [O]."""
+
+    def fits(sums: Int) -> NDArray[np.bool_]:
+        moved = sums + short.start
+        value = ((moved << short.left) * short.multiplier >> 32) + short.addend - (low << SHIFT)
+        value = value - np.where(moved < 0, short.negative, 0)
+        return np.asarray(np.abs(value) < WORD)
+
+    lowest, highest = bounds(found)
+    return fits(lowest) & fits(highest)
+
+
 def bounds(found: Sums) -> tuple[Int, Int]:
     """The smallest and the largest sum that any input gives, int64 [O] each."""
     weight = found.weight.astype(np.int64) - found.weight_zero

@@ -27,7 +27,7 @@ from nestling.formats.c.kernels.windows import (
     windowed,
 )
 from nestling.graph import packed
-from nestling.graph.fixed_point import Int, clamp_range
+from nestling.graph.fixed_point import clamp_range
 from nestling.graph.ir import Graph, Node
 from nestling.graph.reference_integer import output_multiplier
 
@@ -209,13 +209,5 @@ def endings(node: Node, graph: Graph, found: Sums, short: rescaling.Short) -> tu
 
 def _counted_from(low: int, short: rescaling.Short, found: Sums) -> NDArray[np.bool_]:
     """Whether no sum leaves 32 bits where bytes are counted from low, and no part of one where weights are shifted: bool [O]."""
-
-    def fits(sums: Int) -> NDArray[np.bool_]:
-        moved = sums + short.start
-        value = ((moved << short.left) * short.multiplier >> 32) + short.addend - (low << rescaling.SHIFT)
-        value = value - np.where(moved < 0, short.negative, 0)
-        return np.asarray(np.abs(value) < 2**31)
-
-    lowest, highest = rescaling.bounds(found)
     parts = 128 * np.abs(found.weight.astype(np.int64)).sum(axis=1) << short.left
-    return np.asarray(fits(lowest) & fits(highest) & (parts < 2**31))
+    return rescaling.counted_from(low, short, found) & (parts < 2**31)

@@ -3,10 +3,8 @@
 #ifndef NST_BLOCKS_H
 #define NST_BLOCKS_H
 
-#include "nst_fixed.h"
 #include "nst_part.h"
-
-enum { NST_SHIFT = 14, NST_LONG = 128, NST_LONG_FROM = 192 };
+#include "nst_stream.h"
 
 /* Four pixels' answers from a channel on. Where there are fewer pixels, the last one takes the places of the others, too: the same
  * byte is written more than once. */
@@ -29,30 +27,10 @@ static void nst_tile_sums(nst_tile *tile, int32_t sums[4]);
 /* The answers of channels that take the short way, up to tile->end. Goes on to the channel behind them. */
 static void nst_tile_answers(nst_tile *tile, const nst_block_sums *sums);
 
-NST_INLINE int32_t nst_blocks_of(const int32_t *stream)
-{
-    return (stream[1] >> 8) + 1;
-}
-
 /* Whether there are no more pixels than two. */
 NST_INLINE int32_t nst_at_most_two(const nst_tile *tile)
 {
     return tile->step[0] == tile->step[1];
-}
-
-/* The words of a channel that are no weights. */
-NST_INLINE int32_t nst_constants(const nst_block_sums *sums)
-{
-    return sums->below ? 5 : 4;
-}
-
-/* What one of a channel's sums becomes, the short way. negative: 0 where there is none. */
-NST_INLINE int8_t nst_answer_short(int32_t sum, int32_t left, int32_t multiplier, int32_t addend, int32_t negative,
-                                   const nst_output *y)
-{
-    const int32_t wide = (int32_t)((uint32_t)sum << left);
-    const int32_t product = (int32_t)((int64_t)wide * multiplier >> 32) + addend - (negative & (sum >> 31));
-    return nst_clamped(product >> NST_SHIFT, y->low, y->high);
 }
 
 NST_APART void nst_tile_long(nst_tile *t, const nst_block_sums *sums)
@@ -69,21 +47,11 @@ NST_APART void nst_tile_long(nst_tile *t, const nst_block_sums *sums)
     t->stream += nst_constants(sums) - 2;
 }
 
-/* How many of the next channels, at most `most`, take the short way. */
-NST_INLINE int32_t nst_short_ones(const nst_tile *t, const nst_block_sums *sums, int32_t most)
-{
-    const int32_t *stream = t->stream;
-    int32_t count = 0;
-    for (; count < most && !(stream[1] & NST_LONG); count++)
-        stream += nst_blocks_of(stream) + nst_constants(sums);
-    return count;
-}
-
 NST_INLINE void nst_tile_channels(nst_tile *t, const nst_block_sums *sums, int32_t channels)
 {
     int8_t *const end = t->out + channels;
     while (t->out != end) {
-        t->end = sums->long_ones ? t->out + nst_short_ones(t, sums, (int32_t)(end - t->out)) : end;
+        t->end = sums->long_ones ? t->out + nst_short_ones(t->stream, sums, (int32_t)(end - t->out)) : end;
         if (t->out != t->end)
             nst_tile_answers(t, sums);
         else

@@ -81,7 +81,7 @@ typedef struct {
 void nst_conv_1x1(const int8_t *in, const nst_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
 /* The same of weights that are mostly zeros: of each channel only those blocks of four neighbours, counted from its first weight, that
- * are not all zero; the last one is filled up with zeros, and a channel has at least one.
+ * are not all zero; the last one is filled up with zeros, and a channel has at least one (but see below).
  *
  * stream, channel after channel, in words whose first byte is the lowest:
  *     bias, (blocks - 1) * 256 + left, a word of four weights a block, multiplier, addend, and if `below` negative.
@@ -103,9 +103,11 @@ typedef struct {
     nst_block_sums sums;
 } nst_conv_1x1_blocks_layer;
 
-/* No block's weights are more than 255 together, without their signs: such a block lies there as several of the same place. */
-void nst_conv_1x1_blocks(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch,
-                         const nst_part *part);
+/* No block's weights are more than 255 together, without their signs: such a block lies there as several of the same place. A channel
+ * that gives one answer to everything may have no blocks, left 0 and multiplier 0. With twice the scratch eight pixels are computed at
+ * once instead of four; room: bytes of scratch. */
+void nst_conv_1x1_blocks(const int8_t *in, const nst_conv_1x1_blocks_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+                         int32_t room);
 
 /* Any convolution. weights: [groups][(channels + 3) / 4][depth][4], channels and depth being a group's, depth in the order
  * [size.height][size.width][in.channels / groups]. scratch: 6 * depth bytes.
