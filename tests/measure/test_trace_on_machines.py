@@ -51,10 +51,10 @@ def test_what_goes_wrong_on_the_machine_alone_is_found(tmp_path: Path) -> None:
     layers = traced(graph, noise(graph, 1)[0])
     for machine, first in ((ELSEWHERE, "e"), ("host", None)):
         folder = printed(graph, tmp_path / machine, machine)
-        kernel = (folder / "nst_mean.c").read_text()
-        wrong = kernel.replace("sum += *x;", "sum += *x;\n#ifdef __ARM_ARCH_7EM__\n sum += 8;\n#endif\n")
-        assert wrong != kernel
-        (folder / "nst_mean.c").write_text(wrong)
+        (file,) = folder.glob("nst_mean*.c")
+        wrong = file.read_text().replace("layer->shift, y.zero)", "layer->shift, y.zero + OFF)")
+        assert wrong != file.read_text()
+        file.write_text(f"#ifdef __ARM_ARCH_7EM__\n#define OFF 8\n#else\n#define OFF 0\n#endif\n{wrong}")
         with pytest.raises(NotTrusted):
             against_c(layers, folder)
         found = against_c(layers, folder, trust=True)

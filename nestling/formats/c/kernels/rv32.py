@@ -210,4 +210,4 @@ def endings(node: Node, graph: Graph, found: Sums, short: rescaling.Short) -> tu
 def _counted_from(low: int, short: rescaling.Short, found: Sums) -> NDArray[np.bool_]:
     """Whether no sum leaves 32 bits where bytes are counted from low, and no part of one where weights are shifted: bool [O]."""
     parts = 128 * np.abs(found.weight.astype(np.int64)).sum(axis=1) << short.left
-    return rescaling.counted_from(low, short, found) & (parts < 2**31)
+    return np.asarray(rescaling.counted_from(low, short, found) & (parts < 2**31))
