@@ -86,7 +86,8 @@ class Kernels:
 
     def __init__(self, library: Path) -> None:
         self.library = ctypes.CDLL(str(library))
-        headers = (RUNTIME / "nst_kernels.h", *sorted(RUNTIME.glob("*/nst_*.h")))  # the others stand on the first one's types
+        own = sorted(RUNTIME.glob("*/nst_*.h"), key=lambda header: (header.stem != f"nst_{header.parent.name}", header))
+        headers = (RUNTIME / "nst_kernels.h", *own)  # the others stand on the first ones' types
         self.structs = structs("\n".join(header.read_text() for header in headers))
 
     def run(

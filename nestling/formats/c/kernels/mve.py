@@ -130,7 +130,7 @@ def _packed(made: Layer, smaller: int, depth: int, bits: int) -> Layer:
     vectors = weights.reshape(len(weights), -1, packed.FULL // bits, BLOCK).transpose(0, 1, 3, 2)
     data = np.concatenate([packed.pack(vectors, bits).view(np.int8).reshape(len(weights), -1), constants], axis=1)
     stored = Constant("stream", "int8_t", data, data.shape)
-    found = Unpacked(whole, stored, (bits,), whole.bytes, whole.data.shape[1], (PACKED[made.function], "mve/nst_mve_packed.c"))
+    found = Unpacked(whole, stored, (bits,), whole.bytes, whole.data.shape[1], (PACKED[made.function], "mve/nst_packed_mve.c"))
     return packed_twin(made, smaller, found)
 
 

@@ -35,7 +35,7 @@ LARGEST = 255  # what a block's weights may add up to in absolute values: 128 ti
 LONGEST = 16  # weights a block
 WORTH_A_STEP = 3  # so many zeros in a row cost as much as another block
 FURTHEST = 127  # zeros that one byte says
-NEGATIVE, LONG = 1 << 10, 1 << 11  # flags in a channel's ending, see runtime/rv32/nst_rv32_ending.h
+NEGATIVE, LONG = 1 << 10, 1 << 11  # flags in a channel's ending, see runtime/rv32/nst_ending_rv32.h
 
 
 def symmetric(node: Node, graph: Graph) -> bool:
@@ -53,13 +53,13 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
     sums, long = sums_struct(node, graph, found, variant.pack)
-    struct = Struct("nst_rv32_conv_1x1_layer", {"out": plane(y), "sums": sums})
+    struct = Struct("nst_conv_1x1_rv32_layer", {"out": plane(y), "sums": sums})
     arguments = (Read(x.name), struct, Written(), Scratch(), Whole())
     return replace(layer(node, graph, "conv 1x1", variant, arguments, (x.name,)), long=long, packing=_packing(found))
 
 
 def two_depth_words(node: Node, graph: Graph) -> int:
-    """nst_rv32_conv_1x1's scratch."""
+    """nst_conv_1x1_rv32's scratch."""
     return 8 * graph.tensors[node.inputs[1]].shape[3]
 
 
@@ -75,14 +75,14 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     size = (weight.shape[1], weight.shape[2])
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
     sums, long = sums_struct(node, graph, found, variant.pack)
-    struct = Struct("nst_rv32_conv_layer", {**map_fields(attrs, size, x, y), "groups": 1, "sums": sums})
+    struct = Struct("nst_conv_rv32_layer", {**map_fields(attrs, size, x, y), "groups": 1, "sums": sums})
     arguments = (Read(x.name), struct, Written(), Scratch(), Whole())
     made = layer(node, graph, kind_of("conv", size, attrs.stride, attrs.dilation), variant, arguments)
     return behind(replace(made, long=long, packing=_packing(found)), node, graph)
 
 
 def four_patches(node: Node, graph: Graph) -> int:
-    """nst_rv32_conv's scratch."""
+    """nst_conv_rv32's scratch."""
     attrs, x, weight, _ = windowed(node, graph)
     return 8 * math.prod(weight.shape[1:]) + (3 * attrs.stride[1] + weight.shape[2]) * x.shape[3]
 
@@ -99,7 +99,7 @@ def depthwise_3(node: Node, graph: Graph, variant: Variant) -> Layer:
     made = depthwise(node, graph, variant)
     attrs, x, _, y = windowed(node, graph)
     sums, long = sums_struct(node, graph, depthwise_sums(node, graph), variant.pack)
-    struct = Struct("nst_rv32_depthwise_layer", {**map_fields(attrs, (3, 3), x, y), "sums": sums})
+    struct = Struct("nst_depthwise_rv32_layer", {**map_fields(attrs, (3, 3), x, y), "sums": sums})
     return replace(made, arguments=(made.arguments[0], struct, *made.arguments[2:]), long=long)
 
 
@@ -161,7 +161,7 @@ def _packed(made: Layer, smaller: int, bits: int) -> Layer:
     stored = np.concatenate(kept)
     constant = Constant("weights", "int8_t", stored, stored.shape)
     most = int(np.diff(fours).max())
-    files = (f"rv32/{made.function.replace('_image', '')}_packed.c", "rv32/nst_rv32_packed.c", "nst_packed.c")
+    files = (f"rv32/{made.function.replace('_image', '')}_packed.c", "rv32/nst_packed_rv32.c", "nst_packed.c")
     return packed_twin(made, smaller, Unpacked(whole, constant, (most, bits), most * (len(fours) - 1), most, files))
 
 

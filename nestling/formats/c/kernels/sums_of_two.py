@@ -1,4 +1,4 @@
-"""Adds as one sum of two products: factors that are tried on every pair of bytes. See nst_rv32_add, and table.py.
+"""Adds as one sum of two products: factors that are tried on every pair of bytes. See nst_add_rv32, and table.py.
 
     byte = clamp(a * a_factor + b * b_factor + addend >> shift)
 
@@ -58,7 +58,7 @@ def add(node: Node, graph: Graph, variant: Variant) -> Layer:
         "high": high,
     }
     a, b = node.inputs
-    arguments = (Read(a), Read(b), Struct("nst_rv32_add_layer", fields), Written())
+    arguments = (Read(a), Read(b), Struct("nst_add_rv32_layer", fields), Written())
     return layer(node, graph, "add", variant, arguments, tuple(dict.fromkeys(node.inputs)))
 
 

@@ -36,9 +36,9 @@ from nestling.graph.ir import Graph, Node
 
 FIXED = ("nst_fixed.c",)
 PRODUCTS = ("nst_products.c", *FIXED)
-MVE = ("mve/nst_mve_products.c",)
+MVE = ("mve/nst_products_mve.c",)
 PRODUCTS_DSP = ("dsp/nst_products_dsp.c", *FIXED)
-RV32_PRODUCTS = ("rv32/nst_rv32_products.c", *FIXED)
+RV32_PRODUCTS = ("rv32/nst_products_rv32.c", *FIXED)
 
 
 def _depthwise(function: str, takes: Callable[[Node, Graph], bool]) -> Variant:
@@ -60,7 +60,7 @@ DEPTHWISE = (
     Variant("nst_depthwise_mve", mve_depthwise.depthwise, mve_depthwise.takes_any, "mve", MVE),
     *(_depthwise_dsp(size) for size in (3, 5, 7)),
     Variant(
-        "nst_rv32_depthwise_3",
+        "nst_depthwise_3_rv32",
         rv32.depthwise_3,
         rv32.takes_depthwise_3,
         "rv32",
@@ -79,7 +79,7 @@ CONV_1X1 = (
     Variant("nst_fully_connected_dsp", dsp_convolutions.fully_connected, dsp_convolutions.takes_pixel, "dsp"),
     Variant("nst_conv_1x1_dsp", dsp_convolutions.conv_1x1, dsp_convolutions.takes_1x1, "dsp", PRODUCTS_DSP),
     Variant("nst_conv_1x1_blocks", blocks.conv_1x1, blocks.pays(""), calls=FIXED, scratch=blocks.tile_bytes),
-    Variant("nst_rv32_conv_1x1", rv32.conv_1x1, rv32.takes_1x1, "rv32", RV32_PRODUCTS, rv32.in_blocks, rv32.two_depth_words),
+    Variant("nst_conv_1x1_rv32", rv32.conv_1x1, rv32.takes_1x1, "rv32", RV32_PRODUCTS, rv32.in_blocks, rv32.two_depth_words),
     Variant(
         "nst_conv_1x1", windows.conv_1x1, windows.is_1x1,
         calls=PRODUCTS, scratch=windows.depth_words, few_bits="nst_conv_1x1_packed",
@@ -92,8 +92,8 @@ CONV = (
     ),
     Variant("nst_conv_dsp", dsp_convolutions.conv, dsp_convolutions.takes_conv, "dsp", PRODUCTS_DSP),
     Variant(
-        "nst_rv32_conv", rv32.conv, rv32.takes_conv, "rv32", RV32_PRODUCTS,
-        pack=rv32.in_blocks, scratch=rv32.four_patches, of_image="nst_rv32_conv_image",
+        "nst_conv_rv32", rv32.conv, rv32.takes_conv, "rv32", RV32_PRODUCTS,
+        pack=rv32.in_blocks, scratch=rv32.four_patches, of_image="nst_conv_image_rv32",
     ),
     Variant(
         "nst_conv", windows.conv,
@@ -115,7 +115,7 @@ KERNELS: dict[str, tuple[Variant, ...]] = {
     "fully_connected": FULLY_CONNECTED,
     "add": (
         OF_ONE_BYTE,
-        Variant("nst_rv32_add", sums_of_two.add, sums_of_two.takes, "rv32"),
+        Variant("nst_add_rv32", sums_of_two.add, sums_of_two.takes, "rv32"),
         Variant("nst_add_mve", mve_others.add, mve_others.takes_add, "mve", MVE),
         Variant("nst_add_dsp", dsp_bytewise.add, dsp_bytewise.takes_add, "dsp", FIXED),
         Variant("nst_add", bytewise.add, calls=FIXED),

@@ -2,24 +2,6 @@
 #include "nst_part.h"
 #include "nst_products.h"
 
-/* Pixels through the table, [channels][256]; colours side by side, which is what there mostly is. */
-NST_INLINE int8_t *look_up(int8_t *to, const int8_t *pixel, int32_t pixels, const int8_t *table, int32_t channels)
-{
-    const uint8_t *from = (const uint8_t *)pixel;
-    if (channels == 3) {
-        for (; pixels > 0; pixels--, to += 3, from += 3) {
-            to[0] = table[from[0]];
-            to[1] = table[256 + from[1]];
-            to[2] = table[512 + from[2]];
-        }
-        return to;
-    }
-    for (; pixels > 0; pixels--)
-        for (int32_t c = 0; c < channels; c++)
-            *to++ = table[256 * c + *from++];
-    return to;
-}
-
 NST_INLINE int32_t between(int32_t low, int32_t value, int32_t high)
 {
     return value < low ? low : value > high ? high : value;
@@ -43,7 +25,7 @@ static void gather(const int8_t *in, const int8_t *table, const nst_conv_layer *
             patch = nst_fill(patch, layer->in_zero, begin * depth);
             if (begin < end) {
                 const int8_t *from = in + (y * map.width + x + begin) * map.channels + first;
-                patch = table ? look_up(patch, from, end - begin, table, depth) : nst_copy(patch, from, (end - begin) * depth);
+                patch = table ? nst_look_up(patch, from, end - begin, table, depth) : nst_copy(patch, from, (end - begin) * depth);
             }
             patch = nst_fill(patch, layer->in_zero, (piece - end) * depth);
         }

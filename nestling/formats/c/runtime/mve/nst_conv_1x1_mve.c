@@ -1,5 +1,5 @@
-#include "nst_mve_products.h"
 #include "nst_part.h"
+#include "nst_products_mve.h"
 
 /* Pixels pass through scratch, in the order of nst_conv_1x1. */
 void nst_conv_1x1_mve(const int8_t *in, const nst_conv_1x1_mve_layer *layer, int8_t *out, void *scratch, const nst_part *part)
@@ -18,6 +18,6 @@ void nst_conv_1x1_mve(const int8_t *in, const nst_conv_1x1_mve_layer *layer, int
         nst_mve_copy(patches, x, depth);
         if (n == 2)
             nst_mve_copy(patches + whole, x + depth, depth);
-        nst_mve_products(&work, n, out + pixel * channels);
+        nst_products_mve(&work, n, out + pixel * channels);
     }
 }

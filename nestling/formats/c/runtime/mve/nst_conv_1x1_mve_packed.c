@@ -1,4 +1,4 @@
-#include "nst_mve_packed.h"
+#include "nst_packed_mve.h"
 
 void nst_conv_1x1_mve_packed(const int8_t *in, const nst_conv_1x1_mve_layer *layer, int8_t *out, void *scratch,
                              const nst_part *part, int32_t bytes, int32_t bits)

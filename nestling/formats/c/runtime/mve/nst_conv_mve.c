@@ -1,5 +1,5 @@
-#include "nst_mve_products.h"
 #include "nst_part.h"
+#include "nst_products_mve.h"
 
 /* What does not change from patch to patch. table: of an image, else 0; places: 256 times the channel of each byte of a window's row. */
 typedef struct {
@@ -124,7 +124,7 @@ NST_INLINE void convolve(const int8_t *in, const int8_t *table, const nst_conv_m
                 else
                     copy_rows(patch, first + left * depth, layer->window.size.height, source.across, &source);
             }
-            nst_mve_products(&work, n, out);
+            nst_products_mve(&work, n, out);
         }
         out -= layer->out.width % 2 * step;
     }

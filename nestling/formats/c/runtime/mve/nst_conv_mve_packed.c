@@ -1,4 +1,4 @@
-#include "nst_mve_packed.h"
+#include "nst_packed_mve.h"
 
 /* table: of an image, or 0. */
 static void convolve(const int8_t *in, const int8_t *table, const nst_conv_mve_layer *layer, int8_t *out, int8_t *scratch,

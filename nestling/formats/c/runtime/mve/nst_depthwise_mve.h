@@ -3,8 +3,8 @@
 #ifndef NST_DEPTHWISE_MVE_H
 #define NST_DEPTHWISE_MVE_H
 
-#include "nst_mve_products.h"
 #include "nst_part.h"
+#include "nst_products_mve.h"
 
 enum { AT_ONCE = 8, MANY = 8, FEW = 7 }; /* answers; channels, the most and the fewest that are worth it */
 

@@ -1,4 +1,4 @@
-#include "nst_mve_products.h"
+#include "nst_products_mve.h"
 
 #if NST_MVE
 

@@ -2,8 +2,8 @@
 #ifndef NST_POOLS_MVE_H
 #define NST_POOLS_MVE_H
 
-#include "nst_mve_products.h"
 #include "nst_pool.h"
+#include "nst_products_mve.h"
 
 #if NST_MVE
 #include <arm_mve.h>

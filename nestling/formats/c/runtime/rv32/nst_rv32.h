@@ -28,7 +28,7 @@ const int8_t *nst_rv32_weights(const nst_rv32_sums *sums, int32_t first);
 
 /* Four patches side by side as x[depth][2] of two pixels each: answers to the first `pixels` of them, `step` bytes apart, channels
  * from..to. weights: of the channel `from`. */
-void nst_rv32_products_4(const int32_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out,
+void nst_products_4_rv32(const int32_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out,
                          int32_t step, int32_t pixels);
 
 /* Bytes of four pixels side by side: [count][2]. Returns where it stopped. */
@@ -43,15 +43,15 @@ NST_INLINE int32_t *nst_rv32_pack(int32_t *to, const int8_t *x0, const int8_t *x
 }
 
 /* One patch of bytes. */
-void nst_rv32_products_1(const int8_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out);
+void nst_products_1_rv32(const int8_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out);
 
 /* As nst_conv_1x1. scratch: 8 * depth bytes. */
 typedef struct {
     nst_shape out;
     nst_rv32_sums sums;
-} nst_rv32_conv_1x1_layer;
+} nst_conv_1x1_rv32_layer;
 
-void nst_rv32_conv_1x1(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+void nst_conv_1x1_rv32(const int8_t *in, const nst_conv_1x1_rv32_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
 /* As nst_conv, of one group, with columns that are not dilated. scratch: 8 * depth bytes, and the columns of the map that four windows
  * side by side reach. */
@@ -60,28 +60,28 @@ typedef struct {
     nst_window window;
     int32_t in_zero, groups;
     nst_rv32_sums sums;
-} nst_rv32_conv_layer;
+} nst_conv_rv32_layer;
 
-void nst_rv32_conv(const int8_t *in, const nst_rv32_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part);
+void nst_conv_rv32(const int8_t *in, const nst_conv_rv32_layer *layer, int8_t *out, void *scratch, const nst_part *part);
 
 /* As nst_conv_image. */
 typedef struct {
     const int8_t *table;
-    nst_rv32_conv_layer conv;
-} nst_rv32_conv_image_layer;
+    nst_conv_rv32_layer conv;
+} nst_conv_image_rv32_layer;
 
-void nst_rv32_conv_image(const uint8_t *image, const nst_rv32_conv_image_layer *layer, int8_t *out, void *scratch,
+void nst_conv_image_rv32(const uint8_t *image, const nst_conv_image_rv32_layer *layer, int8_t *out, void *scratch,
                          const nst_part *part);
 
 /* The same of weights of 4 or 2 bits: those of a block are packed, the first one in a byte's lowest bits, in two's complement. They are
  * unpacked into scratch, behind what the kernel itself needs: of as many channels, a multiple of four, as there is room for, then of
  * the next ones. bytes: of scratch; most: of four channels' weights, unpacked. out may lie over in as there only where all weights
  * have room. */
-void nst_rv32_conv_1x1_packed(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, int8_t *out, void *scratch,
+void nst_conv_1x1_rv32_packed(const int8_t *in, const nst_conv_1x1_rv32_layer *layer, int8_t *out, void *scratch,
                               const nst_part *part, int32_t bytes, int32_t most, int32_t bits);
-void nst_rv32_conv_packed(const int8_t *in, const nst_rv32_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part,
+void nst_conv_rv32_packed(const int8_t *in, const nst_conv_rv32_layer *layer, int8_t *out, void *scratch, const nst_part *part,
                           int32_t bytes, int32_t most, int32_t bits);
-void nst_rv32_conv_image_packed(const uint8_t *image, const nst_rv32_conv_image_layer *layer, int8_t *out, void *scratch,
+void nst_conv_image_rv32_packed(const uint8_t *image, const nst_conv_image_rv32_layer *layer, int8_t *out, void *scratch,
                                 const nst_part *part, int32_t bytes, int32_t most, int32_t bits);
 
 /* As nst_depthwise, of 3 x 3 that are not dilated, at most two apart. sums.weights: as there, without blocks. scratch: as there. */
@@ -90,9 +90,9 @@ typedef struct {
     nst_window window;
     int32_t in_zero;
     nst_rv32_sums sums;
-} nst_rv32_depthwise_layer;
+} nst_depthwise_rv32_layer;
 
-void nst_rv32_depthwise_3(const int8_t *in, const nst_rv32_depthwise_layer *layer, int8_t *out, void *scratch,
+void nst_depthwise_3_rv32(const int8_t *in, const nst_depthwise_rv32_layer *layer, int8_t *out, void *scratch,
                           const nst_part *part);
 
 /* As nst_add, of operands of one shape: low + clamped((a * a_factor + b * b_factor + addend) >> shift). The generator has tried all 65536
@@ -101,8 +101,8 @@ typedef struct {
     int32_t count;
     int32_t a_factor, b_factor, addend, shift;
     int32_t low, high;
-} nst_rv32_add_layer;
+} nst_add_rv32_layer;
 
-void nst_rv32_add(const int8_t *a, const int8_t *b, const nst_rv32_add_layer *layer, int8_t *out);
+void nst_add_rv32(const int8_t *a, const int8_t *b, const nst_add_rv32_layer *layer, int8_t *out);
 
 #endif

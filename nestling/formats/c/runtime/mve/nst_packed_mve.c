@@ -1,4 +1,4 @@
-#include "nst_mve_packed.h"
+#include "nst_packed_mve.h"
 
 enum { SIDE_BY_SIDE = 4, CONSTANTS = 3 * 4 * SIDE_BY_SIDE };
 

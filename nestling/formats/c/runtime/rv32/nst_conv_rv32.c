@@ -2,27 +2,9 @@
 #include "nst_part.h"
 #include "nst_rv32.h"
 
-/* Pixels through the image's table, [channels][256]. */
-NST_INLINE int8_t *look_up(int8_t *to, const int8_t *pixel, int32_t pixels, const int8_t *table, int32_t channels)
-{
-    const uint8_t *from = (const uint8_t *)pixel;
-    if (channels == 3) {
-        for (; pixels > 0; pixels--, to += 3, from += 3) {
-            to[0] = table[from[0]];
-            to[1] = table[256 + from[1]];
-            to[2] = table[512 + from[2]];
-        }
-        return to;
-    }
-    for (; pixels > 0; pixels--)
-        for (int32_t c = 0; c < channels; c++)
-            *to++ = table[256 * c + *from++];
-    return to;
-}
-
 /* So many columns of a row of the map, from `left` on: where they lie, or a copy in `work` if some are outside of the map, or pass
  * through a table. 0 for a row outside. */
-static const int8_t *row_of(const int8_t *in, const int8_t *table, const nst_rv32_conv_layer *layer, int32_t y, int32_t left,
+static const int8_t *row_of(const int8_t *in, const int8_t *table, const nst_conv_rv32_layer *layer, int32_t y, int32_t left,
                             int32_t columns, int8_t *work)
 {
     const nst_shape map = layer->in;
@@ -34,13 +16,13 @@ static const int8_t *row_of(const int8_t *in, const int8_t *table, const nst_rv3
     const int32_t before = nst_smaller(first - left, columns), inside = nst_larger(end - first, 0);
     const int8_t *from = in + (y * map.width + nst_smaller(first, map.width)) * depth;
     int8_t *to = nst_fill(work, layer->in_zero, before * depth);
-    to = table ? look_up(to, from, inside, table, depth) : nst_copy(to, from, inside * depth);
+    to = table ? nst_look_up(to, from, inside, table, depth) : nst_copy(to, from, inside * depth);
     nst_fill(to, layer->in_zero, (columns - before - inside) * depth);
     return work;
 }
 
 /* Four patches side by side, the first of which begins at (top, left) of the map. work: behind them. */
-static void gather(const int8_t *in, const int8_t *table, const nst_rv32_conv_layer *layer, int32_t top, int32_t left, int32_t *to)
+static void gather(const int8_t *in, const int8_t *table, const nst_conv_rv32_layer *layer, int32_t top, int32_t left, int32_t *to)
 {
     const nst_window window = layer->window;
     const int32_t step = window.stride.width * layer->in.channels, size = window.size.width * layer->in.channels;
@@ -57,7 +39,7 @@ static void gather(const int8_t *in, const int8_t *table, const nst_rv32_conv_la
     }
 }
 
-static void convolve(const int8_t *in, const int8_t *table, const nst_rv32_conv_layer *layer, int8_t *out, int32_t *work,
+static void convolve(const int8_t *in, const int8_t *table, const nst_conv_rv32_layer *layer, int8_t *out, int32_t *work,
                      const nst_part *part)
 {
     const nst_part p = nst_part_of(part, &layer->out);
@@ -69,18 +51,18 @@ static void convolve(const int8_t *in, const int8_t *table, const nst_rv32_conv_
         for (int32_t x = 0; x < width; x += 4) {
             const int32_t top = y * window.stride.height - window.pad.height, left = x * window.stride.width - window.pad.width;
             gather(in, table, layer, top, left, work);
-            nst_rv32_products_4(work, &layer->sums, weights, p.channels, out + (y * width + x) * step, step,
+            nst_products_4_rv32(work, &layer->sums, weights, p.channels, out + (y * width + x) * step, step,
                                 nst_smaller(width - x, 4));
         }
     }
 }
 
-void nst_rv32_conv(const int8_t *in, const nst_rv32_conv_layer *layer, int8_t *out, void *scratch, const nst_part *part)
+void nst_conv_rv32(const int8_t *in, const nst_conv_rv32_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
     convolve(in, 0, layer, out, scratch, part);
 }
 
-void nst_rv32_conv_image(const uint8_t *image, const nst_rv32_conv_image_layer *layer, int8_t *out, void *scratch,
+void nst_conv_image_rv32(const uint8_t *image, const nst_conv_image_rv32_layer *layer, int8_t *out, void *scratch,
                          const nst_part *part)
 {
     convolve((const int8_t *)image, layer->table, &layer->conv, out, scratch, part);

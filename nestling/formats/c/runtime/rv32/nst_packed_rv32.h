@@ -1,6 +1,6 @@
 /* What the kernels for packed weights share. */
-#ifndef NST_RV32_PACKED_H
-#define NST_RV32_PACKED_H
+#ifndef NST_PACKED_RV32_H
+#define NST_PACKED_RV32_H
 
 #include "nst_part.h"
 #include "nst_rv32.h"

@@ -1,6 +1,6 @@
+#include "nst_ending_rv32.h"
 #include "nst_part.h"
 #include "nst_rv32.h"
-#include "nst_rv32_ending.h"
 
 const int8_t *nst_rv32_weights(const nst_rv32_sums *sums, int32_t first)
 {
@@ -242,7 +242,7 @@ NST_INLINE void answer_4(const nst_two *sum, const nst_rv32_ending *e, const nst
     *next = nst_rv32_short(sum[1].upper, e, ends, with_negative);
 }
 
-void nst_rv32_products_4(const int32_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out,
+void nst_products_4_rv32(const int32_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out,
                          int32_t step, int32_t pixels)
 {
     const nst_rv32_ends ends = nst_rv32_ends_of(&sums->output);
@@ -273,7 +273,7 @@ void nst_rv32_products_4(const int32_t *x, const nst_rv32_sums *sums, const int8
 
 /* ---- one patch -------------------------------------------------------------------------------------------------------------- */
 
-void nst_rv32_products_1(const int8_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out)
+void nst_products_1_rv32(const int8_t *x, const nst_rv32_sums *sums, const int8_t *weights, nst_range channels, int8_t *out)
 {
     const nst_rv32_ends ends = nst_rv32_ends_of(&sums->output);
     const int32_t *three = sums->endings + 3 * channels.first;

@@ -1,4 +1,4 @@
-#include "nst_mve_products.h"
+#include "nst_products_mve.h"
 
 enum { SIDE_BY_SIDE = 4, BLOCK = 16, CONSTANTS = 3 * 4 * SIDE_BY_SIDE };
 

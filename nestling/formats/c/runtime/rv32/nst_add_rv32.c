@@ -1,9 +1,9 @@
 #include "nst_rv32.h"
 
 /* The factors are held: the compiler cannot know that an answer does not lie over them. */
-void nst_rv32_add(const int8_t *a, const int8_t *b, const nst_rv32_add_layer *layer, int8_t *out)
+void nst_add_rv32(const int8_t *a, const int8_t *b, const nst_add_rv32_layer *layer, int8_t *out)
 {
-    const nst_rv32_add_layer l = *layer;
+    const nst_add_rv32_layer l = *layer;
     const int32_t distance = l.high - l.low;
 #define ADDED(i)                                                                                                                   \
     do {                                                                                                                           \

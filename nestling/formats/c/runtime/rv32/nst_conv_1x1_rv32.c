@@ -4,7 +4,7 @@
 
 /* Pixels pass through scratch. Where out is in they go from the last to the first if they grow, so that an answer never lands on one
  * still to be read. */
-void nst_rv32_conv_1x1(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, int8_t *out, void *scratch, const nst_part *part)
+void nst_conv_1x1_rv32(const int8_t *in, const nst_conv_1x1_rv32_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
     const nst_part p = nst_part_of(part, &layer->out);
     const int32_t depth = layer->sums.depth, channels = layer->out.channels, width = layer->out.width;
@@ -18,10 +18,10 @@ void nst_rv32_conv_1x1(const int8_t *in, const nst_rv32_conv_1x1_layer *layer, i
         const int8_t *x = in + pixel * depth;
         int8_t *y = out + pixel * channels;
         if (n == 1) {
-            nst_rv32_products_1(nst_copied(scratch, x, depth), &layer->sums, weights, p.channels, y);
+            nst_products_1_rv32(nst_copied(scratch, x, depth), &layer->sums, weights, p.channels, y);
         } else {
             nst_rv32_pack(scratch, x, x + depth, n > 2 ? x + 2 * depth : x, n > 3 ? x + 3 * depth : x, depth);
-            nst_rv32_products_4(scratch, &layer->sums, weights, p.channels, y, channels, n);
+            nst_products_4_rv32(scratch, &layer->sums, weights, p.channels, y, channels, n);
         }
     }
 }

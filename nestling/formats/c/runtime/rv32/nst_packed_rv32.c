@@ -1,4 +1,4 @@
-#include "nst_rv32_packed.h"
+#include "nst_packed_rv32.h"
 
 #include "nst_packed.h"
 

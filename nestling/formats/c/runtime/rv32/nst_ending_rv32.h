@@ -1,6 +1,6 @@
 /* From a sum to its byte in a few instructions: kernels/rescaling.py says why that is exact. */
-#ifndef NST_RV32_ENDING_H
-#define NST_RV32_ENDING_H
+#ifndef NST_ENDING_RV32_H
+#define NST_ENDING_RV32_H
 
 #include "nst_fixed.h"
 #include "nst_kernels.h"

@@ -1,6 +1,6 @@
 /* The heart of the convolutions: two patches against all output channels, four of them at a time. */
-#ifndef NST_MVE_PRODUCTS_H
-#define NST_MVE_PRODUCTS_H
+#ifndef NST_PRODUCTS_MVE_H
+#define NST_PRODUCTS_MVE_H
 
 /* The assembly wants fourteen registers, whatever the rest of a firmware is compiled with: none for a frame, none kept back by -O0. */
 #if defined(__GNUC__) && !defined(__clang__) && defined(__ARM_FEATURE_MVE)
@@ -106,7 +106,7 @@ void nst_mve_fours(const int8_t *x, const int8_t *w, int32_t negative, int8_t *o
 void nst_mve_any_products(nst_mve_work *work, int32_t patches, int8_t *out);
 
 /* The answers of one patch, or of both. */
-NST_INLINE void nst_mve_products(nst_mve_work *work, int32_t patches, int8_t *out)
+NST_INLINE void nst_products_mve(nst_mve_work *work, int32_t patches, int8_t *out)
 {
     if (patches == 2 && work->plain) {
         work->call[1].end = out + work->whole;

@@ -1,7 +1,7 @@
 #include "nst_bytes.h"
+#include "nst_ending_rv32.h"
 #include "nst_part.h"
 #include "nst_rv32.h"
-#include "nst_rv32_ending.h"
 
 /* One channel of the map with its padding, as far as windows reach, and of as many more as round a row of answers up to four. */
 typedef struct {
@@ -19,7 +19,7 @@ typedef struct {
     int32_t down;          /* from a row of the plane to the one that the next answers begin in */
 } nst_row;
 
-static nst_plane plane_in(void *scratch, const nst_rv32_depthwise_layer *layer, nst_range rows)
+static nst_plane plane_in(void *scratch, const nst_depthwise_rv32_layer *layer, nst_range rows)
 {
     const nst_window w = layer->window;
     nst_plane plane;
@@ -31,7 +31,7 @@ static nst_plane plane_in(void *scratch, const nst_rv32_depthwise_layer *layer, 
 }
 
 /* One channel of the map into the plane. The padding around it is there already. */
-static void copy_channel(const int8_t *in, const nst_rv32_depthwise_layer *layer, const nst_plane *plane)
+static void copy_channel(const int8_t *in, const nst_depthwise_rv32_layer *layer, const nst_plane *plane)
 {
     const nst_shape map = layer->in;
     const int32_t left = layer->window.pad.width, columns = nst_smaller(plane->width - left, map.width), step = map.channels;
@@ -73,13 +73,15 @@ typedef struct {
 #define ROW_1(FIRST, x, a, b, c)                                                                                                   \
     LOAD(0, x)                                                                                                                     \
     FIRST(s0, a)                                                                                                                   \
-    LOAD(1, x) MORE(s0, b) FIRST(s1, a) LOAD(2, x) MORE(s0, c) MORE(s1, b) FIRST(s2, a) LOAD(3, x) MORE(s1, c) MORE(s2, b)         \
-        FIRST(s3, a) LOAD(4, x) MORE(s2, c) MORE(s3, b) LOAD(5, x) MORE(s3, c)
+    LOAD(1, x)                                                                                                                     \
+    MORE(s0, b) FIRST(s1, a) LOAD(2, x) MORE(s0, c) MORE(s1, b) FIRST(s2, a) LOAD(3, x) MORE(s1, c) MORE(s2, b) FIRST(s3, a)       \
+        LOAD(4, x) MORE(s2, c) MORE(s3, b) LOAD(5, x) MORE(s3, c)
 #define ROW_2(FIRST, x, a, b, c)                                                                                                   \
     LOAD(0, x)                                                                                                                     \
     FIRST(s0, a)                                                                                                                   \
-    LOAD(1, x) MORE(s0, b) LOAD(2, x) MORE(s0, c) FIRST(s1, a) LOAD(3, x) MORE(s1, b) LOAD(4, x) MORE(s1, c) FIRST(s2, a)          \
-        LOAD(5, x) MORE(s2, b) LOAD(6, x) MORE(s2, c) FIRST(s3, a) LOAD(7, x) MORE(s3, b) LOAD(8, x) MORE(s3, c)
+    LOAD(1, x)                                                                                                                     \
+    MORE(s0, b) LOAD(2, x) MORE(s0, c) FIRST(s1, a) LOAD(3, x) MORE(s1, b) LOAD(4, x) MORE(s1, c) FIRST(s2, a) LOAD(5, x)          \
+        MORE(s2, b) LOAD(6, x) MORE(s2, c) FIRST(s3, a) LOAD(7, x) MORE(s3, b) LOAD(8, x) MORE(s3, c)
 #define FOUR(ROW)                                                                                                                  \
     __asm__ volatile(ROW(BEGIN, x, a, b, c) ROW(MORE, y, d, e, f) ROW(MORE, z, g, h, i)                                            \
                      : [s0] "=&r"(s[0]), [s1] "=&r"(s[1]), [s2] "=&r"(s[2]), [s3] "=&r"(s[3]), [t] "=&r"(t), [p] "=&r"(p)          \
@@ -162,7 +164,7 @@ NST_APART void any(const int8_t *plane, int32_t width, int32_t rows, const nst_r
     rows_of(plane, width, rows, row, out, stride, 0);
 }
 
-void nst_rv32_depthwise_3(const int8_t *in, const nst_rv32_depthwise_layer *layer, int8_t *out, void *scratch, const nst_part *part)
+void nst_depthwise_3_rv32(const int8_t *in, const nst_depthwise_rv32_layer *layer, int8_t *out, void *scratch, const nst_part *part)
 {
     const nst_part p = nst_part_of(part, &layer->out);
     const nst_plane plane = plane_in(scratch, layer, p.rows);
