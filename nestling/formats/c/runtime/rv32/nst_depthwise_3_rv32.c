@@ -75,15 +75,42 @@ typedef struct {
     FIRST(s0, a)                                                                                                                   \
     LOAD(1, x)                                                                                                                     \
     MORE(s0, b)                                                                                                                    \
-    FIRST(s1, a) LOAD(2, x) MORE(s0, c) MORE(s1, b) FIRST(s2, a) LOAD(3, x) MORE(s1, c) MORE(s2, b) FIRST(s3, a) LOAD(4, x)        \
-        MORE(s2, c) MORE(s3, b) LOAD(5, x) MORE(s3, c)
+    FIRST(s1, a)                                                                                                                   \
+    LOAD(2, x)                                                                                                                     \
+    MORE(s0, c)                                                                                                                    \
+    MORE(s1, b)                                                                                                                    \
+    FIRST(s2, a)                                                                                                                   \
+    LOAD(3, x)                                                                                                                     \
+    MORE(s1, c)                                                                                                                    \
+    MORE(s2, b)                                                                                                                    \
+    FIRST(s3, a)                                                                                                                   \
+    LOAD(4, x)                                                                                                                     \
+    MORE(s2, c)                                                                                                                    \
+    MORE(s3, b)                                                                                                                    \
+    LOAD(5, x)                                                                                                                     \
+    MORE(s3, c)
 #define ROW_2(FIRST, x, a, b, c)                                                                                                   \
     LOAD(0, x)                                                                                                                     \
     FIRST(s0, a)                                                                                                                   \
     LOAD(1, x)                                                                                                                     \
     MORE(s0, b)                                                                                                                    \
-    LOAD(2, x) MORE(s0, c) FIRST(s1, a) LOAD(3, x) MORE(s1, b) LOAD(4, x) MORE(s1, c) FIRST(s2, a) LOAD(5, x) MORE(s2, b)          \
-        LOAD(6, x) MORE(s2, c) FIRST(s3, a) LOAD(7, x) MORE(s3, b) LOAD(8, x) MORE(s3, c)
+    LOAD(2, x)                                                                                                                     \
+    MORE(s0, c)                                                                                                                    \
+    FIRST(s1, a)                                                                                                                   \
+    LOAD(3, x)                                                                                                                     \
+    MORE(s1, b)                                                                                                                    \
+    LOAD(4, x)                                                                                                                     \
+    MORE(s1, c)                                                                                                                    \
+    FIRST(s2, a)                                                                                                                   \
+    LOAD(5, x)                                                                                                                     \
+    MORE(s2, b)                                                                                                                    \
+    LOAD(6, x)                                                                                                                     \
+    MORE(s2, c)                                                                                                                    \
+    FIRST(s3, a)                                                                                                                   \
+    LOAD(7, x)                                                                                                                     \
+    MORE(s3, b)                                                                                                                    \
+    LOAD(8, x)                                                                                                                     \
+    MORE(s3, c)
 #define FOUR(ROW)                                                                                                                  \
     __asm__ volatile(ROW(BEGIN, x, a, b, c) ROW(MORE, y, d, e, f) ROW(MORE, z, g, h, i)                                            \
                      : [s0] "=&r"(s[0]), [s1] "=&r"(s[1]), [s2] "=&r"(s[2]), [s3] "=&r"(s[3]), [t] "=&r"(t), [p] "=&r"(p)          \
