@@ -70,7 +70,7 @@ def main() -> None:
     print("| bits of weights | flash, bytes | | arena, bytes | stack | instructions | | bundle, bytes |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")
     for bits, (size, one) in found.items():
-        costs = f"{change(one.flash, first.flash)} | {one.arena or 0:,} | {one.stack or 0:,}"
+        costs = f"{change(one.flash_bytes, first.flash_bytes)} | {one.arena_bytes or 0:,} | {one.stack_bytes or 0:,}"
         print(f"| {bits} | {costs} | {change(one.instructions, first.instructions)} | {size:,} |")
     if chosen.layers:
         print(f"\n| | layer | MACs | {' | '.join(f'instructions, {bits} bits' for bits in found)} |")
