@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -39,20 +40,22 @@ def valid(case: Case) -> Case:
 
 
 @st.composite
-def windows(draw: Draw, kind: str = "") -> Case:
+def windows(draw: Draw, kind: str = "", sizes: tuple[int, ...] = ()) -> Case:
     """One convolution, depthwise or not, with more channels and larger windows than the other strategies draw.
 
     kind: "depthwise"; "channels": a convolution with a channel a group; "plain": without window, stride, border or groups; "pixel":
-    that, of one pixel; "zeros": that, and most of its weights are zeros, in blocks of four.
+    that, of one pixel; "zeros": that, and most of its weights are zeros, in blocks of four. sizes: of square windows, one is
+    drawn; any without.
     """
     plain = kind in ("plain", "pixel", "zeros")
     s = Sketch(draw, True, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
     depthwise, old = kind == "depthwise" if kind else draw(st.booleans()), draw(st.integers(0, 4)) == 0
-    depths = st.integers(5, 50) if kind == "zeros" else st.integers(1, 19)
+    depths = st.integers(5, 50) | st.integers(40, 90) if kind == "zeros" else st.integers(2 if kind == "channels" else 1, 19)
     sides = (1, 1) if kind == "pixel" else (draw(st.integers(1, 14)), draw(st.integers(1, 14)))
     shape = (1, *sides, draw(depths))
     x = s.activation(shape, s.quant(0.02))
-    kernel = (1, 1) if plain else draw(st.sampled_from(((1, 1), (3, 3), (5, 5), (3, 5), (5, 3), (7, 7), (2, 4), (1, 3), (3, 1))))
+    shapes = tuple((size, size) for size in sizes) or ((1, 1), (3, 3), (5, 5), (3, 5), (5, 3), (7, 7), (2, 4), (1, 3), (3, 1))
+    kernel = (1, 1) if plain else draw(st.sampled_from(shapes))
     stride = (1, 1) if plain else draw(st.sampled_from(((1, 1), (1, 1), (2, 2), (3, 3), (1, 2), (2, 1), (4, 1))))
     dilation = draw(st.sampled_from(((1, 1), (1, 1), (2, 2), (1, 3), (2, 1))))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -94,10 +97,10 @@ def with_zeros(weight: ir.Tensor, share: float, rng: np.random.Generator) -> ir.
 
 
 @st.composite
-def squares(draw: Draw, op: str) -> Case:
+def squares(draw: Draw, op: str, sizes: tuple[int, ...] = (3, 3, 5, 7)) -> Case:
     """A depthwise convolution as there mostly are, by either name: as many channels as before, square, with a small border."""
     s = Sketch(draw, True, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
-    size, stride = draw(st.sampled_from((3, 3, 5, 7))), draw(st.sampled_from(((1, 1), (2, 2), (1, 1), (2, 1), (1, 2), (3, 2))))
+    size, stride = draw(st.sampled_from(sizes)), draw(st.sampled_from(((1, 1), (2, 2), (1, 1), (2, 1), (1, 2), (3, 2))))
     side, pad = st.integers(size // 2, 15), st.integers(size - 1 - size // 2, size // 2)
     shape = (1, draw(side), draw(side), draw(st.integers(2, 9)))
     pads = (draw(pad), draw(pad), draw(pad), draw(pad))
@@ -110,16 +113,22 @@ def squares(draw: Draw, op: str) -> Case:
     return Graph(s.tensors, tuple(s.nodes), (x.name,), (y.name,)), s.int8(shape)
 
 
-def of_op(op: str) -> st.SearchStrategy[Case]:
-    """Nodes of the op that between them every variant of it takes."""
-    if op == "depthwise_conv2d":
-        return windows("depthwise") | squares(op)
-    if op == "fully_connected":
+def of_op(op: str, function: str = "") -> st.SearchStrategy[Case]:
+    """Nodes of the op that between them every variant of it takes. function: those that the variant of this name mostly takes."""
+    if op not in ("conv2d", "depthwise_conv2d"):
         drawn = graphs(integer=True, op=op, most=1)
-        return drawn | drawn.map(of_four_bits)
-    if op == "conv2d":
-        return windows() | windows("channels") | windows("plain") | windows("pixel") | windows("zeros") | squares(op)
-    return graphs(integer=True, op=op, most=1)
+        return drawn | drawn.map(of_four_bits) if op == "fully_connected" else drawn
+    sizes = tuple(map(int, re.findall(r"depthwise_(\d)", function)))
+    groups = windows("depthwise" if op == "depthwise_conv2d" else "channels", sizes)
+    usual = squares(op, sizes) if sizes else squares(op)
+    if op == "depthwise_conv2d" or "depthwise" in function:
+        return groups | usual | usual
+    if "blocks" in function:
+        return windows("zeros")
+    if "fully_connected" in function:
+        return windows("pixel")
+    plain = windows("plain") | windows("pixel") | windows("zeros")
+    return plain if "1x1" in function else windows() | groups | plain | usual
 
 
 def of_four_bits(case: Case) -> Case:

@@ -127,11 +127,11 @@ def first_comes(op: str, variant: Variant) -> Iterator[None]:
 @QUICK
 @given(data=st.data())
 def test_parts_are_the_whole(op: str, variant: Variant, data: st.DataObject, kernels: Kernels) -> None:
-    case = valid(data.draw(of_op(op)))
+    case = valid(data.draw(of_op(op, variant.function)))
     assume(any(node.op == op and variant.takes(node, case[0]) for node in case[0].nodes))
     with first_comes(op, variant):
         program = lower(check(case[0]), replace(HOST, features=(variant.needs,)))
-    program = with_room(program, lambda least, most: data.draw(st.integers(least, most)))
+    program = with_room(program, lambda least, most: data.draw(st.just(most) | st.integers(least, most)))
     assert_parts_are_the_whole(kernels, case, program, data)
 
 
@@ -140,7 +140,7 @@ def test_parts_are_the_whole(op: str, variant: Variant, data: st.DataObject, ker
 @given(data=st.data())
 def test_parts_of_packed_weights_are_the_whole(op: str, variant: Variant, data: st.DataObject, kernels: Kernels) -> None:
     with first_comes(op, variant):
-        graph, image, program = data.draw(packed_cases(of_op(op)))
+        graph, image, program = data.draw(packed_cases(of_op(op, variant.function)))
     assume(any(layer.function == variant.few_bits for layer in program.layers))
     assert_parts_are_the_whole(kernels, (graph, image), program, data)
 

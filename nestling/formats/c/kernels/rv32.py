@@ -172,7 +172,7 @@ def sums_struct(node: Node, graph: Graph, found: Sums, laid: Callable[[Weights, 
     """nst_rv32_sums, and how many of its channels take the long way. laid: see Variant.pack."""
     y = graph.tensors[node.name]
     short = rescaling.short(node, graph, found)
-    dead = short.proven & (short.multiplier == 0)
+    dead = short.proven & (short.multiplier == 0) & (short.negative == 0)
     three, long = endings(node, graph, found, short)
     weights = laid(np.where(dead[:, None], np.int8(0), found.weight), 1)
     fields = {
@@ -201,7 +201,7 @@ def endings(node: Node, graph: Graph, found: Sums, short: rescaling.Short) -> tu
     flags = np.where(short.negative > 0, NEGATIVE | power << 5, 0) | short.left
     rest = np.where(proven, own << 16 | flags, shift << 16 | LONG)
     bias, multiplier = found.bias + np.where(proven, short.start, 0), np.where(proven, short.multiplier, multiplier)
-    dead = short.proven & (short.multiplier == 0)
+    dead = short.proven & (short.multiplier == 0) & (short.negative == 0)
     steps = np.clip(short.addend >> rescaling.SHIFT, low, high) - zero << rescaling.SHIFT
     rows = np.where(dead, [steps * 4, np.full_like(steps, 1 << 30), np.zeros_like(steps)], [bias, multiplier, rest])
     return rows.T.astype(np.int32), int((~proven & ~dead).sum())
