@@ -30,7 +30,7 @@ from nestling.graph.ir import Graph, Tensor
 from nestling.graph.packed import bits_for, pack, unpack
 from nestling.graph.spec import check
 from tests.formats.c.boards import assert_answers_are_the_reference, tools
-from tests.formats.c.cases import SUMS, few, packed_cases, squares, windows, without_zeros
+from tests.formats.c.cases import SUMS, few, packed_cases, squares, windows, with_room, without_zeros
 from tests.formats.c.kernel_library import Kernels, compiled
 from tests.helpers.networks import Net, headed, imported, noise, printed, quant
 from tests.helpers.strategies import graphs, old_graphs
@@ -95,6 +95,25 @@ def test_convolutions_of_a_machine_of_its_own(feature: str, data: st.DataObject,
     """By the portable twins of its instructions."""
     drawn = windows() | windows("plain") | squares("depthwise_conv2d")
     assert_as_reference(quick, *data.draw(packed_cases(drawn, feature)))
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("factor", [0.9, 1.5, 3.3])
+def test_depthwise_sums_that_grow_on_their_way(size: int, factor: float, quick: Kernels) -> None:
+    """As those of few bits do where scales are large: Cortex-M55's kernels have no shift to the left."""
+    net = Net(12)
+    net.tensors["a"] = Tensor("a", (1, 12, 12, 6), "int8", None, quant(0.05, 5))
+    w = net.constant("w", net.rng.integers(-8, 8, (1, size, size, 6)).astype(np.int8), quant(0.5))
+    b = net.constant("b", net.rng.integers(0, 90, 6).astype(np.int32), quant(0.05 * 0.5))
+    attrs = ir.DepthwiseConv2d(padding=(size // 2,) * 4, clamp="relu")
+    net.node("depthwise_conv2d", attrs, "y", "a", w, b, to=quant(0.05 * 0.5 / factor, -128))
+    tensors = {name: tensor for name, tensor in net.tensors.items() if name in ("a", "w", "b", "y")}
+    graph = check(Graph(tensors, (net.nodes[-1],), ("a",), ("y",)))
+    program = lower(graph, replace(HOST, features=("mve",)))
+    assert "_mve" in program.layers[0].function
+    image = net.rng.integers(2, 9, (1, 12, 12, 6)).astype(np.int8)
+    assert len(np.unique(dict(reference.activations(graph, image))["y"])) > 50
+    assert_as_reference(quick, graph, image, with_room(program, max))
 
 
 @pytest.mark.parametrize("op", SUMS)
