@@ -144,6 +144,26 @@ def test_all_kernels_and_their_twins_compile_without_a_warning() -> None:
             assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("feature", "target"),
+    [
+        ("dsp", "--target=thumbv7em-none-eabi -mcpu=cortex-m4 -mfloat-abi=hard -mfpu=fpv4-sp-d16"),
+        ("mve", "--target=thumbv8.1m.main-none-eabi -mcpu=cortex-m55 -mfloat-abi=hard"),
+        ("rv32", "--target=riscv32 -march=rv32imc"),
+    ],
+)
+def test_clang_compiles_kernels_of_a_machines_own(feature: str, target: str, tmp_path: Path) -> None:
+    """As far as objects: whether assembly finds its registers is not told before."""
+    if shutil.which("clang") is None:
+        pytest.skip("needs clang")
+    runtime = Path(str(machines.FOLDER)).with_name("runtime")
+    command = ["clang", *target.split(), "-std=c99", "-O2", "-ffreestanding", "-Wall", "-Wextra", "-Werror", f"-I{runtime}", "-c"]
+    sources = list((runtime / feature).glob("*.c"))
+    ended = subprocess.run([*command, *sources], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert len(list(tmp_path.glob("*.o"))) == len(sources) > 0
+
+
 def test_make_builds_a_library_and_a_program_that_runs(tmp_path: Path) -> None:
     if shutil.which("make") is None:
         pytest.skip("needs make")
