@@ -75,7 +75,7 @@ def require_labels(what: About, scores: int, name: str) -> None:
 def from_json(text: str | bytes, name: str) -> About:
     """The inverse of to_json. Raises UnusableFile, naming the artifact."""
     content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    record = Record(parsed(content, f"{name} says what nestling does not understand"), f"{name} says of itself")
+    record = Record(parsed(content, f"what {name} says of itself"), f"{name} says of itself")
     gives = record.optional("gives", record.text, "logits")  # artifacts of before there was a choice do not say
     if gives not in get_args(Gives):
         record.refuse(f"it gives {brief(gives)}; expected {' or '.join(get_args(Gives))}")

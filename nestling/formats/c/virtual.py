@@ -151,7 +151,7 @@ def build(folder: Path, machine: Machine, place: Path, trace: bool = False, flag
     """Compile all of a folder's C into `place`, an empty folder, with those of the machine's files that it lacks."""
     problem = toolchain_missing(machine)
     if problem:
-        raise NestlingError(f"nothing can be built for {problem.split(': ')[0]}.", problem.split(": ", 1)[1])
+        raise NestlingError(f"nothing can be built: {problem.split(': ')[0]}.", problem.split(": ", 1)[1])
     network = names.of(folder)
     if network is None:
         raise NestlingError(
