@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nestling.errors import UnsupportedOp
 from nestling.formats.c.kernels import few_bits
+from nestling.formats.c.kernels.code import code_at_most
 from nestling.formats.c.kernels.layers import PORTABLE, Layer, Program, bytes_of, plane
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import Machine
@@ -16,7 +17,6 @@ from nestling.graph.ir import Graph
 
 EVERYWHERE = (PORTABLE, few_bits.HEADER)  # headers of kernels that every machine has
 ENDLESS = 2**40
-CODE, OWN_CODE = 24 * 1024, 36 * 1024  # bytes that the code stays under, with portable kernels and with the machine's own
 
 
 def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int | None = None) -> tuple[Program, Plan]:
@@ -36,7 +36,8 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
     most = planned(_apart(plain), machine).arena
     if ram is not None and ram - STACK < most:
         most = max(ram - STACK, planned(plain, machine).arena)
-    room = (ENDLESS if flash is None else flash) - OWN_CODE
+    whole = ENDLESS if flash is None else flash
+    room = whole - code_at_most(program)
     portable: frozenset[str] = frozenset()
     while found.arena > most and (wanting := _wanting(program, found)):
         wide = _one_widened(program, wanting)
@@ -44,15 +45,10 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
             portable |= {wanting.writes}
             wide = _as_wide(lower(graph, machine, portable), program)
         program, found = wide, planned(wide, machine)
-    if constants(program) > room and constants(plain) + CODE <= room + OWN_CODE:
+    if constants(program) > room and constants(plain) + code_at_most(plain) <= whole:
         return plain, planned(plain, machine)
     program = program if flash is None else _widened(program, found, room - constants(program))
     return program, planned(program, machine)
-
-
-def code_at_most(program: Program) -> int:
-    """Bytes of flash that the generated code and its kernels stay under; `make size` tells the exact number."""
-    return CODE if all(layer.header in EVERYWHERE for layer in program.layers) else OWN_CODE
 
 
 def constants(program: Program) -> int:
@@ -71,9 +67,10 @@ def notes(program: Program) -> tuple[str, ...]:
     ways = f"{channels - long:,} of {channels:,} channels go a short way from sum to byte, proven equal for every sum; {rest}"
     narrow = sum(layer.widen is not None for layer in program.layers)
     wide = sum(layer.wide for layer in program.layers)
-    where = [f"{narrow:,} in RAM, as they run (--flash tells how much there is for more)"] if narrow else []
-    where += [f"{wide:,} in flash"] if wide else []
-    return (ways, f"weights of 8 bits are widened for the processor: of layers {' and '.join(where)}") if where else (ways,)
+    in_flash = [f"the weights of {wide:,} layers lie wide in flash, as the processor wants them"] if wide else []
+    more = "" if wide else " (with --flash they lie wide there, as far as it goes)"
+    in_ram = [f"the weights of {narrow:,} layers are widened in RAM as they run{more}"] if narrow else []
+    return (ways, *in_flash, *in_ram)
 
 
 def planned(program: Program, machine: Machine) -> Plan:

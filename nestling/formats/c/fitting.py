@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from nestling.bundle import Bundle, Timm, fitted_head
 from nestling.errors import NestlingError
-from nestling.formats.c.arrange import arrange, code_at_most, constants
+from nestling.formats.c.arrange import arrange, constants
+from nestling.formats.c.kernels.code import code_at_most
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.plan import Plan
 from nestling.formats.c.plan.report import Fit, fits

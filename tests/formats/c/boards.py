@@ -9,6 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from nestling.formats.c import virtual
+from nestling.formats.c.arrange import arrange
+from nestling.formats.c.kernels.code import code_at_most
 from nestling.formats.c.machines import Machine, machine
 from nestling.graph import reference
 from nestling.graph.ir import Graph
@@ -26,6 +28,7 @@ def tools(name: str) -> Machine:
 def assert_answers_are_the_reference(graph: Graph, board: str, folder: Path, *flags: str) -> None:
     image = noise(graph, 1)[0]
     ran = virtual.run(printed(graph, folder, board), tools(board), image, trace=True, flags=flags)
+    assert flags or ran.code is None or ran.code <= code_at_most(arrange(graph, tools(board))[0])
     expected = dict(reference.activations(graph, image[None]))
     seen = 0
     for layer, answer in zip(ran.layers, ran.trace, strict=True):

@@ -9,8 +9,9 @@ from unittest.mock import patch
 
 import pytest
 
-from nestling.formats.c.arrange import OWN_CODE, arrange, constants, notes, planned
+from nestling.formats.c.arrange import arrange, constants, notes, planned
 from nestling.formats.c.kernels import windows
+from nestling.formats.c.kernels.code import code_at_most
 from nestling.formats.c.kernels.table import KERNELS
 from nestling.formats.c.kernels.variant import Variant
 from nestling.formats.c.lower import lower
@@ -69,10 +70,11 @@ def test_flash_that_is_left_takes_weights_as_the_processor_wants_them(shared_dat
     able = [layer.writes for layer in narrow.layers if layer.widen is not None]
     assert len(able) > 5 and [layer.writes for layer in wide.layers if layer.wide] == able
     assert not any(layer.wide for layer in narrow.layers)
-    between = OWN_CODE + (constants(narrow) + constants(wide)) // 2
+    between = code_at_most(narrow) + (constants(narrow) + constants(wide)) // 2
     some, _ = arrange(graph, board, flash=between)
-    assert 0 < sum(layer.wide for layer in some.layers) < len(able) and constants(some) + OWN_CODE <= between
-    assert f"{len(able)} in flash" in " ".join(notes(wide)) and f"{len(able)} in RAM" in " ".join(notes(narrow))
+    assert 0 < sum(layer.wide for layer in some.layers) < len(able) and constants(some) + code_at_most(some) <= between
+    assert f"{len(able)} layers lie wide in flash" in " ".join(notes(wide))
+    assert f"{len(able)} layers are widened in RAM" in " ".join(notes(narrow))
     assert roomy.arena <= 50_016
 
 
