@@ -7,6 +7,8 @@ The kernels' side of it is runtime/nst_kernels.h, the formulas are in docs/integ
     sums.py       fully connected, head, mean, softmax
     blocks.py     1x1 convolutions whose zeros are skipped
     bytewise.py   element by element, tables, concat, pad
+    dsp_*.py, mve*.py, rv32.py, sums_of_two.py    those of a machine's own
+    rescaling.py  short ways from a sum to its byte, proven; few_bits.py weights of 4 and 2 bits; code.py what code takes of flash
 
 A new kernel is a file in runtime/ and a line here: see CONTRIBUTING.md.
 """
@@ -60,18 +62,13 @@ DEPTHWISE = (
     Variant("nst_depthwise_mve", mve_depthwise.depthwise, mve_depthwise.takes_any, "mve", MVE),
     *(_depthwise_dsp(size) for size in (3, 5, 7)),
     Variant(
-        "nst_depthwise_3_rv32",
-        rv32.depthwise_3,
-        rv32.takes_depthwise_3,
-        "rv32",
-        FIXED,
-        pack=windows.as_they_are,
-        scratch=windows.plane_bytes,
+        "nst_depthwise_3_rv32", rv32.depthwise_3, rv32.takes_depthwise_3, "rv32", FIXED,
+        pack=windows.as_they_are, scratch=windows.plane_bytes,
     ),
     _depthwise("nst_depthwise_3", windows.is_depthwise_of(3)),
     _depthwise("nst_depthwise_5", windows.is_depthwise_of(5)),
     _depthwise("nst_depthwise", windows.is_depthwise),
-)
+)  # fmt: skip
 CONV_1X1 = (
     Variant("nst_conv_1x1_blocks_mve", blocks.conv_1x1, blocks.pays("mve"), "mve", FIXED, scratch=blocks.tile_bytes_mve),
     Variant("nst_conv_1x1_mve", mve.conv_1x1, mve.takes_1x1, "mve", MVE, scratch=mve.patches),
