@@ -29,6 +29,7 @@ from nestling.formats import FORMATS, require_printable, usual
 from nestling.formats import printed as all_printed
 from nestling.formats.c import folder, machines, names
 from nestling.formats.c.fitting import require_fitting
+from nestling.formats.c.plan.report import ENDLESS
 from nestling.formats.format import INTEGERS, ExportConfig, Format, Job, Printed
 from nestling.preprocess.image import ImagePreprocess
 from nestling.progress import Progress, silent
@@ -185,7 +186,7 @@ def _require_possible(form: Format, job: Job) -> None:
     form.require(job)
     ram, flash = job.config.ram, job.config.flash
     if form.machine and (ram is not None or flash is not None):
-        require_fitting(job.bundle, machines.machine(form.machine), ram or 2**40, flash or 2**40)
+        require_fitting(job.bundle, machines.machine(form.machine), ram or ENDLESS, flash or ENDLESS)
 
 
 def _artifact(file: str, form: str, precision: str, printed: Printed, judged: Judgement, bundle: Path) -> Artifact:

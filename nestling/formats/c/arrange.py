@@ -12,11 +12,10 @@ from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.choices import smallest
 from nestling.formats.c.plan.plan import Plan, Step, Views
-from nestling.formats.c.plan.report import STACK
+from nestling.formats.c.plan.report import ENDLESS, STACK
 from nestling.graph.ir import Graph
 
 EVERYWHERE = (PORTABLE, few_bits.HEADER)  # headers of kernels that every machine has
-ENDLESS = 2**40
 
 
 def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int | None = None) -> tuple[Program, Plan]:

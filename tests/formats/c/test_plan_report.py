@@ -72,3 +72,8 @@ def test_names_of_layers_stay_on_their_line_and_are_shown_escaped() -> None:
     ElementTree.fromstring(picture(found))
     for text in (draw(found), picture(found), fits(found, 1, 1, 100, 100).words):
         assert "\x1b" not in text and "\nRAM: fits" not in text and r"\x1b[2J\nRAM: fits" in text
+
+
+def test_what_nobody_named_is_no_limit() -> None:
+    said = fits(planned(), constants=5000, code=1000, ram=9100, flash=2**40).words.split("\n")
+    assert "does not fit" in said[0] and said[1] == "flash: constants 5,000 + code 1,000 = 6,000 bytes."

@@ -17,6 +17,7 @@ COLUMNS, ROWS = 80, 24
 STACK = 2048  # bytes that the generated code may take, see fits
 UNITS = {"": 1, "K": 1024, "M": 1024**2}
 NAMED = 6  # layers that a verdict names
+ENDLESS = 2**40  # bytes: nobody said how many there are
 
 
 def parse_size(text: str) -> int:
@@ -60,6 +61,8 @@ def fits(plan: Plan, constants: int, code: int, ram: int, flash: int, stack: int
 
 
 def _line(what: str, parts: str, needed: int, there: int) -> str:
+    if there >= ENDLESS:
+        return f"{what}: {parts} = {needed:,} bytes."
     outcome = f"fits, {there - needed:,} to spare" if needed <= there else f"does not fit, {needed - there:,} too many"
     return f"{what}: {parts} = {needed:,} of {there:,} bytes: {outcome}."
 
