@@ -38,11 +38,11 @@ def command(
     if json:
         memory = {"arena_bytes": found.plan.arena, "lower_bound_bytes": found.plan.lower_bound}
         memory |= {"constants_bytes": found.constants, "code_bytes_at_most": found.code}
-        told = {"in_the_way": outcome.in_the_way, "hint": hint}
+        told = {"notes": found.notes, "in_the_way": outcome.in_the_way, "hint": hint}
         show.as_json({"machine": machine, "fits": outcome.fits} | memory | told)
     else:
         show.tell(*draw(found.plan).split("\n"))
-        show.tell("", target.title, *outcome.words.split("\n"))
+        show.tell("", target.title, *outcome.words.split("\n"), *found.notes)
         if hint:
             show.tell(f"  {hint}")
     if not outcome.fits:

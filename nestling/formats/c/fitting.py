@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nestling.bundle import Bundle, Timm, fitted_head
 from nestling.errors import NestlingError
-from nestling.formats.c.arrange import arrange, constants
+from nestling.formats.c.arrange import arrange, constants, notes
 from nestling.formats.c.kernels.code import code_at_most
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.plan import Plan
@@ -22,17 +22,21 @@ STEP, SMALLEST = 16, 32  # pixels: resolutions that are tried
 
 @dataclass(frozen=True, eq=False)
 class Needs:
-    """constants: bytes of flash besides code. code: bytes that it stays under; how many they are is known when it is built."""
+    """constants: bytes of flash besides code. code: bytes that it stays under; how many they are is known when it is built.
+
+    notes: what was chosen for the machine, a sentence each.
+    """
 
     plan: Plan
     constants: int
     code: int
+    notes: tuple[str, ...] = ()
 
 
 def needs(graph: Graph, machine: Machine, ram: int | None = None, flash: int | None = None) -> Needs:
     """graph: as folder.print_network takes it. ram, flash: see arrange."""
     program, found = arrange(graph, machine, flash, ram)
-    return Needs(found, constants(program), code_at_most(program))
+    return Needs(found, constants(program), code_at_most(program), notes(program))
 
 
 def verdict(found: Needs, ram: int, flash: int) -> Fit:
