@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nestling.errors import UnsupportedOp
-from nestling.formats.c.kernels import few_bits
 from nestling.formats.c.kernels.code import code_at_most
-from nestling.formats.c.kernels.layers import PORTABLE, Layer, Program, bytes_of, plane
+from nestling.formats.c.kernels.layers import Layer, Program, bytes_of, plane
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import Machine
 from nestling.formats.c.plan.choices import smallest
-from nestling.formats.c.plan.plan import Plan, Step, Views
+from nestling.formats.c.plan.plan import Plan, Step, Views, plan
 from nestling.formats.c.plan.report import ENDLESS, STACK
 from nestling.graph.ir import Graph
-
-EVERYWHERE = (PORTABLE, few_bits.HEADER)  # headers of kernels that every machine has
 
 
 def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int | None = None) -> tuple[Program, Plan]:
@@ -29,7 +26,7 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
     """
     program = lower(graph, machine)
     found = planned(program, machine)
-    if all(layer.header in EVERYWHERE for layer in program.layers):
+    if all(not layer.feature for layer in program.layers):
         return program, found
     plain = lower(graph, replace(machine, features=()))
     most = planned(_apart(plain), machine).arena
@@ -80,7 +77,8 @@ def planned(program: Program, machine: Machine) -> Plan:
     last = {name for layer in program.layers if layer not in inside for name in layer.reads}
     sizes = {name: bytes_of(x) for name, x in program.tensors.items() if program.root(name)[0] not in program.outputs}
     aliases: Views = {name: view for name, view in program.aliases.items() if name in sizes}
-    return smallest(steps, sizes, program.inputs, tuple(sorted(last | {program.embedding})), aliases, machine.alignment)
+    outputs = tuple(sorted(last | {program.embedding}))
+    return smallest(steps, lambda some: plan(some, sizes, program.inputs, outputs, aliases, machine.alignment))
 
 
 def require_classifier(program: Program) -> None:
@@ -136,5 +134,5 @@ def _wanting(program: Program, found: Plan) -> Layer | None:
     def rank(layer: Layer) -> tuple[int, int]:
         return alive.get(layer.writes, 0), layer.scratch
 
-    own = [layer for layer in program.layers if layer.header not in EVERYWHERE and layer.scratch]
+    own = [layer for layer in program.layers if layer.feature and layer.scratch]
     return max(own, key=rank) if own else None

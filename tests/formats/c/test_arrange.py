@@ -48,7 +48,7 @@ def test_a_kernel_gives_way_where_its_scratch_would_make_the_arena_larger(scratc
     most = planned(replace(portable, layers=apart), HOST).arena
     with patch.dict(KERNELS, {"conv2d": (own(scratch), *KERNELS["conv2d"])}):
         program, found = arrange(graph, GREEDY)
-    assert [layer.writes for layer in program.layers if layer.header == "nst_greedy.h"] == kept
+    assert [layer.writes for layer in program.layers if layer.feature == "greedy"] == kept
     assert found.arena <= most
 
 
@@ -83,5 +83,5 @@ def test_little_ram_is_kept_to_before_speed(shared_data: Shared) -> None:
     _, quick = arrange(graph, board)
     least = planned(lower(graph, replace(board, features=())), board).arena
     program, found = arrange(graph, board, ram=quick.arena + 2048 - 1)
-    assert least <= found.arena < quick.arena and any(layer.header == "nst_dsp.h" for layer in program.layers)
+    assert least <= found.arena < quick.arena and any(layer.feature == "dsp" for layer in program.layers)
     assert arrange(graph, board, ram=least + 2048)[1].arena == least

@@ -101,7 +101,8 @@ class Layer:
     scratch: bytes; scratch_most: as many as it can use, where it is told how many there are (Room), 0 for no more than scratch.
     over: inputs whose bytes the answer may take over, the best first. lead: how many bytes before such an input it must then begin:
     its end is always behind what the kernel has yet to read.
-    files: the runtime's .c files that hold the function and what it calls; header: the one that declares it.
+    files: the runtime's .c files that hold the function and what it calls; header: the one that declares it. feature: that the
+    machine must have for it, "" for none.
     few_bits, of_image: its twins for packed weights, and for an image that passes a table on its way.
     packing: makes of it the same call with packed weights, where they are of few bits and the kernel is a machine's own; it is told
     the bytes of what is read or of what is written, whichever are fewer.
@@ -125,6 +126,7 @@ class Layer:
     few_bits: str = ""
     of_image: str = ""
     header: str = PORTABLE
+    feature: str = ""
     lead: int = 0
     long: int | None = None
     packing: Callable[[Layer, int], Layer] | None = None

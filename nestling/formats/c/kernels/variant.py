@@ -78,4 +78,5 @@ def layer(
         few_bits=variant.few_bits,
         of_image=variant.of_image,
         header=variant.header,
+        feature=variant.needs,
     )

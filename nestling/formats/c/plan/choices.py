@@ -6,28 +6,20 @@ the way of a map that lives longer, and an add that takes over the wrong one of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from nestling.formats.c.plan.plan import Plan, Step, Views, over_of, plan
+from nestling.formats.c.plan.plan import Plan, Step, over_of
 
 TRIED = 40  # plans, where the first one is not the smallest that there can be
 
 
-def smallest(
-    steps: Sequence[Step],
-    sizes: Mapping[str, int],
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    aliases: Views | None = None,
-    alignment: int = 4,
-) -> Plan:
-    """As `plan`, of which `over` says what may be, not what must. The same arguments give the same plan."""
+def smallest(steps: Sequence[Step], planned: Callable[[Sequence[Step]], Plan]) -> Plan:
+    """Of steps of which `over` says what may be, not what must. planned: `plan`, with the other arguments that it takes.
 
-    def planned(some: Sequence[Step]) -> Plan:
-        return plan(some, sizes, inputs, outputs, aliases, alignment)
-
+    The same arguments give the same plan.
+    """
     chosen, best = tuple(steps), planned(steps)
     for changed, over in islice(_changes(steps), TRIED):
         if best.arena == best.lower_bound:

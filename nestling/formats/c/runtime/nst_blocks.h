@@ -27,6 +27,20 @@ static void nst_tile_sums(nst_tile *tile, int32_t sums[4]);
 /* The answers of channels that take the short way, up to tile->end. Goes on to the channel behind them. */
 static void nst_tile_answers(nst_tile *tile, const nst_block_sums *sums);
 
+/* The same in C. less: bits that the kernel's constants move a sum less to the left, since its product is doubled. */
+NST_INLINE void nst_tile_answers_in_c(nst_tile *t, const nst_block_sums *sums, int32_t less)
+{
+    for (; t->out != t->end; t->out++) {
+        const int32_t left = (t->stream[1] & 31) + less;
+        int32_t s[4];
+        nst_tile_sums(t, s);
+        const int32_t *c = t->stream, negative = sums->below ? c[2] : 0;
+        for (int32_t i = 3; i >= 0; i--)
+            t->out[i > 0 ? t->step[i - 1] : 0] = nst_answer_short(s[i], left, c[0], c[1], negative, &sums->output);
+        t->stream += nst_constants(sums) - 2;
+    }
+}
+
 /* Whether there are no more pixels than two. */
 NST_INLINE int32_t nst_at_most_two(const nst_tile *tile)
 {

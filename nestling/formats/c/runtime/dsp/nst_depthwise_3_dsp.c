@@ -107,27 +107,10 @@
 
 #endif
 
-NST_DSP_KERNEL(sixes_1, 3, 1, 6, SIXES_1(NST_DSP_ALL_SCALED))
-NST_DSP_KERNEL(sixes_1_fully, 3, 1, 6, SIXES_1(NST_DSP_ALL_SCALED_FULLY))
-NST_DSP_KERNEL(threes_1, 3, 1, 3, THREES_1)
-NST_DSP_KERNEL(sixes_2, 3, 2, 6, SIXES_2(NST_DSP_ALL_SCALED))
-NST_DSP_KERNEL(sixes_2_fully, 3, 2, 6, SIXES_2(NST_DSP_ALL_SCALED_FULLY))
-NST_DSP_KERNEL(threes_2, 3, 2, 3, THREES_2)
-
-static void take_1(const nst_depthwise_dsp_layer *layer, int32_t o, nst_dsp_channel *channel)
-{
-    nst_dsp_take(layer, o, channel, 3, 1);
-}
-
-static void take_2(const nst_depthwise_dsp_layer *layer, int32_t o, nst_dsp_channel *channel)
-{
-    nst_dsp_take(layer, o, channel, 3, 2);
-}
+NST_DSP_KERNELS(3)
 
 void nst_depthwise_3_dsp(const int8_t *in, const nst_depthwise_dsp_layer *layer, int8_t *out, void *scratch, const nst_part *part,
                          int32_t bytes)
 {
-    static const nst_dsp_kernels kernels = {{{sixes_1, sixes_1_fully, threes_1}, {sixes_2, sixes_2_fully, threes_2}},
-                                            {take_1, take_2}};
     nst_dsp_depthwise_by(in, layer, out, scratch, part, bytes, &kernels);
 }

@@ -134,4 +134,23 @@
 
 #endif
 
+/* All kernels of windows of a size, from its SIXES_1, THREES_1, SIXES_2 and THREES_2, as `kernels`. */
+#define NST_DSP_KERNELS(size)                                                                                                      \
+    NST_DSP_KERNEL(sixes_1, size, 1, 6, SIXES_1(NST_DSP_ALL_SCALED))                                                               \
+    NST_DSP_KERNEL(sixes_1_fully, size, 1, 6, SIXES_1(NST_DSP_ALL_SCALED_FULLY))                                                   \
+    NST_DSP_KERNEL(threes_1, size, 1, 3, THREES_1)                                                                                 \
+    NST_DSP_KERNEL(sixes_2, size, 2, 6, SIXES_2(NST_DSP_ALL_SCALED))                                                               \
+    NST_DSP_KERNEL(sixes_2_fully, size, 2, 6, SIXES_2(NST_DSP_ALL_SCALED_FULLY))                                                   \
+    NST_DSP_KERNEL(threes_2, size, 2, 3, THREES_2)                                                                                 \
+    static void take_1(const nst_depthwise_dsp_layer *layer, int32_t o, nst_dsp_channel *channel)                                  \
+    {                                                                                                                              \
+        nst_dsp_take(layer, o, channel, size, 1);                                                                                  \
+    }                                                                                                                              \
+    static void take_2(const nst_depthwise_dsp_layer *layer, int32_t o, nst_dsp_channel *channel)                                  \
+    {                                                                                                                              \
+        nst_dsp_take(layer, o, channel, size, 2);                                                                                  \
+    }                                                                                                                              \
+    static const nst_dsp_kernels kernels = {{{sixes_1, sixes_1_fully, threes_1}, {sixes_2, sixes_2_fully, threes_2}},              \
+                                            {take_1, take_2}};
+
 #endif

@@ -105,15 +105,7 @@ static void nst_tile_sums(nst_tile *t, int32_t sums[4])
 
 static void nst_tile_answers(nst_tile *t, const nst_block_sums *sums)
 {
-    for (; t->out != t->end; t->out++) {
-        const int32_t left = (t->stream[1] & 31) + 1;
-        int32_t s[4];
-        nst_tile_sums(t, s);
-        const int32_t *c = t->stream, negative = sums->below ? c[2] : 0;
-        for (int32_t i = 3; i >= 0; i--)
-            t->out[i > 0 ? t->step[i - 1] : 0] = nst_answer_short(s[i], left, c[0], c[1], negative, &sums->output);
-        t->stream += nst_constants(sums) - 2;
-    }
+    nst_tile_answers_in_c(t, sums, 1);
 }
 
 #endif
