@@ -77,12 +77,10 @@ def _ends(weight: NDArray[np.int16], bias: Int, in_zero: int) -> tuple[Int, Int]
 
 def _rising(node: Node, graph: Graph) -> Int:
     """Up to which absolute value of its sum a channel's answer never falls, [O]."""
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    channels = y.shape[-1]
+    channels = graph.tensors[node.name].shape[-1]
     if isinstance(node.attrs, ir.FullyConnected):  # in float64, where nothing wraps
         return np.full(channels, -LEAST)
-    factor = reference_integer.output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
-    multiplier, exponent = (np.broadcast_to(values, channels) for values in factor)
+    multiplier, exponent = pack.factors(node, graph, channels)
     halved = (exponent < 0) | (multiplier == 0)
     return np.where(halved, -LEAST, WITHOUT_WRAPPING >> np.maximum(exponent, 0))
 

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import rescaling, windows
 from nestling.formats.c.kernels.constants import SIDE_BY_SIDE
-from nestling.formats.c.kernels.layers import Constant, Layer, Read, Room, Scratch, Struct, Whole, Written, plane
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Room, Scratch, Struct, Whole, Written, clamp_of, plane
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import packed
 from nestling.graph.ir import Graph, Node
-from nestling.graph.reference_integer import output_multiplier
 
 WIDTH = 4  # weights of a block
 PIXELS = 4  # that pass through scratch at once
@@ -84,10 +83,8 @@ def pays(feature: str) -> Callable[[Node, Graph], bool]:
 
 def _left_out(values: NDArray[np.int8], node: Node, graph: Graph) -> int:
     """Channels of zeros that dsp_convolutions.py leaves out: with a relu, which answers one byte there, and in whole groups."""
-    output = pack.output(graph.tensors[node.name], node.attrs.clamp)  # type: ignore[union-attr]  # a convolution has one
-    relu = output.fields["low"] >= output.fields["zero"]  # type: ignore[operator]  # whole numbers
     groups, living = -(-len(values) // SIDE_BY_SIDE), -(-int(values.any(axis=1).sum()) // SIDE_BY_SIDE)
-    return len(values) * (groups - living) // groups if relu else 0
+    return len(values) * (groups - living) // groups if not pack.below_zero(node, graph) else 0
 
 
 def tile_bytes(node: Node, graph: Graph) -> int:
@@ -110,11 +107,10 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
     found = pack.sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1))
     short = rescaling.short(node, graph, found)
-    output = pack.output(y, node.attrs.clamp)  # type: ignore[union-attr]  # a convolution has one
-    below = output.fields["low"] < output.fields["zero"]  # type: ignore[operator]  # whole numbers
+    output, below = pack.output(y, clamp_of(node)), pack.below_zero(node, graph)
     short = _doubled(short) if way.doubled else short
     if way.from_low:
-        short = _only(short, rescaling.counted_from(output.fields["low"], short, found))  # type: ignore[arg-type]  # as above
+        short = _only(short, rescaling.counted_from(pack.ends(node, graph)[0], short, found))
     same = short.proven & (short.multiplier == 0) & (short.negative == 0) & way.from_low  # one byte is the answer to everything
     kept = [_channel(channel, way, none) for channel, none in zip(_blocks(found.weight), same.tolist(), strict=True)]
     places = np.array([place for channel in kept for place, _ in channel], np.uint8).view(np.int8)
@@ -196,9 +192,7 @@ def _constants(
     node: Node, graph: Graph, found: pack.Sums, short: rescaling.Short, below: bool
 ) -> tuple[list[int], list[int], list[list[int]]]:
     """(bias, left, what follows the blocks), a channel each."""
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
-    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+    multiplier, exponent = pack.factors(node, graph, len(found.bias))
     bias = found.bias + short.start  # start is 0 where nothing is proven
     left = np.where(short.proven, short.left, exponent + LONG_FROM)
     ends = np.stack([np.where(short.proven, short.multiplier, multiplier), short.addend, short.negative], axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import UnsupportedOp
-from nestling.formats.c.kernels.layers import Constant, Struct
+from nestling.formats.c.kernels.layers import Constant, Struct, clamp_of
 from nestling.graph import shapes
 from nestling.graph.fixed_point import Int, clamp_range
 from nestling.graph.ir import Clamp, Graph, Node, Quant, Tensor
@@ -111,9 +111,8 @@ def interleaved_by_group(weight: NDArray[np.int8], groups: int) -> Constant:
 
 def sums_struct(node: Node, graph: Graph, found: Sums, weights: Constant, channels: int) -> Struct:
     """nst_sums of a convolution. channels: of one group."""
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
-    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+    y = graph.tensors[node.name]
+    multiplier, exponent = factors(node, graph, len(found.bias))
     count = (len(found.bias),)
     return Struct(
         "nst_sums",
@@ -125,9 +124,26 @@ def sums_struct(node: Node, graph: Graph, found: Sums, weights: Constant, channe
             "bias": Constant("bias", "int32_t", found.bias.astype(np.int32), count),
             "multiplier": Constant("multiplier", "int32_t", multiplier.astype(np.int32), count),
             "shift": Constant("shift", "int8_t", shifts(multiplier, exponent, found.largest).astype(np.int8), count),
-            "output": output(y, node.attrs.clamp),  # type: ignore[union-attr]  # kernels.py: only layers that have one
+            "output": output(y, clamp_of(node)),
         },
     )
+
+
+def factors(node: Node, graph: Graph, channels: int) -> tuple[Int, Int]:
+    """(multiplier, exponent) of each channel of a convolution, int64 [channels]: see reference_integer.output_multiplier."""
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
+    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
+    return np.broadcast_to(multiplier, channels), np.broadcast_to(exponent, channels)
+
+
+def ends(node: Node, graph: Graph) -> tuple[int, int]:
+    """The smallest and the largest byte of a node's answer."""
+    return clamp_range(clamp_of(node), quant_of(graph.tensors[node.name]))
+
+
+def below_zero(node: Node, graph: Graph) -> bool:
+    """Whether bytes below the zero point are wanted: where no relu is at its end."""
+    return ends(node, graph)[0] < zero_point(graph.tensors[node.name])
 
 
 def shifts(multiplier: Int, exponent: Int, largest: Int) -> Int:

@@ -37,7 +37,6 @@ from nestling.formats.c.kernels.windows import behind, is_1x1, kind_of, map_fiel
 from nestling.graph import packed
 from nestling.graph.fixed_point import Int, clamp_range
 from nestling.graph.ir import Graph, Node, Tensor
-from nestling.graph.reference_integer import output_multiplier
 
 WORD = 4
 STARTS = 4  # of a group: one a channel; twice as many in a wide stream
@@ -274,9 +273,7 @@ def _numbers(
 
 def _after(node: Node, graph: Graph, found: Sums, constants: Short, long_way: NDArray[np.bool_]) -> Int:
     """[O, 3 or 4], see nst_sums_dsp."""
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
-    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+    multiplier, exponent = pack.factors(node, graph, len(found.bias))
     exact = (multiplier, pack.shifts(multiplier, exponent, found.largest), np.zeros_like(found.bias))
     if not constants.negative.any():
         return np.where(long_way, exact, (constants.left, constants.multiplier, constants.addend)).T
@@ -328,7 +325,7 @@ def _sums(node: Node, graph: Graph, found: Sums, stream: Stream) -> Struct:
         "after": stream.after,
         "long_way": ways if stream.long_way.any() else None,
         "known": stream.known,
-        "output": pack.output(graph.tensors[node.name], node.attrs.clamp),  # type: ignore[union-attr]  # layers with sums
+        "output": pack.output(graph.tensors[node.name], clamp_of(node)),
     }
     return Struct("nst_sums_dsp", fields)
 

@@ -17,12 +17,11 @@ from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import windows
 from nestling.formats.c.kernels.constants import Sums
 from nestling.formats.c.kernels.few_bits import Unpacked, packed_twin
-from nestling.formats.c.kernels.layers import Constant, Layer, Struct, Value
+from nestling.formats.c.kernels.layers import Constant, Layer, Struct, Value, clamp_of
 from nestling.formats.c.kernels.variant import Variant
 from nestling.graph import packed
 from nestling.graph.fixed_point import Int
 from nestling.graph.ir import Graph, Node
-from nestling.graph.reference_integer import output_multiplier
 
 BLOCK = 16  # bytes of a vector
 SIDE_BY_SIDE = 4  # channels
@@ -37,9 +36,7 @@ PACKED: Mapping[str, str] = {  # where the twins of kernels for packed weights a
 
 def scaling(node: Node, graph: Graph, found: Sums) -> tuple[Int, Int]:
     """multiplier and exponent of every channel, int64 [O]. One that multiplies by 0 gets an exponent that all kernels take."""
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
-    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+    multiplier, exponent = pack.factors(node, graph, len(found.bias))
     return multiplier, np.where(multiplier == 0, -1, exponent)
 
 
@@ -63,8 +60,7 @@ def _scaled(node: Node, graph: Graph, weight: NDArray[np.int8], lift: bool) -> t
 
 def negative(node: Node, graph: Graph) -> int:
     """1 where answers below the zero point are wanted."""
-    output = pack.output(graph.tensors[node.name], node.attrs.clamp)  # type: ignore[union-attr]  # of layers that have one
-    return int(output.fields["low"] < output.fields["zero"])  # type: ignore[operator]  # whole numbers
+    return int(pack.below_zero(node, graph))
 
 
 def rows(node: Node, graph: Graph) -> NDArray[np.int8]:
@@ -150,7 +146,7 @@ def sums_struct(
         "channels": len(weight),
         "stream": packed_as(found, multiplier, exponent),
         "negative": negative(node, graph),
-        "output": pack.output(graph.tensors[node.name], node.attrs.clamp),  # type: ignore[union-attr]  # of convolutions
+        "output": pack.output(graph.tensors[node.name], clamp_of(node)),
     }
     return Struct("nst_mve_sums", fields)
 

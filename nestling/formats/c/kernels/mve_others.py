@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from nestling.formats.c.kernels import bytewise, sums
+from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.layers import Layer, Struct
 from nestling.formats.c.kernels.variant import Variant
 from nestling.graph import ir
@@ -38,7 +39,7 @@ def add(node: Node, graph: Graph, variant: Variant) -> Layer:
         "b_exponent": -1 - _number(old["b_shift"]),
         "multiplier": old["multiplier"],
         "exponent": -1 - _number(old["shift"]),
-        "negative": int(_number(output.fields["low"]) < _number(output.fields["zero"])),
+        "negative": int(pack.below_zero(node, graph)),
         "output": output,
     }
     return replace(made, arguments=(a, b, Struct("nst_add_mve_layer", fields), written))

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.formats.c.kernels.constants import Sums, quant_of, zero_point
+from nestling.formats.c.kernels.constants import Sums, factors, quant_of, zero_point
+from nestling.formats.c.kernels.layers import clamp_of
 from nestling.graph.fixed_point import Int, clamp_range, multiply, quantize_multiplier, round_half_away
 from nestling.graph.ir import Clamp, Graph, Node, Tensor
-from nestling.graph.reference_integer import output_multiplier
 
 SHIFT = 14  # bits below the byte's; it leaves 17 above for sums that are far from any byte, and is one constant for all kernels
 STARTS = 8  # parts of a step of 2^-SHIFT that are tried as starts
@@ -68,30 +68,29 @@ def short(node: Node, graph: Graph, found: Sums, shift: int = SHIFT) -> Short:
 
     shift: what the kernel has for SHIFT; the less it is, the smaller is `left`, and the fewer channels are proven.
     """
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    clamp: Clamp = node.attrs.clamp  # type: ignore[union-attr]  # of layers with sums, which all have one
-    asked = _dense(found, x, weight, y, clamp) if node.op == "fully_connected" else _convolution(node, found, x, weight, y, clamp)
-    return searched(replace(asked, shift=shift))
+    asked = _dense if node.op == "fully_connected" else _convolution
+    return searched(replace(asked(node, graph, found), shift=shift))
 
 
-def _convolution(node: Node, found: Sums, x: Tensor, weight: Tensor, y: Tensor, clamp: Clamp) -> Asked:
-    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
-    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+def _convolution(node: Node, graph: Graph, found: Sums) -> Asked:
+    y = graph.tensors[node.name]
+    multiplier, exponent = factors(node, graph, len(found.bias))
 
     def exact(sums: Int) -> Int:
         return multiply(sums, multiplier[:, None], exponent[:, None]) + zero_point(y)
 
-    return _asked(exact, found, multiplier, exponent, y, clamp)
+    return _asked(exact, found, multiplier, exponent, y, clamp_of(node))
 
 
-def _dense(found: Sums, x: Tensor, weight: Tensor, y: Tensor, clamp: Clamp) -> Asked:
+def _dense(node: Node, graph: Graph, found: Sums) -> Asked:
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
     scales = [quant_of(tensor).scale.astype(np.float64) for tensor in (x, weight, y)]
     factor = np.broadcast_to(scales[0] * scales[1] / scales[2], found.bias.shape)
 
     def exact(sums: Int) -> Int:
         return round_half_away(sums * factor[:, None]).astype(np.int64) + zero_point(y)
 
-    return _asked(exact, found, *quantize_multiplier(factor), y, clamp)
+    return _asked(exact, found, *quantize_multiplier(factor), y, clamp_of(node))
 
 
 def _asked(exact: Callable[[Int], Int], found: Sums, multiplier: Int, exponent: Int, y: Tensor, clamp: Clamp) -> Asked:

@@ -14,7 +14,7 @@ from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels import rescaling
 from nestling.formats.c.kernels.constants import SIDE_BY_SIDE, Sums
 from nestling.formats.c.kernels.few_bits import Unpacked, packed_twin
-from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, plane
+from nestling.formats.c.kernels.layers import Constant, Layer, Read, Scratch, Struct, Whole, Written, clamp_of, plane
 from nestling.formats.c.kernels.variant import Variant, Weights, layer
 from nestling.formats.c.kernels.windows import (
     behind,
@@ -27,9 +27,7 @@ from nestling.formats.c.kernels.windows import (
     windowed,
 )
 from nestling.graph import packed
-from nestling.graph.fixed_point import clamp_range
 from nestling.graph.ir import Graph, Node
-from nestling.graph.reference_integer import output_multiplier
 
 LARGEST = 255  # what a block's weights may add up to in absolute values: 128 times that stays within 16 bits
 LONGEST = 16  # weights a block
@@ -180,7 +178,7 @@ def sums_struct(node: Node, graph: Graph, found: Sums, laid: Callable[[Weights, 
         "channels": len(found.weight),
         "weights": weights,
         "endings": Constant("endings", "int32_t", three, three.shape),
-        "output": pack.output(y, node.attrs.clamp),  # type: ignore[union-attr]  # of convolutions, which all have one
+        "output": pack.output(y, clamp_of(node)),
     }
     return Struct("nst_rv32_sums", fields), long
 
@@ -190,11 +188,10 @@ def endings(node: Node, graph: Graph, found: Sums, short: rescaling.Short) -> tu
 
     Where one byte is the answer to everything (multiplier 0) it comes from the bias alone: the weights are to be 0.
     """
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    multiplier, exponent = output_multiplier(x, weight, y, getattr(node.attrs, "unsigned", False))
-    multiplier, exponent = (np.broadcast_to(values, found.bias.shape) for values in (multiplier, exponent))
+    y = graph.tensors[node.name]
+    multiplier, exponent = pack.factors(node, graph, len(found.bias))
     shift = pack.shifts(multiplier, exponent, found.largest)
-    zero, (low, high) = pack.zero_point(y), clamp_range(node.attrs.clamp, pack.quant_of(y))  # type: ignore[union-attr]  # as above
+    zero, (low, high) = pack.zero_point(y), pack.ends(node, graph)
     own = short.addend - (zero << rescaling.SHIFT) - (1 << rescaling.SHIFT - 1)
     proven = short.proven & (np.abs(own) < 1 << 15) & _counted_from(low, short, found)
     power = np.round(np.log2(np.maximum(short.negative, 1))).astype(np.int64)

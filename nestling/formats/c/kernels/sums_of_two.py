@@ -17,7 +17,7 @@ from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.layers import Layer, Read, Struct, Written
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import ir, reference
-from nestling.graph.fixed_point import Int, clamp_range
+from nestling.graph.fixed_point import Int
 from nestling.graph.ir import Graph, Node
 
 WORD = 2**31
@@ -47,7 +47,7 @@ def add(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes."""
     y, found = graph.tensors[node.name], factors(node, graph)
     assert isinstance(node.attrs, ir.Add) and found is not None
-    low, high = clamp_range(node.attrs.clamp, pack.quant_of(y))
+    low, high = pack.ends(node, graph)
     fields = {
         "count": math.prod(y.shape),
         "a_factor": found.a,
@@ -68,7 +68,7 @@ def factors(node: Node, graph: Graph) -> Factors | None:
     assert isinstance(node.attrs, ir.Add)
     if math.prod(a.shape) == 0:
         return None
-    low, high = clamp_range(node.attrs.clamp, pack.quant_of(y))
+    low, high = pack.ends(node, graph)
     answers = np.asarray(reference.step(graph, node, (A.astype(np.int8), B.astype(np.int8)))).astype(np.int64)
     order = np.argsort(answers, kind="stable")
     begins = np.searchsorted(answers[order], np.arange(low + 1, high + 1))
