@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nestling.formats.c.kernels.layers import (
     Constant,
+    Crew,
     Layer,
     Parts,
     Pointers,
@@ -97,6 +98,7 @@ class Kernels:
         twin: bool = False,
         in_place: bool = False,
         split: Split | None = None,
+        kit: str = "portable",
     ) -> dict[str, NDArray[Any]]:
         """What every layer answers, by its tensor. in_place: over the first input that it may, where nothing else reads that.
 
@@ -115,9 +117,14 @@ class Kernels:
                     grown.inside[layer.lead :][: len(taken.inside)] = taken.inside
                     buffers[root], buffers[program.root(layer.over[0])[0]] = grown, Buffer(grown.whole, layer.lead)
             for part in split(layer) if split is not None and Whole() in layer.arguments else (None,):
-                answers[layer.writes] = self._call(layer, program, buffers, twin, part)
+                answers[layer.writes] = self._call(layer, program, buffers, twin, part, kit)
         assert all(one.intact() for one in buffers.values()), "a kernel wrote outside of its tensor"
         return answers
+
+    def kit(self, name: str) -> int | None:
+        """The address of a set of instructions (runtime/host/nst_crew.h); None where this processor has it not."""
+        self.library.nst_kit_named.restype = ctypes.c_void_p
+        return self.library.nst_kit_named(name.encode())
 
     def _free(self, layer: Layer, program: Program, index: int) -> bool:
         name = program.root(layer.over[0])[0]
@@ -126,7 +133,7 @@ class Kernels:
         return name not in later and name not in {program.root(other)[0] for other in program.outputs} and not twice
 
     def _call(
-        self, layer: Layer, program: Program, buffers: Mapping[str, Buffer], twin: bool, part: Part | None = None
+        self, layer: Layer, program: Program, buffers: Mapping[str, Buffer], twin: bool, part: Part | None = None, kit: str = "portable"
     ) -> NDArray[Any]:
         keep: list[Any] = []  # arrays that C points into
         tensor = program.tensors[layer.writes]
@@ -179,6 +186,9 @@ class Kernels:
                 case Whole():
                     keep.append(self.structs["nst_part"](*part) if part is not None else None)
                     return ctypes.byref(keep[-1]) if part is not None else None
+                case Crew():
+                    keep.append(self.structs["nst_crew"](self.kit(kit), None))
+                    return ctypes.byref(keep[-1])
                 case Struct():
                     keep.append(value(what, None))
                     return ctypes.byref(keep[-1])

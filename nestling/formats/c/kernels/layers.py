@@ -91,7 +91,12 @@ class Whole:
     """Which part of the answer is computed, where a kernel can compute parts: all of it."""
 
 
-Argument = Read | Parts | Written | Scratch | Room | Whole | Struct | Constant | int | float
+@dataclass(frozen=True)
+class Crew:
+    """Who computes: instructions and threads (runtime/host/nst_crew.h)."""
+
+
+Argument = Read | Parts | Written | Scratch | Room | Whole | Crew | Struct | Constant | int | float
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,8 +68,12 @@ def short(node: Node, graph: Graph, found: Sums, shift: int = SHIFT) -> Short:
 
     shift: what the kernel has for SHIFT; the less it is, the smaller is `left`, and the fewer channels are proven.
     """
-    asked = _dense if node.op == "fully_connected" else _convolution
-    return searched(replace(asked(node, graph, found), shift=shift))
+    return searched(replace(asked_of(node, graph, found), shift=shift))
+
+
+def asked_of(node: Node, graph: Graph, found: Sums) -> Asked:
+    """What a short way of a convolution, or of a fully connected layer in integers, must equal. found: see constants.sums."""
+    return (_dense if node.op == "fully_connected" else _convolution)(node, graph, found)
 
 
 def _convolution(node: Node, graph: Graph, found: Sums) -> Asked:

@@ -23,6 +23,7 @@ from nestling.formats.c.kernels import (
     dsp_bytewise,
     dsp_convolutions,
     dsp_depthwise,
+    host,
     mve,
     mve_depthwise,
     mve_others,
@@ -58,6 +59,7 @@ def _depthwise_dsp(size: int) -> Variant:
 
 
 DEPTHWISE = (
+    Variant("nst_depthwise_host", host.depthwise, host.takes_depthwise, "host", FIXED, scratch=host.weights_and_rows),
     Variant("nst_depthwise_3_mve", mve_depthwise.depthwise_3, mve_depthwise.takes_3, "mve", MVE),
     Variant("nst_depthwise_mve", mve_depthwise.depthwise, mve_depthwise.takes_any, "mve", MVE),
     *(_depthwise_dsp(size) for size in (3, 5, 7)),
@@ -70,6 +72,7 @@ DEPTHWISE = (
     _depthwise("nst_depthwise", windows.is_depthwise),
 )  # fmt: skip
 CONV_1X1 = (
+    Variant("nst_conv_1x1_host", host.conv_1x1, host.takes_1x1, "host", FIXED, scratch=host.pixels),
     Variant("nst_conv_1x1_blocks_mve", blocks.conv_1x1, blocks.pays("mve"), "mve", FIXED, scratch=blocks.tile_bytes_mve),
     Variant("nst_conv_1x1_mve", mve.conv_1x1, mve.takes_1x1, "mve", MVE, scratch=mve.patches),
     Variant("nst_conv_1x1_blocks_dsp", blocks.conv_1x1, blocks.pays("dsp"), "dsp", FIXED, scratch=blocks.tile_bytes),
@@ -83,6 +86,7 @@ CONV_1X1 = (
     ),
 )  # fmt: skip
 CONV = (
+    Variant("nst_conv_host", host.conv, host.takes_conv, "host", FIXED, scratch=host.patches, of_image="nst_conv_image_host"),
     Variant(
         "nst_conv_mve", mve.conv, mve.one_group, "mve", MVE,
         scratch=mve.patches_and_places, of_image="nst_conv_image_mve",

@@ -112,11 +112,16 @@ def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
 
 
 def depthwise_sums(node: Node, graph: Graph) -> pack.Sums:
-    """Of weights [1, KH, KW, O], or of a convolution whose groups are channels [O, KH, KW, 1]; as [O, KH * KW]."""
+    """Of depthwise_weights."""
+    return pack.sums(node, graph, depthwise_weights(node, graph))
+
+
+def depthwise_weights(node: Node, graph: Graph) -> NDArray[np.int8]:
+    """Weights [1, KH, KW, O], or of a convolution whose groups are channels [O, KH, KW, 1]; as [O, KH * KW]."""
     weight = graph.tensors[node.inputs[1]]
     data = np.asarray(weight.data, np.int8)
     data = data.reshape(-1, weight.shape[3]).T if node.op == "depthwise_conv2d" else data.reshape(len(data), -1)
-    return pack.sums(node, graph, np.ascontiguousarray(data))
+    return np.ascontiguousarray(data)
 
 
 def as_they_are(weight: NDArray[np.int8], groups: int) -> Constant:

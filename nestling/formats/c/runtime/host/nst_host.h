@@ -1,0 +1,68 @@
+/* Kernels for processors with an operating system: 64-bit x86 and Arm. Each divides its layer among a crew's threads, and leaves the
+ * arithmetic to the crew's kit. The answers are those of nst_kernels.h's; out never lies over in but where that is said. */
+#ifndef NST_HOST_H
+#define NST_HOST_H
+
+#include "nst_crew.h"
+#include "nst_kernels.h"
+
+enum { NST_GROUP = 16, NST_ROWS = 32 }; /* channels that lie side by side; rows of numbers that are made ready at once */
+
+/* What turns rows of numbers into answers: y[o] = clamp(zero + scaled(bias[o] + sum over k of x[k] * w[o][k])).
+ *
+ * Short way: the whole number nearest to (float)sum * factor + zero, fused and then rounded to even. The generator has proven for each
+ * channel that this is the same byte for every sum; where it is not, factor is 0, and multiplier and shift say the long way (see
+ * nst_scaled() in nst_fixed.h). long_ones: how many such channels there are.
+ * bias_of_bytes: bias for inputs that are counted from -128, x + 128. All arrays end with zeros up to a multiple of 16 channels. */
+typedef struct {
+    int32_t depth, channels;
+    const int8_t *weights;
+    const int32_t *bias, *bias_of_bytes;
+    const float *factor;
+    const int32_t *multiplier;
+    const int8_t *shift;
+    int32_t long_ones;
+    nst_output output;
+} nst_host_sums;
+
+/* 1x1, stride 1. weights: [(channels + 15) / 16][(depth + 3) / 4][16][4], zeros where there are none.
+ * scratch: NST_ROWS * 2 * (depth rounded up to 4) + 64 bytes. */
+typedef struct {
+    nst_shape out;
+    nst_host_sums sums;
+} nst_conv_1x1_host_layer;
+
+void nst_conv_1x1_host(const int8_t *in, const nst_conv_1x1_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew);
+
+/* Any convolution of one group; weights as for 1x1, depth in the order [size.height][size.width][in.channels].
+ * scratch: see nst_conv_host.c. */
+typedef struct {
+    nst_shape in, out;
+    nst_window window;
+    int32_t in_zero;
+    nst_host_sums sums;
+} nst_conv_host_layer;
+
+void nst_conv_host(const int8_t *in, const nst_conv_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew);
+
+/* From the image's bytes, through table: int8 [in.channels][256]. */
+typedef struct {
+    const int8_t *table;
+    nst_conv_host_layer conv;
+} nst_conv_image_host_layer;
+
+void nst_conv_image_host(const uint8_t *image, const nst_conv_image_host_layer *layer, int8_t *out, void *scratch,
+                         const nst_crew *crew);
+
+/* A channel a group, as many out as in, a multiple of 8. weights: [depth][channels], depth = size.height * size.width.
+ * scratch: see nst_depthwise_host.c. */
+typedef struct {
+    nst_shape in, out;
+    nst_window window;
+    int32_t in_zero;
+    nst_host_sums sums;
+} nst_depthwise_host_layer;
+
+void nst_depthwise_host(const int8_t *in, const nst_depthwise_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew);
+
+#endif

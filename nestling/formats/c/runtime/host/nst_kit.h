@@ -1,0 +1,65 @@
+/* A kit: what a set of instructions does for the kernels of nst_host.h. A kit's file is compiled for its instructions alone, and holds
+ * nothing where the compiler is for another processor.
+ *
+ * "Numbers" are inputs as a kit's products take them: `element` bytes each, one (int8, or uint8 counted from -128) or two (int16).
+ */
+#ifndef NST_KIT_H
+#define NST_KIT_H
+
+#include "nst_fixed.h"
+#include "nst_host.h"
+
+enum { NST_MOST_TAPS = 128, NST_BLOCK = 64 }; /* of a depthwise window; answers that a depthwise kit may compute at once */
+
+struct nst_kit {
+    const char *name;
+    int32_t element;
+    int32_t from; /* what numbers are more than the inputs: 0 or 128 */
+
+    /* int8 inputs as numbers. Reads and writes no more than count. */
+    void (*numbers)(const int8_t *in, int32_t count, void *out);
+
+    /* Answers of `rows` rows of numbers, `step` bytes apart, each of sums->depth rounded up to a multiple of 4 (what stands behind the
+     * depth has weights of 0): out[row * out_step + o]. All channels but those that go the long way, where anything may be written. */
+    void (*products)(const uint8_t *x, int32_t step, int32_t rows, const nst_host_sums *sums, int8_t *out, int32_t out_step);
+
+    /* A depthwise layer's weights and ends as `depthwise` wants them, in nst_ready_bytes() of memory aligned to 64. */
+    void (*ready)(const nst_host_sums *sums, void *ready);
+
+    /* One row of a depthwise layer: count answers, a multiple of the channels, the i-th being of channel i % channels and the sum over
+     * taps t of taps[t] [i] * weights[t][channel]. Behind the last number of a tap stand NST_BLOCK more that may be read.
+     * ready: as ready() left it. Channels of the long way as in products. */
+    void (*depthwise)(const uint8_t *const *taps, const nst_host_sums *sums, const void *ready, int32_t count, int8_t *out);
+};
+
+extern const nst_kit nst_kit_portable;
+#if defined(__x86_64__)
+extern const nst_kit nst_kit_avx2, nst_kit_avxvnni, nst_kit_avx512vnni;
+#elif defined(__aarch64__)
+extern const nst_kit nst_kit_neon, nst_kit_dotprod;
+#endif
+
+/* The period after which both channels and blocks begin anew: the least common multiple of the channels and NST_BLOCK. */
+NST_INLINE int32_t nst_period(int32_t channels)
+{
+    int32_t shared = NST_BLOCK;
+    while (channels % shared)
+        shared /= 2;
+    return channels / shared * NST_BLOCK;
+}
+
+/* Bytes that a kit's ready() may write: of each answer of a period four groups of taps' weights as int16, a bias and a factor. */
+NST_INLINE int32_t nst_ready_bytes(const nst_host_sums *sums)
+{
+    return nst_period(sums->channels) * (2 * ((sums->depth + 3) & ~3) + 8);
+}
+
+/* An input, of numbers. */
+NST_INLINE int32_t nst_input_of(const nst_kit *kit, const void *numbers, int32_t i)
+{
+    if (kit->element == 2)
+        return ((const int16_t *)numbers)[i];
+    return kit->from ? ((const uint8_t *)numbers)[i] - kit->from : ((const int8_t *)numbers)[i];
+}
+
+#endif

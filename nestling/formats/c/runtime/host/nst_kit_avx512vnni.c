@@ -1,0 +1,230 @@
+/* The kit of x86 processors with VPDPBUSD in 512 bits: four products of unsigned by signed bytes a number and step, exact in 32 bits.
+ * Numbers are inputs + 128. */
+#include "nst_kit.h"
+
+#if defined(__x86_64__)
+#include "nst_x86.h"
+
+NST_FOR("avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")
+
+enum { TILE = 8 }; /* rows whose sums are kept in registers */
+
+static void numbers(const int8_t *in, int32_t count, void *out)
+{
+    const __m512i from = _mm512_set1_epi8((char)0x80);
+    int8_t *y = out;
+    int32_t i = 0;
+    for (; i + 64 <= count; i += 64)
+        _mm512_storeu_si512(y + i, _mm512_xor_si512(_mm512_loadu_si512(in + i), from));
+    if (i < count) {
+        const __mmask64 rest = ~(uint64_t)0 >> (64 - (count - i));
+        _mm512_mask_storeu_epi8(y + i, rest, _mm512_xor_si512(_mm512_maskz_loadu_epi8(rest, in + i), from));
+    }
+}
+
+/* ---- sums to answers -------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    __m512 zero;
+    __m512i low, high;
+} nst_ends;
+
+static inline nst_ends ends_of(const nst_output *y)
+{
+    const nst_ends e = {_mm512_set1_ps((float)y->zero), _mm512_set1_epi8((char)y->low), _mm512_set1_epi8((char)y->high)};
+    return e;
+}
+
+static inline __m512i nearest(__m512i sum, __m512 factor, const nst_ends *e)
+{
+    return _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, e->zero));
+}
+
+/* Four vectors of answers as bytes: of each 128 bits first a's four, then b's, c's and d's. */
+static inline __m512i bytes(__m512i a, __m512i b, __m512i c, __m512i d, const nst_ends *e)
+{
+    const __m512i all = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+    return _mm512_min_epi8(_mm512_max_epi8(all, e->low), e->high);
+}
+
+/* ---- rows by weights -------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const nst_host_sums *sums;
+    nst_ends ends;
+    const uint8_t *x;
+    int8_t *out;
+    int32_t step, out_step, fours, first; /* channel */
+} nst_tile;
+
+/* Answers of n rows and 32 channels, or 16; the last of them may be fewer: `left`. */
+static inline __attribute__((always_inline)) void tile(const nst_tile *t, const int32_t n, const int32_t vectors, int32_t left)
+{
+    const int8_t *w = t->sums->weights + t->first * t->fours * 4;
+    const int32_t *bias = t->sums->bias_of_bytes + t->first;
+    const int32_t apart = t->fours * 64;
+    const uint8_t *x = t->x, *x3 = x + 3 * (n > 3 ? t->step : 0), *x6 = x + 6 * (n > 6 ? t->step : 0);
+    const int64_t step = t->step;
+    __m512i s[TILE][2];
+#pragma GCC unroll 8
+    for (int32_t i = 0; i < n; i++) {
+        s[i][0] = _mm512_loadu_si512(bias);
+        s[i][1] = vectors > 1 ? _mm512_loadu_si512(bias + 16) : s[i][0];
+    }
+    for (int32_t k = t->fours; k > 0; k--) {
+        const __m512i w0 = _mm512_loadu_si512(w), w1 = vectors > 1 ? _mm512_loadu_si512(w + apart) : w0;
+#pragma GCC unroll 8
+        for (int32_t i = 0; i < n; i++) {
+            const uint8_t *row = i < 3 ? x + i * step : i < 6 ? x3 + (i - 3) * step : x6 + (i - 6) * step;
+            int32_t four;
+            __builtin_memcpy(&four, row, 4);
+            const __m512i some = _mm512_set1_epi32(four);
+            s[i][0] = _mm512_dpbusd_epi32(s[i][0], some, w0);
+            if (vectors > 1)
+                s[i][1] = _mm512_dpbusd_epi32(s[i][1], some, w1);
+        }
+        w += 64;
+        x += 4;
+        x3 += 4;
+        x6 += 4;
+    }
+    const __m512 f0 = _mm512_loadu_ps(t->sums->factor + t->first);
+    const __m512 f1 = vectors > 1 ? _mm512_loadu_ps(t->sums->factor + t->first + 16) : f0;
+    const __mmask32 some = (__mmask32)(~(uint32_t)0 >> (32 - left));
+    /* of each 128 bits of two rows' bytes: four of the first row, four of its channels 16 on, then the second row's */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+#pragma GCC unroll 4
+    for (int32_t i = 0; i < n; i += 2) {
+        const int32_t j = i + 1 < n ? i + 1 : i;
+        const __m512i a = nearest(s[i][0], f0, &t->ends), c = nearest(s[j][0], f0, &t->ends);
+        const __m512i b = vectors > 1 ? nearest(s[i][1], f1, &t->ends) : a, d = vectors > 1 ? nearest(s[j][1], f1, &t->ends) : c;
+        const __m512i both = _mm512_permutexvar_epi32(order, bytes(a, b, c, d, &t->ends));
+        int8_t *out = t->out + i * t->out_step;
+        if (left == 32) {
+            _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(both));
+            if (i + 1 < n)
+                _mm256_storeu_si256((__m256i *)(out + t->out_step), _mm512_extracti64x4_epi64(both, 1));
+        } else {
+            _mm256_mask_storeu_epi8(out, some, _mm512_castsi512_si256(both));
+            if (i + 1 < n)
+                _mm256_mask_storeu_epi8(out + t->out_step, some, _mm512_extracti64x4_epi64(both, 1));
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void tiles(nst_tile *t, int32_t rows, const int32_t vectors, int32_t left)
+{
+    for (; rows >= TILE; rows -= TILE) {
+        tile(t, TILE, vectors, left);
+        t->x += TILE * t->step;
+        t->out += TILE * t->out_step;
+    }
+    switch (rows) {
+    case 7: tile(t, 7, vectors, left); break;
+    case 6: tile(t, 6, vectors, left); break;
+    case 5: tile(t, 5, vectors, left); break;
+    case 4: tile(t, 4, vectors, left); break;
+    case 3: tile(t, 3, vectors, left); break;
+    case 2: tile(t, 2, vectors, left); break;
+    case 1: tile(t, 1, vectors, left); break;
+    default: break;
+    }
+}
+
+static void products(const uint8_t *x, int32_t step, int32_t rows, const nst_host_sums *sums, int8_t *out, int32_t out_step)
+{
+    for (int32_t first = 0; first < sums->channels; first += 32) {
+        const int32_t left = sums->channels - first;
+        nst_tile t = {sums, ends_of(&sums->output), x, out + first, step, out_step, (sums->depth + 3) / 4, first};
+        if (left > NST_GROUP)
+            tiles(&t, rows, 2, left < 32 ? left : 32);
+        else
+            tiles(&t, rows, 1, left);
+    }
+}
+
+/* ---- depthwise -------------------------------------------------------------------------------------------------------------- */
+
+/* Bytes of four taps side by side: of each 128 bits four channels of a, b, c and d, then the next four ... */
+static inline __attribute__((always_inline)) void side_by_side(__m512i a, __m512i b, __m512i c, __m512i d, __m512i y[4])
+{
+    const __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
+    const __m512i ab_high = _mm512_unpackhi_epi8(a, b), cd_high = _mm512_unpackhi_epi8(c, d);
+    y[0] = _mm512_unpacklo_epi16(ab, cd);
+    y[1] = _mm512_unpackhi_epi16(ab, cd);
+    y[2] = _mm512_unpacklo_epi16(ab_high, cd_high);
+    y[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
+}
+
+/* Of a block of 64 answers: [4] biases, [4] factors, then for each four taps [4] weights, in the order of side_by_side. */
+static void ready(const nst_host_sums *sums, void *given)
+{
+    const int32_t channels = sums->channels, period = nst_period(channels), taps = sums->depth;
+    int8_t *y = given;
+    for (int32_t first = 0; first < period; first += NST_BLOCK) {
+        for (int32_t i = 0; i < 4; i++) {
+            for (int32_t lane = 0; lane < 4; lane++) {
+                const int32_t o = (first + 16 * lane + 4 * i) % channels;
+                __builtin_memcpy(y + 64 * i + 16 * lane, sums->bias_of_bytes + o, 16);
+                __builtin_memcpy(y + 256 + 64 * i + 16 * lane, sums->factor + o, 16);
+            }
+        }
+        y += 512;
+        for (int32_t t = 0; t < taps; t += 4, y += 256) {
+            int8_t w[4][NST_BLOCK] = {{0}};
+            for (int32_t i = 0; i < 4 && t + i < taps; i++)
+                for (int32_t c = 0; c < NST_BLOCK; c += 8)
+                    __builtin_memcpy(w[i] + c, sums->weights + (t + i) * channels + (first + c) % channels, 8);
+            __m512i some[4];
+            side_by_side(_mm512_loadu_si512(w[0]), _mm512_loadu_si512(w[1]), _mm512_loadu_si512(w[2]), _mm512_loadu_si512(w[3]), some);
+            for (int32_t i = 0; i < 4; i++)
+                _mm512_storeu_si512(y + 64 * i, some[i]);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) __m512i block(const uint8_t *const *taps, int32_t at, int32_t count, const int8_t *ready,
+                                                           const nst_ends *e)
+{
+    __m512i s[4];
+    const int8_t *w = ready + 512;
+    for (int32_t i = 0; i < 4; i++)
+        s[i] = _mm512_loadu_si512(ready + 64 * i);
+    int32_t t = 0;
+    for (; t + 4 <= count; t += 4, w += 256) {
+        __m512i x[4];
+        side_by_side(_mm512_loadu_si512(taps[t] + at), _mm512_loadu_si512(taps[t + 1] + at), _mm512_loadu_si512(taps[t + 2] + at),
+                     _mm512_loadu_si512(taps[t + 3] + at), x);
+        for (int32_t i = 0; i < 4; i++)
+            s[i] = _mm512_dpbusd_epi32(s[i], x[i], _mm512_loadu_si512(w + 64 * i));
+    }
+    if (t < count) {
+        __m512i x[4];
+        side_by_side(_mm512_loadu_si512(taps[t] + at), _mm512_loadu_si512(taps[t + 1 < count ? t + 1 : t] + at),
+                     _mm512_loadu_si512(taps[t + 2 < count ? t + 2 : t] + at), _mm512_loadu_si512(taps[t] + at), x);
+        for (int32_t i = 0; i < 4; i++)
+            s[i] = _mm512_dpbusd_epi32(s[i], x[i], _mm512_loadu_si512(w + 64 * i));
+    }
+    for (int32_t i = 0; i < 4; i++)
+        s[i] = nearest(s[i], _mm512_loadu_ps((const float *)(const void *)(ready + 256 + 64 * i)), e);
+    return bytes(s[0], s[1], s[2], s[3], e);
+}
+
+static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, const void *given, int32_t count, int8_t *out)
+{
+    const int32_t depth = sums->depth, a_block = 512 + (depth + 3) / 4 * 256, blocks = nst_period(sums->channels) / NST_BLOCK;
+    const nst_ends e = ends_of(&sums->output);
+    for (int32_t b = 0; b < blocks; b++) {
+        const int8_t *own = (const int8_t *)given + b * a_block;
+        int32_t at = b * NST_BLOCK;
+        for (; at + NST_BLOCK <= count; at += blocks * NST_BLOCK)
+            _mm512_storeu_si512(out + at, block(taps, at, depth, own, &e));
+        if (at < count)
+            _mm512_mask_storeu_epi8(out + at, ~(uint64_t)0 >> (NST_BLOCK - (count - at)), block(taps, at, depth, own, &e));
+    }
+}
+
+const nst_kit nst_kit_avx512vnni = {"avx512vnni", 1, 128, numbers, products, ready, depthwise};
+
+NST_END_FOR
+#endif
