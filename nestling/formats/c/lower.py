@@ -61,8 +61,8 @@ def lower(graph: Graph, machine: Machine, portable: Collection[str] = ()) -> Pro
 def _with_image(layer: Layer, graph: Graph) -> Layer:
     """A convolution behind the image's table looks the bytes up itself."""
     before = graph.producer(layer.reads[0]) if layer.of_image else None
-    groups = _field(layer, "groups")
-    return layer if before is None or before.op != "table" or groups != 1 else with_table(layer, before, graph)
+    several = _field(layer, "groups") not in (1, None)
+    return layer if before is None or before.op != "table" or several else with_table(layer, before, graph)
 
 
 def _with_lookup(layer: Layer, layers: Layers, graph: Graph) -> Layer:

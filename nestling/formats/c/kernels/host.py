@@ -1,16 +1,19 @@
 """Convolutions for 64-bit x86 and Arm (feature "host"): weights in groups of channels, one float a channel from sums to bytes.
 
-    byte = clamp(nearest(float32(sum) * factor + zero))
+    byte = clamp(nearest(float32(sum) * factor + addend, with the sum's sign) + zero)
 
-is what these processors do in three instructions for sixteen sums; the product and the sum are rounded once (fused), halves to even.
-The reference rounds twice in integers, halves away from zero. Both grow with the sum, so they agree everywhere exactly if they do
-where each byte begins: `factors` tries floats next to the true factor until one does. A channel without one goes the long way.
+is what these processors do in four instructions for sixteen sums; product and addition are rounded once (fused), halves to even. The
+reference rounds twice in integers, halves away from zero: that is what the addend stands for. Both grow with the sum, so they agree
+everywhere exactly if they do where each byte begins: `ends` tries floats next to the true factor, each with addends that all bytes
+of a channel have room for, until that is so. Where float32 is too coarse for that, a few sums may be left that this gives one too
+near to zero: the kernel knows these, too. A channel with more of them goes the long way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,8 +32,11 @@ ROWS, BLOCK = 32, 64  # NST_ROWS, NST_BLOCK
 MOST_TAPS = 128  # NST_MOST_TAPS
 EIGHT = 8  # channels of a depthwise convolution are a multiple of it
 ELEMENT = 2  # bytes of a number, at most
-AROUND = sorted(range(-64, 65), key=abs)  # how far a factor may be from the true one, in units in the last place
+AROUND = sorted(range(-8, 9), key=abs)  # how far a factor may be from the true one, in units in the last place
 LEAST = 1e-30  # a factor, where a channel answers one byte to everything: 0 means the long way
+PARTS = (0.5, 0.25, 0.75, 0.1, 0.9, -1.0, 2.0, -0.5, 1.5, 1.2, -0.2, 3.0, -2.0)  # of the room for an addend, which are tried; others where there is none
+NONE = -(2**31)  # no sum is that
+ODD_ONES = 3  # of a channel, at most
 FLOAT32 = NDArray[np.float32]
 
 
@@ -96,14 +102,17 @@ def _sums(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callable[[ND
     found = pack.sums(node, graph, weight)
     channels, depth = weight.shape
     multiplier, exponent = pack.factors(node, graph, channels)
-    factor = factors(asked_of(node, graph, found), found.largest)
+    short = ends(asked_of(node, graph, found), found.largest)
     whole = -(-channels // GROUP) * GROUP
     of_bytes = found.bias - 128 * weight.astype(np.int64).sum(axis=1)
 
-    def array(role: str, ctype: CType, values: NDArray[Any]) -> Constant:
-        data = np.zeros(whole, values.dtype)
-        data[:channels] = values
-        return Constant(role, ctype, data, (whole,))
+    odd_ones = int((short.odd != NONE).any(axis=1).sum())
+    rows = (short.factor.view(np.int32), short.addend.view(np.int32), *short.odd[:odd_ones].astype(np.int32))
+
+    def array(role: str, ctype: CType, *some: NDArray[Any]) -> Constant:
+        data = np.zeros((len(some), whole), some[0].dtype)
+        data[:, :channels] = some
+        return Constant(role, ctype, data, data.shape if len(some) > 1 else (whole,))
 
     return Struct(
         "nst_host_sums",
@@ -113,10 +122,11 @@ def _sums(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callable[[ND
             "weights": laid(weight),
             "bias": array("bias", "int32_t", found.bias.astype(np.int32)),
             "bias_of_bytes": array("bias_of_bytes", "int32_t", of_bytes.astype(np.int32)),
-            "factor": array("factor", "float", factor),
+            "ends": array("ends", "int32_t", *rows),
+            "odd_ones": odd_ones,
+            "long_ones": int((short.factor == 0).sum()),
             "multiplier": array("multiplier", "int32_t", multiplier.astype(np.int32)),
             "shift": array("shift", "int8_t", pack.shifts(multiplier, exponent, found.largest).astype(np.int8)),
-            "long_ones": int((factor == 0).sum()),
             "output": pack.output(graph.tensors[node.name], clamp_of(node)),
         },
     )
@@ -161,7 +171,7 @@ def weights_and_rows(node: Node, graph: Graph) -> int:
     """nst_depthwise_host's."""
     attrs, x, weight, _ = windows.windowed(node, graph)
     taps = _up(math.prod(weight.shape[1:3]), FOUR)
-    return BLOCK + _up(math.lcm(x.shape[3], BLOCK) * (2 * taps + 8), BLOCK) + _rows(node, graph, attrs.stride[1])
+    return BLOCK + _up(math.lcm(x.shape[3], BLOCK) * (2 * taps + 4 * (3 + ODD_ONES)), BLOCK) + _rows(node, graph, attrs.stride[1])
 
 
 def _rows(node: Node, graph: Graph, phases: int) -> int:
@@ -175,36 +185,63 @@ def _rows(node: Node, graph: Graph, phases: int) -> int:
 # ---- from sums to bytes ---------------------------------------------------------------------------------------------------------
 
 
-def factors(asked: Asked, largest: Int) -> FLOAT32:
-    """[O]: of each channel the float nearest to its factor that gives the reference's byte for every sum; 0 where none was found.
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Of each channel, [O]: see above. factor: 0 where nothing was found; odd: the sums for which it is one further from zero, [ODD_ONES, O]."""
 
-    largest: int64 [O], of the absolute values of a channel's sums.
-    """
-    real = asked.multiplier * 2.0 ** (asked.exponent - 31.0)
-    true = np.maximum(real, LEAST).astype(np.float32)
-    best = np.zeros(len(true), np.float32)
+    factor: FLOAT32
+    addend: FLOAT32
+    odd: Int
+
+
+def ends(asked: Asked, largest: Int) -> Ends:
+    """What gives the reference's byte for every sum. largest: int64 [O], of the absolute values of a channel's sums."""
+    real = np.maximum(asked.multiplier * 2.0 ** (asked.exponent - 31.0), LEAST)
+    true = real.astype(np.float32)
+    best = Ends(np.zeros_like(true), np.zeros_like(true), np.full((ODD_ONES, len(true)), NONE, np.int64))
     begins = thresholds(asked)
-    settled = (begins[1] != UNKNOWN).all(axis=1) & (largest * np.abs(real) < 2.0**30) & (largest < 2**31)
-    for step in AROUND:
-        missing = np.flatnonzero(settled & (best == 0))
-        if not len(missing):
-            break
-        tried = (true[missing].view(np.int32) + np.int32(step)).view(np.float32)
-        good = _agree(asked, begins, missing, tried)
-        best[missing[good]] = tried[good]
+    fits = (begins[1] != UNKNOWN).all(axis=1) & (largest * real < 2.0**30) & (largest < 2**31)
+    for odd_ones in range(ODD_ONES + 1):
+        for step in AROUND:
+            left = np.flatnonzero(fits & (best.factor == 0))
+            if not len(left):
+                break
+            tried = (true[left].view(np.int32) + np.int32(step)).view(np.float32)
+            for addend, odd, good in _addends(asked, begins, left, tried, odd_ones):
+                best.factor[left[good]], best.addend[left[good]] = tried[good], addend[good]
+                best.odd[:, left[good]] = odd[:, good]
     return best
 
 
-def _agree(asked: Asked, begins: tuple[Int, Int], some: Int, factor: FLOAT32) -> NDArray[np.bool_]:
-    """Whether each byte begins where it should, for the channels `some`."""
-    values, sums = begins[0], begins[1][some]
+def _addends(
+    asked: Asked, begins: tuple[Int, Int], some: Int, factor: FLOAT32, odd_ones: int
+) -> Iterator[tuple[FLOAT32, Int, NDArray[np.bool_]]]:
+    """For the channels `some`: addends, with each the odd sums, and whether all others are right. odd_ones: most of a channel."""
+    values, sums = begins[0] - asked.zero, begins[1][some]
     lowest, highest = asked.lowest[some, None], asked.highest[some, None]
+    first, before, after = (np.clip(sums + more, lowest, highest) for more in (0, -1, 1))
+    is_first, is_before = sums <= highest, sums > lowest  # whether there are such sums
+    wide = factor[:, None].astype(np.float64)
 
-    def nearest(of: Int) -> NDArray[np.float64]:
-        # float64 holds a product of two float32 exactly, and with a zero point added all that matter here; float32 rounds it once
-        fused = of.astype(np.float32).astype(np.float64) * factor[:, None].astype(np.float64) + asked.zero
-        return np.rint(fused.astype(np.float32)).astype(np.float64)
+    def room(of: Int) -> NDArray[np.float64]:
+        """What is missing from a sum's product to the middle before the byte, in the direction of the sum's sign."""
+        return (values - 0.5 - of.astype(np.float32) * wide) * np.where(of < 0, -1, 1)
 
-    reached = (nearest(np.clip(sums, lowest, highest)) >= values) | (sums > highest)
-    before = (nearest(np.clip(sums - 1, lowest, highest)) < values) | (sums <= lowest)
-    return np.asarray((reached & before).all(axis=1))
+    # of sums from 0 on the first must reach the middle, and the one before it must not; of negative ones it is the other way round
+    least = np.where(is_first & (first >= 0), room(first), np.where(is_before & (before < 0), room(before), 0)).max(axis=1, initial=0)
+    most = np.where(is_before & (before >= 0), room(before), np.where(is_first & (first < 0), room(first), 1)).min(axis=1, initial=1)
+    for part in PARTS:
+        addend = np.maximum(least + (most - least) * part, 0).astype(np.float32)
+
+        def nearest(of: Int, addend: FLOAT32 = addend) -> NDArray[np.float64]:
+            # float64 holds a product of two float32, and all that matters of its sum with a third; float32 then rounds it once
+            signed = np.where(of < 0, -addend[:, None], addend[:, None]).astype(np.float64)
+            return np.rint((of.astype(np.float32).astype(np.float64) * wide + signed).astype(np.float32)).astype(np.float64)
+
+        # where the addend is too small, the first from 0 on is one too low, and the last negative one before it one too high
+        low, high = is_first & (first >= 0) & (nearest(first) < values), is_before & (before < 0) & (nearest(before) >= values)
+        right = (nearest(first) >= values) | ~is_first | low & (nearest(first) == values - 1) & (nearest(after) >= values)
+        right &= (nearest(before) < values) | ~is_before | high & (nearest(before) == values) & (nearest(before - 1) < values)
+        odd = np.sort(np.where(low, first, np.where(high, before, NONE)), axis=1)[:, ::-1].T
+        padded = np.concatenate([odd, np.full((ODD_ONES, len(some)), NONE)])[:ODD_ONES]
+        yield addend, padded, right.all(axis=1) & ((low | high).sum(axis=1) <= odd_ones)

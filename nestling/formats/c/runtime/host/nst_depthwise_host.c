@@ -14,7 +14,7 @@ static void long_channels(const nst_kit *kit, const uint8_t *const *taps, const 
 {
     for (int32_t i = 0; i < count; i++) {
         const int32_t o = i % sums->channels;
-        if (sums->factor[o] != 0.0f)
+        if (!nst_is_long(sums, o))
             continue;
         int32_t sum = sums->bias[o];
         for (int32_t t = 0; t < sums->depth; t++)

@@ -10,20 +10,29 @@ enum { NST_GROUP = 16, NST_ROWS = 32 }; /* channels that lie side by side; rows 
 
 /* What turns rows of numbers into answers: y[o] = clamp(zero + scaled(bias[o] + sum over k of x[k] * w[o][k])).
  *
- * Short way: the whole number nearest to (float)sum * factor + zero, fused and then rounded to even. The generator has proven for each
- * channel that this is the same byte for every sum; where it is not, factor is 0, and multiplier and shift say the long way (see
- * nst_scaled() in nst_fixed.h). long_ones: how many such channels there are.
- * bias_of_bytes: bias for inputs that are counted from -128, x + 128. All arrays end with zeros up to a multiple of 16 channels. */
+ * Short way: the whole number nearest to (float)sum * factor + addend, the addend with the sum's sign (0 has none), fused, halves to
+ * even; then zero is added and the whole is clamped. The generator has proven for each channel that this is the same byte for every
+ * sum but a few odd ones, for which it is one further from zero. Where even that is not so, factor is 0, and multiplier and shift say the long way
+ * (see nst_scaled() in nst_fixed.h); long_ones: how many such channels there are. No product is 2^30 or more.
+ *
+ * bias_of_bytes: bias for inputs that are counted from -128, x + 128.
+ * ends: [2 + odd_ones][channels], a factor's and an addend's bits, then odd sums, INT32_MIN where a channel has fewer.
+ * All arrays have as many channels as there are, rounded up to a multiple of 16; what is behind them is 0. */
 typedef struct {
     int32_t depth, channels;
     const int8_t *weights;
-    const int32_t *bias, *bias_of_bytes;
-    const float *factor;
+    const int32_t *bias, *bias_of_bytes, *ends;
+    int32_t odd_ones, long_ones;
     const int32_t *multiplier;
     const int8_t *shift;
-    int32_t long_ones;
     nst_output output;
 } nst_host_sums;
+
+/* Whether a channel goes the long way. */
+static inline int nst_is_long(const nst_host_sums *sums, int32_t o)
+{
+    return sums->ends[o] == 0;
+}
 
 /* 1x1, stride 1. weights: [(channels + 15) / 16][(depth + 3) / 4][16][4], zeros where there are none.
  * scratch: NST_ROWS * 2 * (depth rounded up to 4) + 64 bytes. */

@@ -48,10 +48,10 @@ NST_INLINE int32_t nst_period(int32_t channels)
     return channels / shared * NST_BLOCK;
 }
 
-/* Bytes that a kit's ready() may write: of each answer of a period four groups of taps' weights as int16, a bias and a factor. */
+/* Bytes that a kit's ready() may write: of each answer of a period of taps in fours their weights as int16, a bias and the ends. */
 NST_INLINE int32_t nst_ready_bytes(const nst_host_sums *sums)
 {
-    return nst_period(sums->channels) * (2 * ((sums->depth + 3) & ~3) + 8);
+    return nst_period(sums->channels) * (2 * ((sums->depth + 3) & ~3) + 4 * (3 + sums->odd_ones));
 }
 
 /* An input, of numbers. */

@@ -25,25 +25,35 @@ static void numbers(const int8_t *in, int32_t count, void *out)
 /* ---- sums to answers -------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    __m512 zero;
-    __m512i low, high;
+    __m512i zero, low, high;
 } nst_ends;
 
 static inline nst_ends ends_of(const nst_output *y)
 {
-    const nst_ends e = {_mm512_set1_ps((float)y->zero), _mm512_set1_epi8((char)y->low), _mm512_set1_epi8((char)y->high)};
+    const nst_ends e = {_mm512_set1_epi16((int16_t)y->zero), _mm512_set1_epi8((char)y->low), _mm512_set1_epi8((char)y->high)};
     return e;
 }
 
-static inline __m512i nearest(__m512i sum, __m512 factor, const nst_ends *e)
+/* Sixteen sums to whole numbers, zero not yet added. ends: where their channels' factors, addends and odd sums lie, `step` apart. */
+static inline __attribute__((always_inline)) __m512i nearest(__m512i sum, const int32_t *ends, int64_t step, int32_t odd_ones)
 {
-    return _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, e->zero));
+    /* the sum's sign, the addend's other bits */
+    const __m512i addend = _mm512_ternarylogic_epi32(sum, _mm512_loadu_si512(ends + step), _mm512_set1_epi32(INT32_MIN), 0xE4);
+    const __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(ends), _mm512_castsi512_ps(addend));
+    __m512i y = _mm512_cvtps_epi32(value);
+    for (int32_t i = 0; i < odd_ones; i++) {
+        const __mmask16 odd = _mm512_cmpeq_epi32_mask(sum, _mm512_loadu_si512(ends + (2 + i) * step));
+        y = _mm512_mask_add_epi32(y, odd, y, _mm512_or_si512(_mm512_srai_epi32(sum, 31), _mm512_set1_epi32(1)));
+    }
+    return y;
 }
 
 /* Four vectors of answers as bytes: of each 128 bits first a's four, then b's, c's and d's. */
 static inline __m512i bytes(__m512i a, __m512i b, __m512i c, __m512i d, const nst_ends *e)
 {
-    const __m512i all = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+    const __m512i ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), e->zero);
+    const __m512i cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), e->zero);
+    const __m512i all = _mm512_packs_epi16(ab, cd);
     return _mm512_min_epi8(_mm512_max_epi8(all, e->low), e->high);
 }
 
@@ -88,16 +98,18 @@ static inline __attribute__((always_inline)) void tile(const nst_tile *t, const 
         x3 += 4;
         x6 += 4;
     }
-    const __m512 f0 = _mm512_loadu_ps(t->sums->factor + t->first);
-    const __m512 f1 = vectors > 1 ? _mm512_loadu_ps(t->sums->factor + t->first + 16) : f0;
+    const int32_t *ends = t->sums->ends + t->first;
+    const int32_t odd_ones = t->sums->odd_ones;
+    const int64_t channels = (t->sums->channels + NST_GROUP - 1) / NST_GROUP * NST_GROUP;
     const __mmask32 some = (__mmask32)(~(uint32_t)0 >> (32 - left));
     /* of each 128 bits of two rows' bytes: four of the first row, four of its channels 16 on, then the second row's */
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 #pragma GCC unroll 4
     for (int32_t i = 0; i < n; i += 2) {
         const int32_t j = i + 1 < n ? i + 1 : i;
-        const __m512i a = nearest(s[i][0], f0, &t->ends), c = nearest(s[j][0], f0, &t->ends);
-        const __m512i b = vectors > 1 ? nearest(s[i][1], f1, &t->ends) : a, d = vectors > 1 ? nearest(s[j][1], f1, &t->ends) : c;
+        const __m512i a = nearest(s[i][0], ends, channels, odd_ones), c = nearest(s[j][0], ends, channels, odd_ones);
+        const __m512i b = vectors > 1 ? nearest(s[i][1], ends + 16, channels, odd_ones) : a;
+        const __m512i d = vectors > 1 ? nearest(s[j][1], ends + 16, channels, odd_ones) : c;
         const __m512i both = _mm512_permutexvar_epi32(order, bytes(a, b, c, d, &t->ends));
         int8_t *out = t->out + i * t->out_step;
         if (left == 32) {
@@ -156,20 +168,27 @@ static inline __attribute__((always_inline)) void side_by_side(__m512i a, __m512
     y[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
 }
 
-/* Of a block of 64 answers: [4] biases, [4] factors, then for each four taps [4] weights, in the order of side_by_side. */
+/* Bytes of a block's biases and ends. */
+static inline int32_t ends_bytes(const nst_host_sums *sums)
+{
+    return 256 * (3 + sums->odd_ones);
+}
+
+/* Of a block of 64 answers: [4] biases, [4] factors, [4] addends, [odd_ones][4] odd sums, then for each four taps [4] weights, in the
+ * order of side_by_side. */
 static void ready(const nst_host_sums *sums, void *given)
 {
     const int32_t channels = sums->channels, period = nst_period(channels), taps = sums->depth;
+    const int32_t step = (channels + NST_GROUP - 1) / NST_GROUP * NST_GROUP;
     int8_t *y = given;
     for (int32_t first = 0; first < period; first += NST_BLOCK) {
-        for (int32_t i = 0; i < 4; i++) {
-            for (int32_t lane = 0; lane < 4; lane++) {
-                const int32_t o = (first + 16 * lane + 4 * i) % channels;
-                __builtin_memcpy(y + 64 * i + 16 * lane, sums->bias_of_bytes + o, 16);
-                __builtin_memcpy(y + 256 + 64 * i + 16 * lane, sums->factor + o, 16);
-            }
+        for (int32_t i = 0; i < 16; i++, y += 16) {
+            const int32_t o = (first + i % 4 * 16 + i / 4 * 4) % channels;
+            __builtin_memcpy(y, sums->bias_of_bytes + o, 16);
+            for (int32_t k = 0; k < 2 + sums->odd_ones; k++)
+                __builtin_memcpy(y + 256 * (k + 1), sums->ends + k * step + o, 16);
         }
-        y += 512;
+        y += ends_bytes(sums) - 256;
         for (int32_t t = 0; t < taps; t += 4, y += 256) {
             int8_t w[4][NST_BLOCK] = {{0}};
             for (int32_t i = 0; i < 4 && t + i < taps; i++)
@@ -183,11 +202,12 @@ static void ready(const nst_host_sums *sums, void *given)
     }
 }
 
-static inline __attribute__((always_inline)) __m512i block(const uint8_t *const *taps, int32_t at, int32_t count, const int8_t *ready,
-                                                           const nst_ends *e)
+static inline __attribute__((always_inline)) __m512i block(const uint8_t *const *taps, int32_t at, const nst_host_sums *sums,
+                                                           const int8_t *ready, const nst_ends *e)
 {
+    const int32_t count = sums->depth;
     __m512i s[4];
-    const int8_t *w = ready + 512;
+    const int8_t *w = ready + ends_bytes(sums);
     for (int32_t i = 0; i < 4; i++)
         s[i] = _mm512_loadu_si512(ready + 64 * i);
     int32_t t = 0;
@@ -206,21 +226,21 @@ static inline __attribute__((always_inline)) __m512i block(const uint8_t *const 
             s[i] = _mm512_dpbusd_epi32(s[i], x[i], _mm512_loadu_si512(w + 64 * i));
     }
     for (int32_t i = 0; i < 4; i++)
-        s[i] = nearest(s[i], _mm512_loadu_ps((const float *)(const void *)(ready + 256 + 64 * i)), e);
+        s[i] = nearest(s[i], (const int32_t *)(const void *)(ready + 256) + 16 * i, 64, sums->odd_ones);
     return bytes(s[0], s[1], s[2], s[3], e);
 }
 
 static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, const void *given, int32_t count, int8_t *out)
 {
-    const int32_t depth = sums->depth, a_block = 512 + (depth + 3) / 4 * 256, blocks = nst_period(sums->channels) / NST_BLOCK;
+    const int32_t depth = sums->depth, a_block = ends_bytes(sums) + (depth + 3) / 4 * 256, blocks = nst_period(sums->channels) / NST_BLOCK;
     const nst_ends e = ends_of(&sums->output);
     for (int32_t b = 0; b < blocks; b++) {
         const int8_t *own = (const int8_t *)given + b * a_block;
         int32_t at = b * NST_BLOCK;
         for (; at + NST_BLOCK <= count; at += blocks * NST_BLOCK)
-            _mm512_storeu_si512(out + at, block(taps, at, depth, own, &e));
+            _mm512_storeu_si512(out + at, block(taps, at, sums, own, &e));
         if (at < count)
-            _mm512_mask_storeu_epi8(out + at, ~(uint64_t)0 >> (NST_BLOCK - (count - at)), block(taps, at, depth, own, &e));
+            _mm512_mask_storeu_epi8(out + at, ~(uint64_t)0 >> (NST_BLOCK - (count - at)), block(taps, at, sums, own, &e));
     }
 }
 

@@ -23,7 +23,7 @@ NST_INLINE void nst_products_of(const nst_kit *kit, const uint8_t *x, int32_t st
     const int32_t depth = sums->depth, channels = sums->channels, deep = (depth + 3) / 4 * 4;
     kit->products(x, step, rows, sums, out, channels);
     for (int32_t o = 0; sums->long_ones && o < channels; o++) {
-        if (sums->factor[o] != 0.0f)
+        if (!nst_is_long(sums, o))
             continue;
         const int8_t *w = sums->weights + o / NST_GROUP * NST_GROUP * deep + o % NST_GROUP * 4;
         for (int32_t row = 0; row < rows; row++) {
