@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 typedef struct nst_kit nst_kit;   /* see nst_kit.h */
-typedef struct nst_pool nst_pool; /* see nst_pool.c */
+typedef struct nst_pool nst_pool; /* see nst_threads.c */
 
 /* Passed to every kernel; kept by whoever calls. */
 typedef struct {
@@ -35,7 +35,8 @@ const nst_kit *nst_kit_number(int32_t i);
 
 /* Threads that wait for work: threads - 1 of them, whoever calls being one more. They are made once, spin for a moment between two
  * layers, and sleep between two images. memory: nst_pool_bytes, aligned to 64, yours until nst_pool_close. scratch: PREFIX_SCRATCH_BYTES
- * of the largest network that is to run. Returns 0 where the threads could not be made. One network at a time may use a pool. */
+ * of the network, the largest where there are several. Returns 0 where the threads could not be made. One network at a time may use a
+ * pool. */
 uint64_t nst_pool_bytes(int32_t threads, uint32_t scratch);
 nst_pool *nst_pool_open(void *memory, int32_t threads, uint32_t scratch);
 void nst_pool_close(nst_pool *pool);
