@@ -8,7 +8,7 @@ from nestling.errors import UnsupportedOp
 from nestling.formats.c.kernels.code import code_at_most
 from nestling.formats.c.kernels.layers import Layer, Program, bytes_of, plane
 from nestling.formats.c.lower import lower
-from nestling.formats.c.machines import Machine
+from nestling.formats.c.machines import HOST, Machine
 from nestling.formats.c.plan.choices import smallest
 from nestling.formats.c.plan.plan import Plan, Step, Views, plan
 from nestling.formats.c.plan.report import ENDLESS, STACK
@@ -18,6 +18,8 @@ from nestling.graph.ir import Graph
 def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int | None = None) -> tuple[Program, Plan]:
     """The calls for a graph, and their arena: no larger than the portable kernels need side by side, whatever is quicker.
 
+    On processors with an operating system it may be as large as the quickest kernels want, where nobody names a limit.
+
     ram: bytes that arena and stack may take: kernels that are quicker with more give way sooner.
     flash: bytes that constants and code may take. With room to spare, weights that a kernel widens in RAM, as it runs, lie in flash
     as it wants them; where the constants of the machine's own kernels are too many, it gets the portable ones.
@@ -26,7 +28,8 @@ def arrange(graph: Graph, machine: Machine, flash: int | None = None, ram: int |
     """
     program = lower(graph, machine)
     found = planned(program, machine)
-    if all(not layer.feature for layer in program.layers):
+    unlimited = HOST in machine.features and ram is None and flash is None
+    if unlimited or all(not layer.feature for layer in program.layers):
         return program, found
     plain = lower(graph, replace(machine, features=()))
     most = planned(_apart(plain), machine).arena

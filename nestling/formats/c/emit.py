@@ -22,6 +22,7 @@ from nestling.formats.c.arrange import constants, notes
 from nestling.formats.c.kernels import constants as pack
 from nestling.formats.c.kernels.layers import (
     Constant,
+    Crew,
     Parts,
     Pointers,
     Program,
@@ -34,12 +35,13 @@ from nestling.formats.c.kernels.layers import (
     bytes_of,
     plane,
 )
-from nestling.formats.c.machines import Machine
+from nestling.formats.c.machines import HOST, Machine
 from nestling.formats.c.plan.plan import Plan
 
 RUNTIME = Path(__file__).with_name("runtime")
 BESIDE = ("Makefile", "README.md")  # the network's own files, also from templates
 ABOUT = "about.json"
+CREW = ("nst_crew.c", "nst_threads.c", "nst_kit_*.c")
 BENCH = ("main_bench.c",)
 A_LINE = {"int8_t": 32, "int16_t": 20, "int32_t": 10, "float": 8, "double": 5}  # numbers
 INT8 = np.array([str(value) for value in range(-128, 128)], object)
@@ -121,6 +123,9 @@ def _values(program: Program, planned: Plan, machine: Machine, about: About, nam
         "macs": sum(layer.macs for layer in program.layers),
         "constants": constants(program),
         "peak": next((i for i, layer in enumerate(program.layers) if layer.writes == planned.peak_step), 0),
+        "crewed": _crewed(program),
+        "idle": _crewed(program) and not any(Crew() in layer.arguments for layer in program.layers[: _tail(program)]),
+        "scratch": max((layer.scratch for layer in program.layers if layer.feature == HOST), default=0),
         "floats": any(layer.function == "nst_head" for layer in program.layers),
         "shape": shape,
         "heading": heading,
@@ -146,9 +151,16 @@ def _tail(program: Program) -> int:
 def _runtime(program: Program, machine: Machine) -> dict[str, Path]:
     """The kernels that are called, and the headers that they include; a machine's own in the place of the portable ones."""
     sources = sorted({file for layer in program.layers for file in layer.files})
+    if _crewed(program):
+        sources += sorted(f"{HOST}/{file.name}" for kind in CREW for file in (RUNTIME / HOST).glob(kind))
     own = machine.replaces
     found = {Path(file).name: machines.FOLDER / own[file] if file in own else RUNTIME / file for file in sources}
     return found | {path.name: path for path in sorted(_headers(found.values()), key=lambda path: path.name)}
+
+
+def _crewed(program: Program) -> bool:
+    """Whether a crew computes it: with one of several sets of instructions, all of which are in the folder, in threads."""
+    return any(layer.feature == HOST for layer in program.layers)
 
 
 def _headers(sources: Iterable[Path]) -> set[Path]:
@@ -186,7 +198,7 @@ def _environment() -> Environment:
         "thousands": lambda count: f"{count:,}",
     }
     kinds = {"struct": Struct, "constant": Constant, "pointers": Pointers, "read": Read, "parts": Parts}
-    kinds |= {"written": Written, "scratch": Scratch, "room": Room, "whole": Whole}
+    kinds |= {"written": Written, "scratch": Scratch, "room": Room, "whole": Whole, "crew": Crew}
     made.tests |= {name: _is(kind) for name, kind in kinds.items()}
     made.tests["deep"] = lambda value: isinstance(value, Struct) and any(map(_array_or_struct, value.fields.values()))
     return made

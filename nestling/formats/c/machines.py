@@ -18,6 +18,7 @@ from nestling.errors import WrongOption
 
 FOLDER = Path(__file__).with_name("machines")
 FILE = "machine.json"
+HOST = "host"  # the feature of processors with an operating system, and the runtime's folder for it
 Counts = Literal["instructions", "milliseconds", "none"]
 
 
@@ -29,7 +30,8 @@ class Machine:
     alignment: of tensors in the arena, bytes. install: Debian packages of compiler and emulator.
     cycles: the core of which an estimate of cycles is made (a key of cycles.estimate.CORES); "" where there is none.
     replaces: file of the portable runtime -> this machine's own, relative to machines/. features: what kernels may need of it:
-    "dsp" (Armv7E-M's and later: SMLAD, SMMLA, SSAT), "mve" (Arm's vectors of the M profile), "rv32" (RV32IM).
+    "dsp" (Armv7E-M's and later: SMLAD, SMMLA, SSAT), "mve" (Arm's vectors of the M profile), "rv32" (RV32IM), "host" (an
+    operating system, of which kernels ask for the instructions that there are).
     """
 
     name: str
