@@ -48,7 +48,7 @@ def _require(machine: str) -> Callable[[Job], None]:
 def _load(file: File) -> Runner:
     from nestling.formats.c import host
 
-    return host.load(file.place, file.name)
+    return host.load(file.place, file.name, file.threads or 1)
 
 
 def _loaded(printed: Printed, name: str) -> Runner:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import shutil
 import subprocess
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,8 +29,12 @@ from nestling.preprocess.image import Preprocess
 from nestling.temporary import restored
 
 COMPILERS = ("cc", "gcc", "clang")
-FLAGS = ("-std=c99", "-O2", "-fPIC", "-DNESTLING_TRACE", "-Werror=implicit-function-declaration")
-ALIGNMENT = 16
+FLAGS = ("-std=c99", "-O2", "-fPIC", "-pthread", "-DNESTLING_TRACE", "-Werror=implicit-function-declaration")
+ALIGNMENT = 64
+ISA = "NESTLING_ISA"  # in the environment: a kit's name
+PORTABLE = "portable"
+OBJECTS = 512  # compiled kernels that a process remembers
+INCLUDED = re.compile(rb'^ *# *include *"([\w.-]+)"', re.MULTILINE)
 Uint8Array = NDArray[np.uint8]
 Watcher = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32)
 
@@ -43,6 +51,13 @@ class Sizes:
     embedding_zero: int
     classes: int
     layers: int
+    scratch: int
+
+
+class _Crew(ctypes.Structure):
+    """nst_crew of nst_crew.h."""
+
+    _fields_ = (("kit", ctypes.c_void_p), ("pool", ctypes.c_void_p))
 
 
 class _LayerInfo(ctypes.Structure):
@@ -60,9 +75,10 @@ class _LayerInfo(ctypes.Structure):
 
 @dataclass(frozen=True, eq=False)
 class CRunner:
-    """A loaded folder: uint8 images in, float logits out. Not for two threads at once while layers are watched.
+    """A loaded folder: uint8 images in, float logits out. Not for two threads at once: it has one arena.
 
-    about: what the folder says of itself. name: what its symbols begin with.
+    about: what the folder says of itself. name: what its symbols begin with. isa: the instructions that compute it, as NESTLING_ISA
+    calls them. crew: the C's, None where the folder knows of none.
     """
 
     folder: Path  # in messages
@@ -70,6 +86,9 @@ class CRunner:
     library: Any
     sizes: Sizes
     name: str
+    arena: Uint8Array
+    isa: str = PORTABLE
+    crew: _Crew | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -83,9 +102,9 @@ class CRunner:
 
     def __call__(self, images: Uint8Array) -> NDArray[np.float32]:
         """images: uint8 [N, H, W, C], already resized -> logits, float32 [N, classes]."""
-        arena, logits = _arena(self.sizes), np.empty((len(images), self.sizes.classes), np.float32)
+        logits = np.empty((len(images), self.sizes.classes), np.float32)
         for image, row in zip(self._fitting(images), logits, strict=True):
-            self._its("predict")(_address(arena), _address(image), _address(row))
+            self._by_crew("predict", image, _address(row))
         return logits
 
     def features(self, images: Uint8Array) -> NDArray[np.float32]:
@@ -96,10 +115,9 @@ class CRunner:
 
     def embeddings(self, images: Uint8Array) -> NDArray[np.int8]:
         """images as above -> the embeddings as they are, int8 [N, D]."""
-        arena, rows = _arena(self.sizes), np.empty((len(images), self.sizes.embedding), np.int8)
+        rows = np.empty((len(images), self.sizes.embedding), np.int8)
         for image, row in zip(self._fitting(images), rows, strict=True):
-            place = self._its("features")(_address(arena), _address(image))
-            ctypes.memmove(row.ctypes.data, place, row.nbytes)
+            ctypes.memmove(row.ctypes.data, self._by_crew("features", image), row.nbytes)
         return rows
 
     def activations(self, image: Uint8Array) -> dict[str, Array]:
@@ -122,6 +140,11 @@ class CRunner:
             self._its("watch")(Watcher())
         return found
 
+    def _by_crew(self, function: str, image: Uint8Array, *others: ctypes.c_void_p) -> Any:
+        if self.crew is None:
+            return self._its(function)(_address(self.arena), _address(image), *others)
+        return self._its(f"{function}_by")(ctypes.byref(self.crew), _address(self.arena), _address(image), *others)
+
     def _its(self, function: str) -> Any:
         return getattr(self.library, f"{self.name}_{function}")  # which keeps its type, as library[...] does not
 
@@ -132,11 +155,13 @@ class CRunner:
         return np.ascontiguousarray(images)
 
 
-def load(folder: Path, name: Path | None = None) -> CRunner:
+def load(folder: Path, name: Path | None = None, threads: int = 1) -> CRunner:
     """A folder that `export --to c` made, for whatever machine, compiled for this computer.
 
-    name: its name in messages; None for its own. What is in it gets run: see trusted.copied for folders that may be anybody's.
-    Raises UnusableFile, naming the folder, where it is none or does not compile; NestlingError where there is no C compiler.
+    name: its name in messages; None for its own. threads: of a folder for computers; others run in one, with portable instructions.
+    What is in it gets run: see trusted.copied for folders that may be anybody's.
+    Raises UnusableFile, naming the folder, where it is none or does not compile; NestlingError where there is no C compiler, and
+    for a NESTLING_ISA that is not here.
     """
     name = name or folder
     if not (restored(folder) / ABOUT).is_file():
@@ -149,7 +174,44 @@ def load(folder: Path, name: Path | None = None) -> CRunner:
     sizes = Sizes(*(ctypes.c_int32 * len(Sizes.__dataclass_fields__)).in_dll(library, f"{own}_sizes"))
     if len(about.labels) != sizes.classes:
         raise UnusableFile(f"{name} gives {sizes.classes} scores and names {len(about.labels)} classes.", _again(name))
-    return CRunner(name, about, library, sizes, own)
+    runner = CRunner(name, about, library, sizes, own, _aligned(sizes.arena), *_crew(library, own))
+    if runner.crew is not None and threads > 1:
+        _open_pool(runner, runner.crew, threads)
+    return runner
+
+
+def _crew(library: Any, own: str) -> tuple[str, _Crew | None]:
+    """The instructions to be used, and the C's nst_crew. Raises NestlingError for a NESTLING_ISA that is not here."""
+    if not hasattr(library, f"{own}_features_by"):
+        return PORTABLE, None
+    getattr(library, f"{own}_features_by").restype = ctypes.c_void_p
+    library.nst_kit_number.restype = ctypes.c_void_p
+    library.nst_kit_name.restype = ctypes.c_char_p
+    kits: dict[str, int] = {}
+    while kit := library.nst_kit_number(len(kits)):
+        kits[library.nst_kit_name(ctypes.c_void_p(kit)).decode()] = kit
+    isa = os.environ.get(ISA) or next(iter(kits))
+    if isa not in kits:
+        raise NestlingError(f"{ISA} is {isa!r}, which this processor has not.", f"it has {', '.join(kits)}:  unset {ISA}")
+    return isa, _Crew(kits[isa], None)
+
+
+def _open_pool(runner: CRunner, crew: _Crew, threads: int) -> None:
+    """Gives the crew threads, which end with the runner."""
+    library, scratch = runner.library, ctypes.c_uint32(runner.sizes.scratch)
+    library.nst_pool_bytes.restype = ctypes.c_uint64
+    library.nst_pool_open.restype = ctypes.c_void_p
+    memory = _aligned(library.nst_pool_bytes(threads, scratch))
+    crew.pool = library.nst_pool_open(_address(memory), threads, scratch)
+    if not crew.pool:
+        raise NestlingError(f"the system does not give {threads} threads.")
+    weakref.finalize(runner, _close, library, crew, memory, os.getpid())
+
+
+def _close(library: Any, crew: _Crew, memory: Uint8Array, process: int) -> None:
+    """Ends a pool's threads, which lie in `memory`; a fork has none of them."""
+    if os.getpid() == process:
+        library.nst_pool_close(ctypes.c_void_p(crew.pool))
 
 
 def compiler() -> str | None:
@@ -172,17 +234,21 @@ def _compiled(folder: Path, own: str, name: Path) -> Any:
     if chosen is None:
         raise NestlingError("there is no C compiler here.", "sudo apt-get install gcc libc6-dev")
     with TemporaryDirectory() as place, ThreadPoolExecutor() as pool:
-        command = [chosen, *FLAGS, "-I", str(folder.resolve())]
-
-        def compile_one(source: Path) -> str:
-            made = f"{source.name}.o"
-            _run([*command, "-c", str(source.resolve()), "-o", made], place, name)
-            return made
-
         watching = Path(place) / "host.c"
         watching.write_bytes(names.renamed(Path(__file__).with_name("host.c").read_bytes(), own))
+
+        def compile_one(source: Path) -> str:
+            made = Path(place) / f"{source.name}.o"
+            if source.name.startswith(names.KERNELS):
+                compiled, said = _kernel(chosen, source.name, _with_included(source))
+                made.write_bytes(compiled)
+            else:
+                said = _said([chosen, *FLAGS, "-I", str(folder.resolve()), "-c", str(source.resolve()), "-o", made.name], place)
+            _require_compiled(said, name)
+            return made.name
+
         objects = list(pool.map(compile_one, [*found, watching]))
-        _run([chosen, "-shared", *objects, "-o", "network.so"], place, name)
+        _require_compiled(_said([chosen, "-shared", "-pthread", *objects, "-o", "network.so"], place), name)
         try:
             library = ctypes.CDLL(str(Path(place) / "network.so"))
         except OSError as error:  # a function that nothing defines
@@ -191,19 +257,48 @@ def _compiled(folder: Path, own: str, name: Path) -> Any:
     return library
 
 
-def _run(command: Sequence[str], place: str, name: Path) -> None:
+@lru_cache(OBJECTS)
+def _kernel(compiler: str, source: str, files: frozenset[tuple[str, bytes]]) -> tuple[bytes, str]:
+    """A kernel compiled, and what was wrong with it. Remembered: networks share their kernels."""
+    with TemporaryDirectory() as place:
+        for name, content in files:
+            (Path(place) / name).write_bytes(content)
+        said = _said([compiler, *FLAGS, "-c", source, "-o", "made.o"], place)
+        return b"" if said else (Path(place) / "made.o").read_bytes(), said
+
+
+def _with_included(source: Path) -> frozenset[tuple[str, bytes]]:
+    """A file and what it includes of the folder, all that it is compiled from: names and contents."""
+    found: dict[str, bytes] = {}
+    waiting = [source.name]
+    while waiting:
+        file = source.with_name(waiting.pop())
+        if file.name not in found and file.is_file():
+            found[file.name] = file.read_bytes()
+            waiting += (name.decode() for name in INCLUDED.findall(found[file.name]))
+    return frozenset(found.items())
+
+
+def _said(command: Sequence[str], place: str) -> str:
+    """Runs a compiler. Returns what is wrong, "" for nothing."""
     ended = subprocess.run(command, cwd=place, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
-    if ended.returncode:
-        lines = [line for line in ended.stderr.splitlines() if "error" in line] or ended.stderr.splitlines() or ["it said nothing"]
-        raise UnusableFile(f"{name} does not compile here: {lines[0]}.", _again(name))
+    if not ended.returncode:
+        return ""
+    lines = [line for line in ended.stderr.splitlines() if "error" in line] or ended.stderr.splitlines()
+    return lines[0] if lines else "it said nothing"
+
+
+def _require_compiled(said: str, name: Path) -> None:
+    if said:
+        raise UnusableFile(f"{name} does not compile here: {said}.", _again(name))
 
 
 def _again(name: Path) -> str:
     return f"make it again:  nestling export my8.nest --to c -o {name}"
 
 
-def _arena(sizes: Sizes) -> Uint8Array:
-    whole = np.zeros(sizes.arena + ALIGNMENT, np.uint8)
+def _aligned(count: int) -> Uint8Array:
+    whole = np.zeros(count + ALIGNMENT, np.uint8)
     return whole[-whole.ctypes.data % ALIGNMENT :]
 
 
