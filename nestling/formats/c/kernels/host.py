@@ -29,7 +29,7 @@ from nestling.graph.ir import Graph, Node
 
 GROUP, FOUR = 16, 4  # channels side by side, and weights of each
 ROWS, BLOCK = 32, 64  # NST_ROWS, NST_BLOCK
-MOST_TAPS = 128  # NST_MOST_TAPS
+MOST_RUNS = 128  # NST_MOST_RUNS
 EIGHT = 8  # channels of a depthwise convolution are a multiple of it
 ELEMENT = 2  # bytes of a number, at most
 AROUND = sorted(range(-8, 9), key=abs)  # how far a factor may be from the true one, in units in the last place
@@ -55,14 +55,14 @@ def takes_1x1(node: Node, graph: Graph) -> bool:
 def takes_conv(node: Node, graph: Graph) -> bool:
     """One group."""
     _, x, weight, _ = windows.windowed(node, graph)
-    return x.shape[3] == weight.shape[3] and weight.shape[1] <= MOST_TAPS and _weights_are_symmetric(node, graph)
+    return x.shape[3] == weight.shape[3] and _runs(node, graph) <= MOST_RUNS and _weights_are_symmetric(node, graph)
 
 
 def takes_depthwise(node: Node, graph: Graph) -> bool:
     """As many channels out as in."""
     _, x, weight, y = windows.windowed(node, graph)
     same, taps = x.shape[3] == y.shape[3], math.prod(weight.shape[1:3])
-    fits = windows.is_depthwise(node, graph) and same and x.shape[3] % EIGHT == 0 and taps <= MOST_TAPS
+    fits = windows.is_depthwise(node, graph) and same and x.shape[3] % EIGHT == 0 and taps <= MOST_RUNS
     return fits and _weights_are_symmetric(node, graph)
 
 
@@ -72,7 +72,7 @@ def takes_depthwise(node: Node, graph: Graph) -> bool:
 def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_1x1."""
     _, x, weight, y = windows.windowed(node, graph)
-    sums = _sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1), in_fours)
+    sums = _sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], 1, -1), in_fours)
     struct = Struct("nst_conv_1x1_host_layer", {"out": plane(y), "sums": sums})
     return layer(node, graph, "conv 1x1", variant, (Read(x.name), struct, Written(), Scratch(), Crew()))
 
@@ -81,7 +81,7 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_conv."""
     attrs, x, weight, y = windows.windowed(node, graph)
     size = (weight.shape[1], weight.shape[2])
-    sums = _sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1), in_fours)
+    sums = _sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], _runs(node, graph), -1), in_fours)
     struct = Struct("nst_conv_host_layer", {**windows.map_fields(attrs, size, x, y), "sums": sums})
     kind = windows.kind_of("conv", size, attrs.stride, attrs.dilation)
     return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Crew()))
@@ -91,20 +91,20 @@ def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_depthwise."""
     attrs, x, weight, y = windows.windowed(node, graph)
     size = (weight.shape[1], weight.shape[2])
-    sums = _sums(node, graph, windows.depthwise_weights(node, graph), by_taps)
+    sums = _sums(node, graph, windows.depthwise_weights(node, graph)[:, :, None], by_taps)
     struct = Struct("nst_depthwise_host_layer", {**windows.map_fields(attrs, size, x, y), "sums": sums})
     kind = windows.kind_of("depthwise", size, attrs.stride, attrs.dilation)
     return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Crew()))
 
 
 def _sums(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callable[[NDArray[np.int8]], Constant]) -> Struct:
-    """nst_host_sums. weight: int8 [O, K]."""
-    found = pack.sums(node, graph, weight)
-    channels, depth = weight.shape
+    """nst_host_sums. weight: int8 [O, runs, depth]."""
+    channels, runs, depth = weight.shape
+    found = pack.sums(node, graph, weight.reshape(channels, -1))
     multiplier, exponent = pack.factors(node, graph, channels)
     short = ends(asked_of(node, graph, found), found.largest)
     whole = -(-channels // GROUP) * GROUP
-    of_bytes = found.bias - 128 * weight.astype(np.int64).sum(axis=1)
+    of_bytes = found.bias - 128 * weight.astype(np.int64).sum(axis=(1, 2))
 
     odd_ones = int((short.odd != NONE).any(axis=1).sum())
     rows = (short.factor.view(np.int32), short.addend.view(np.int32), *short.odd[:odd_ones].astype(np.int32))
@@ -117,6 +117,7 @@ def _sums(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callable[[ND
     return Struct(
         "nst_host_sums",
         {
+            "runs": runs,
             "depth": depth,
             "channels": channels,
             "weights": laid(weight),
@@ -133,19 +134,25 @@ def _sums(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callable[[ND
 
 
 def in_fours(weight: NDArray[np.int8]) -> Constant:
-    """int8 [O, K] as [(O + 15) / 16][(K + 3) / 4][16][4], zeros where there are none."""
-    channels, depth = weight.shape
+    """int8 [O, runs, depth] as [(O + 15) / 16][runs][(depth + 3) / 4][16][4], zeros where there are none."""
+    channels, runs, depth = weight.shape
     groups, fours = -(-channels // GROUP), -(-depth // FOUR)
-    whole = np.zeros((groups * GROUP, fours * FOUR), np.int8)
-    whole[:channels, :depth] = weight
-    data = whole.reshape(groups, GROUP, fours, FOUR).transpose(0, 2, 1, 3)
-    return Constant("weights", "int8_t", np.ascontiguousarray(data), (groups, fours, GROUP, FOUR))
+    whole = np.zeros((groups * GROUP, runs, fours * FOUR), np.int8)
+    whole[:channels, :, :depth] = weight
+    data = whole.reshape(groups, GROUP, runs, fours, FOUR).transpose(0, 2, 3, 1, 4)
+    return Constant("weights", "int8_t", np.ascontiguousarray(data), data.shape)
 
 
 def by_taps(weight: NDArray[np.int8]) -> Constant:
-    """int8 [C, taps] as [taps][C]."""
-    data = np.ascontiguousarray(weight.T)
+    """int8 [C, taps, 1] as [taps][C]."""
+    data = np.ascontiguousarray(weight[:, :, 0].T)
     return Constant("weights", "int8_t", data, data.shape)
+
+
+def _runs(node: Node, graph: Graph) -> int:
+    """Of a window: numbers that lie side by side in the map are one."""
+    attrs, _, weight, _ = windows.windowed(node, graph)
+    return weight.shape[1] * (1 if attrs.dilation[1] == 1 else weight.shape[2])
 
 
 # ---- scratch --------------------------------------------------------------------------------------------------------------------
@@ -160,26 +167,25 @@ def pixels(node: Node, graph: Graph) -> int:
     return BLOCK + ROWS * ELEMENT * _up(graph.tensors[node.inputs[1]].shape[3], FOUR)
 
 
-def patches(node: Node, graph: Graph) -> int:
-    """nst_conv_host's: patches, rows, and one of an image that was looked up."""
-    _, x, weight, _ = windows.windowed(node, graph)
-    rows = ROWS * ELEMENT * _up(math.prod(weight.shape[1:]), FOUR)
-    return BLOCK + _up(rows + BLOCK, BLOCK) + _rows(node, graph, phases=1) + x.shape[2] * x.shape[3]
+def rows(node: Node, graph: Graph) -> int:
+    """nst_conv_host's."""
+    return BLOCK + _rows(node, graph, phases=1)
 
 
 def weights_and_rows(node: Node, graph: Graph) -> int:
     """nst_depthwise_host's."""
     attrs, x, weight, _ = windows.windowed(node, graph)
     taps = _up(math.prod(weight.shape[1:3]), FOUR)
-    return BLOCK + _up(math.lcm(x.shape[3], BLOCK) * (2 * taps + 4 * (3 + ODD_ONES)), BLOCK) + _rows(node, graph, attrs.stride[1])
+    ready = math.lcm(x.shape[3], BLOCK) * (2 * taps + 4 * (3 + ODD_ONES))
+    return BLOCK + _up(ready, BLOCK) + _rows(node, graph, attrs.stride[1])
 
 
 def _rows(node: Node, graph: Graph, phases: int) -> int:
-    """Of nst_rows.h: the rows that a window reaches, and one of zeros."""
+    """Of nst_rows.h: the rows that a window reaches, one of zeros, and one that is not divided yet."""
     attrs, x, weight, y = windows.windowed(node, graph)
     kept, reach = ((weight.shape[1 + i] - 1) * attrs.dilation[i] for i in (0, 1))
     wide = y.shape[2] + reach // phases if phases > 1 else (y.shape[2] - 1) * attrs.stride[1] + reach + 1
-    return (kept + 2) * phases * _up(wide * x.shape[3] * ELEMENT + 2 * BLOCK, BLOCK)
+    return (kept + 2) * phases * _up(wide * x.shape[3] * ELEMENT + 2 * BLOCK, BLOCK) + x.shape[2] * x.shape[3] * ELEMENT
 
 
 # ---- from sums to bytes ---------------------------------------------------------------------------------------------------------

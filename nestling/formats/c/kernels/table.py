@@ -86,7 +86,7 @@ CONV_1X1 = (
     ),
 )  # fmt: skip
 CONV = (
-    Variant("nst_conv_host", host.conv, host.takes_conv, "host", FIXED, scratch=host.patches, of_image="nst_conv_image_host"),
+    Variant("nst_conv_host", host.conv, host.takes_conv, "host", FIXED, scratch=host.rows, of_image="nst_conv_image_host"),
     Variant(
         "nst_conv_mve", mve.conv, mve.one_group, "mve", MVE,
         scratch=mve.patches_and_places, of_image="nst_conv_image_mve",

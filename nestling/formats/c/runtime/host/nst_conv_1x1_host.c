@@ -14,6 +14,7 @@ static void some_pixels(const void *given, int32_t first, int32_t end, void *scr
     const nst_host_sums *sums = &job->layer->sums;
     const int32_t depth = sums->depth, step = (depth + 3) / 4 * 4 * job->kit->element;
     uint8_t *x = nst_aligned(scratch);
+    const uint8_t *const run = x;
     for (int32_t pixel = first; pixel < end; pixel += NST_ROWS) {
         const int32_t n = nst_smaller(end - pixel, NST_ROWS);
         if (depth % 4 == 0)
@@ -21,7 +22,7 @@ static void some_pixels(const void *given, int32_t first, int32_t end, void *scr
         else
             for (int32_t i = 0; i < n; i++)
                 job->kit->numbers(job->in + (pixel + i) * depth, depth, x + i * step);
-        nst_products_of(job->kit, x, step, n, sums, job->out + pixel * sums->channels);
+        nst_products_of(job->kit, &run, step, n, sums, job->out + pixel * sums->channels);
     }
 }
 

@@ -1,4 +1,4 @@
-/* A convolution as products of patches: a window's rows are copied from the map's, side by side, NST_ROWS patches at a time. */
+/* A convolution as products of a window's rows, which lie side by side in the map's. */
 #include "nst_long.h"
 #include "nst_rows.h"
 
@@ -10,42 +10,23 @@ typedef struct {
     int8_t *out;
 } nst_job;
 
-/* A window's numbers, in the weights' order. Copies sixteen bytes at a time, so some behind the end, which the next ones lie over. */
-static void patch(const uint8_t *const *rows, const nst_window *w, int32_t pixel_bytes, int32_t x, uint8_t *out)
-{
-    const int32_t side_by_side = w->dilation.width == 1;
-    const int32_t bytes = side_by_side ? w->size.width * pixel_bytes : pixel_bytes, pieces = side_by_side ? 1 : w->size.width;
-    for (int32_t i = 0; i < w->size.height; i++) {
-        for (int32_t j = 0; j < pieces; j++, out += bytes) {
-            const uint8_t *from = rows[i] + (x + j * w->dilation.width) * pixel_bytes;
-            for (int32_t k = 0; k < bytes; k += 16)
-                memcpy(out + k, from + k, 16);
-        }
-    }
-}
-
 static void some_rows(const void *given, int32_t first, int32_t end, void *scratch)
 {
     const nst_job *job = given;
     const nst_conv_host_layer *layer = job->layer;
-    const nst_host_sums *sums = &layer->sums;
     const nst_window *w = &layer->window;
-    const int32_t element = job->kit->element, step = (sums->depth + 3) / 4 * 4 * element, width = layer->out.width;
-    uint8_t *patches = nst_aligned(scratch);
-    nst_rows rows = nst_rows_in(patches + ((NST_ROWS * step + 127) & ~63), job->kit, &layer->in, w, width, 1, layer->in_zero);
-    rows.table = (const uint8_t *)job->table;
-    memset(patches, 0, (size_t)(NST_ROWS * step));
+    const int32_t pixel = layer->in.channels * job->kit->element, width = layer->out.width,
+                  pieces = layer->sums.runs / w->size.height;
+    nst_rows rows = nst_rows_in(nst_aligned(scratch), job->kit, &layer->in, w, width, 1, layer->in_zero);
+    rows.table = job->table;
     for (int32_t y = first; y < end; y++) {
-        const uint8_t *window_rows[NST_MOST_TAPS];
+        const uint8_t *runs[NST_MOST_RUNS];
         nst_take_rows(&rows, job->in, y);
-        for (int32_t i = 0; i < w->size.height; i++)
-            window_rows[i] = nst_row(&rows, y * w->stride.height - w->pad.height + i * w->dilation.height);
-        for (int32_t x = 0; x < width; x += NST_ROWS) {
-            const int32_t n = nst_smaller(width - x, NST_ROWS);
-            for (int32_t i = 0; i < n; i++)
-                patch(window_rows, w, layer->in.channels * element, (x + i) * w->stride.width, patches + i * step);
-            nst_products_of(job->kit, patches, step, n, sums, job->out + (y * width + x) * sums->channels);
+        for (int32_t i = 0; i < layer->sums.runs; i++) {
+            const int32_t row = y * w->stride.height - w->pad.height + i / pieces * w->dilation.height;
+            runs[i] = nst_row(&rows, row) + i % pieces * w->dilation.width * pixel;
         }
+        nst_products_of(job->kit, runs, w->stride.width * pixel, width, &layer->sums, job->out + y * width * layer->sums.channels);
     }
 }
 

@@ -17,7 +17,7 @@ static void long_channels(const nst_kit *kit, const uint8_t *const *taps, const 
         if (!nst_is_long(sums, o))
             continue;
         int32_t sum = sums->bias[o];
-        for (int32_t t = 0; t < sums->depth; t++)
+        for (int32_t t = 0; t < sums->runs; t++)
             sum += nst_input_of(kit, taps[t], i) * sums->weights[t * sums->channels + o];
         out[i] = nst_long_answer(sum, sums, o);
     }
@@ -29,13 +29,14 @@ static void some_rows(const void *given, int32_t first, int32_t end, void *scrat
     const nst_depthwise_host_layer *layer = job->layer;
     const nst_host_sums *sums = &layer->sums;
     const nst_window *w = &layer->window;
-    const int32_t stride = w->stride.width, pixel = layer->in.channels * job->kit->element, count = layer->out.width * sums->channels;
+    const int32_t stride = w->stride.width, pixel = layer->in.channels * job->kit->element,
+                  count = layer->out.width * sums->channels;
     uint8_t *ready = nst_aligned(scratch);
     uint8_t *memory = ready + ((nst_ready_bytes(sums) + 63) & ~63);
     nst_rows rows = nst_rows_in(memory, job->kit, &layer->in, w, layer->out.width, stride, layer->in_zero);
     job->kit->ready(sums, ready);
     for (int32_t y = first; y < end; y++) {
-        const uint8_t *taps[NST_MOST_TAPS];
+        const uint8_t *taps[NST_MOST_RUNS];
         nst_take_rows(&rows, job->in, y);
         for (int32_t i = 0, t = 0; i < w->size.height; i++) {
             const uint8_t *row = nst_row(&rows, y * w->stride.height - w->pad.height + i * w->dilation.height);

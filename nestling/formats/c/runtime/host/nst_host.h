@@ -6,9 +6,10 @@
 #include "nst_crew.h"
 #include "nst_kernels.h"
 
-enum { NST_GROUP = 16, NST_ROWS = 32 }; /* channels that lie side by side; rows of numbers that are made ready at once */
+enum { NST_GROUP = 16, NST_ROWS = 32 }; /* channels that lie side by side; pixels that are made ready at once */
 
-/* What turns rows of numbers into answers: y[o] = clamp(zero + scaled(bias[o] + sum over k of x[k] * w[o][k])).
+/* What turns numbers into answers: y[o] = clamp(zero + scaled(bias[o] + sum over r and k of x[r][k] * w[o][r][k])), r being one of `runs`
+ * runs of `depth` numbers that lie side by side: a window's rows.
  *
  * Short way: the whole number nearest to (float)sum * factor + addend, the addend with the sum's sign (0 has none), fused, halves to
  * even; then zero is added and the whole is clamped. The generator has proven for each channel that this is the same byte for every
@@ -19,7 +20,7 @@ enum { NST_GROUP = 16, NST_ROWS = 32 }; /* channels that lie side by side; rows 
  * ends: [2 + odd_ones][channels], a factor's and an addend's bits, then odd sums, INT32_MIN where a channel has fewer.
  * All arrays have as many channels as there are, rounded up to a multiple of 16; what is behind them is 0. */
 typedef struct {
-    int32_t depth, channels;
+    int32_t runs, depth, channels;
     const int8_t *weights;
     const int32_t *bias, *bias_of_bytes, *ends;
     int32_t odd_ones, long_ones;
@@ -34,7 +35,7 @@ static inline int nst_is_long(const nst_host_sums *sums, int32_t o)
     return sums->ends[o] == 0;
 }
 
-/* 1x1, stride 1. weights: [(channels + 15) / 16][(depth + 3) / 4][16][4], zeros where there are none.
+/* 1x1, stride 1. weights: [(channels + 15) / 16][runs][(depth + 3) / 4][16][4], zeros where there are none.
  * scratch: NST_ROWS * 2 * (depth rounded up to 4) + 64 bytes. */
 typedef struct {
     nst_shape out;
@@ -43,7 +44,8 @@ typedef struct {
 
 void nst_conv_1x1_host(const int8_t *in, const nst_conv_1x1_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew);
 
-/* Any convolution of one group; weights as for 1x1, depth in the order [size.height][size.width][in.channels].
+/* Any convolution of one group; weights as for 1x1. runs: [size.height], depth [size.width][in.channels]; of windows whose columns are
+ * not side by side (dilation) [size.height][size.width] and [in.channels].
  * scratch: see nst_conv_host.c. */
 typedef struct {
     nst_shape in, out;
@@ -63,7 +65,7 @@ typedef struct {
 void nst_conv_image_host(const uint8_t *image, const nst_conv_image_host_layer *layer, int8_t *out, void *scratch,
                          const nst_crew *crew);
 
-/* A channel a group, as many out as in, a multiple of 8. weights: [depth][channels], depth = size.height * size.width.
+/* A channel a group, as many out as in, a multiple of 8. weights: [runs][channels], runs = size.height * size.width, depth 1.
  * scratch: see nst_depthwise_host.c. */
 typedef struct {
     nst_shape in, out;

@@ -9,7 +9,7 @@
 #include "nst_fixed.h"
 #include "nst_host.h"
 
-enum { NST_MOST_TAPS = 128, NST_BLOCK = 64 }; /* of a depthwise window; answers that a depthwise kit may compute at once */
+enum { NST_MOST_RUNS = 128, NST_BLOCK = 64 }; /* of a window; answers that a depthwise kit may compute at once */
 
 struct nst_kit {
     const char *name;
@@ -19,9 +19,10 @@ struct nst_kit {
     /* int8 inputs as numbers. Reads and writes no more than count. */
     void (*numbers)(const int8_t *in, int32_t count, void *out);
 
-    /* Answers of `rows` rows of numbers, `step` bytes apart, each of sums->depth rounded up to a multiple of 4 (what stands behind the
-     * depth has weights of 0): out[row * out_step + o]. All channels but those that go the long way, where anything may be written. */
-    void (*products)(const uint8_t *x, int32_t step, int32_t rows, const nst_host_sums *sums, int8_t *out, int32_t out_step);
+    /* Answers of `pixels` pixels, the first of whose runs begin at runs[0], runs[1], ..., those of the next one `step` bytes further:
+     * out[pixel * channels + o]. A run is read up to a multiple of 4 numbers (what stands behind its depth has weights of 0). All
+     * channels but those that go the long way, where anything may be written. */
+    void (*products)(const uint8_t *const *runs, int32_t step, int32_t pixels, const nst_host_sums *sums, int8_t *out);
 
     /* A depthwise layer's weights and ends as `depthwise` wants them, in nst_ready_bytes() of memory aligned to 64. */
     void (*ready)(const nst_host_sums *sums, void *ready);
@@ -51,7 +52,7 @@ NST_INLINE int32_t nst_period(int32_t channels)
 /* Bytes that a kit's ready() may write: of each answer of a period of taps in fours their weights as int16, a bias and the ends. */
 NST_INLINE int32_t nst_ready_bytes(const nst_host_sums *sums)
 {
-    return nst_period(sums->channels) * (2 * ((sums->depth + 3) & ~3) + 4 * (3 + sums->odd_ones));
+    return nst_period(sums->channels) * (2 * ((sums->runs + 3) & ~3) + 4 * (3 + sums->odd_ones));
 }
 
 /* An input, of numbers. */

@@ -7,7 +7,7 @@
 
 NST_FOR("avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")
 
-enum { TILE = 8 }; /* rows whose sums are kept in registers */
+enum { TILE = 8 }; /* pixels whose sums are kept in registers */
 
 static void numbers(const int8_t *in, int32_t count, void *out)
 {
@@ -57,46 +57,49 @@ static inline __m512i bytes(__m512i a, __m512i b, __m512i c, __m512i d, const ns
     return _mm512_min_epi8(_mm512_max_epi8(all, e->low), e->high);
 }
 
-/* ---- rows by weights -------------------------------------------------------------------------------------------------------- */
+/* ---- pixels by weights ------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     const nst_host_sums *sums;
     nst_ends ends;
-    const uint8_t *x;
+    const uint8_t *const *runs;
     int8_t *out;
-    int32_t step, out_step, fours, first; /* channel */
+    int32_t step, fours, first; /* pixels' bytes apart; of a run; channel */
+    int64_t at;                 /* bytes from a run's beginning */
 } nst_tile;
 
-/* Answers of n rows and 32 channels, or 16; the last of them may be fewer: `left`. */
+/* Answers of n pixels and 32 channels, or 16; the last of them may be fewer: `left`. */
 static inline __attribute__((always_inline)) void tile(const nst_tile *t, const int32_t n, const int32_t vectors, int32_t left)
 {
-    const int8_t *w = t->sums->weights + t->first * t->fours * 4;
+    const int32_t all = t->sums->runs * t->fours;
+    const int8_t *w = t->sums->weights + t->first * all * 4;
     const int32_t *bias = t->sums->bias_of_bytes + t->first;
-    const int32_t apart = t->fours * 64;
-    const uint8_t *x = t->x, *x3 = x + 3 * (n > 3 ? t->step : 0), *x6 = x + 6 * (n > 6 ? t->step : 0);
-    const int64_t step = t->step;
+    const int64_t apart = (int64_t)all * 64, step = t->step, out_step = t->sums->channels;
     __m512i s[TILE][2];
 #pragma GCC unroll 8
     for (int32_t i = 0; i < n; i++) {
         s[i][0] = _mm512_loadu_si512(bias);
         s[i][1] = vectors > 1 ? _mm512_loadu_si512(bias + 16) : s[i][0];
     }
-    for (int32_t k = t->fours; k > 0; k--) {
-        const __m512i w0 = _mm512_loadu_si512(w), w1 = vectors > 1 ? _mm512_loadu_si512(w + apart) : w0;
+    for (int32_t r = 0; r < t->sums->runs; r++) {
+        const uint8_t *x = t->runs[r] + t->at, *x3 = x + 3 * (n > 3 ? step : 0), *x6 = x + 6 * (n > 6 ? step : 0);
+        for (int32_t k = t->fours; k > 0; k--) {
+            const __m512i w0 = _mm512_loadu_si512(w), w1 = vectors > 1 ? _mm512_loadu_si512(w + apart) : w0;
 #pragma GCC unroll 8
-        for (int32_t i = 0; i < n; i++) {
-            const uint8_t *row = i < 3 ? x + i * step : i < 6 ? x3 + (i - 3) * step : x6 + (i - 6) * step;
-            int32_t four;
-            __builtin_memcpy(&four, row, 4);
-            const __m512i some = _mm512_set1_epi32(four);
-            s[i][0] = _mm512_dpbusd_epi32(s[i][0], some, w0);
-            if (vectors > 1)
-                s[i][1] = _mm512_dpbusd_epi32(s[i][1], some, w1);
+            for (int32_t i = 0; i < n; i++) {
+                const uint8_t *pixel = i < 3 ? x + i * step : i < 6 ? x3 + (i - 3) * step : x6 + (i - 6) * step;
+                int32_t four;
+                __builtin_memcpy(&four, pixel, 4);
+                const __m512i some = _mm512_set1_epi32(four);
+                s[i][0] = _mm512_dpbusd_epi32(s[i][0], some, w0);
+                if (vectors > 1)
+                    s[i][1] = _mm512_dpbusd_epi32(s[i][1], some, w1);
+            }
+            w += 64;
+            x += 4;
+            x3 += 4;
+            x6 += 4;
         }
-        w += 64;
-        x += 4;
-        x3 += 4;
-        x6 += 4;
     }
     const int32_t *ends = t->sums->ends + t->first;
     const int32_t odd_ones = t->sums->odd_ones;
@@ -111,27 +114,27 @@ static inline __attribute__((always_inline)) void tile(const nst_tile *t, const 
         const __m512i b = vectors > 1 ? nearest(s[i][1], ends + 16, channels, odd_ones) : a;
         const __m512i d = vectors > 1 ? nearest(s[j][1], ends + 16, channels, odd_ones) : c;
         const __m512i both = _mm512_permutexvar_epi32(order, bytes(a, b, c, d, &t->ends));
-        int8_t *out = t->out + i * t->out_step;
+        int8_t *out = t->out + i * out_step;
         if (left == 32) {
             _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(both));
             if (i + 1 < n)
-                _mm256_storeu_si256((__m256i *)(out + t->out_step), _mm512_extracti64x4_epi64(both, 1));
+                _mm256_storeu_si256((__m256i *)(out + out_step), _mm512_extracti64x4_epi64(both, 1));
         } else {
             _mm256_mask_storeu_epi8(out, some, _mm512_castsi512_si256(both));
             if (i + 1 < n)
-                _mm256_mask_storeu_epi8(out + t->out_step, some, _mm512_extracti64x4_epi64(both, 1));
+                _mm256_mask_storeu_epi8(out + out_step, some, _mm512_extracti64x4_epi64(both, 1));
         }
     }
 }
 
-static inline __attribute__((always_inline)) void tiles(nst_tile *t, int32_t rows, const int32_t vectors, int32_t left)
+static inline __attribute__((always_inline)) void tiles(nst_tile *t, int32_t pixels, const int32_t vectors, int32_t left)
 {
-    for (; rows >= TILE; rows -= TILE) {
+    for (; pixels >= TILE; pixels -= TILE) {
         tile(t, TILE, vectors, left);
-        t->x += TILE * t->step;
-        t->out += TILE * t->out_step;
+        t->at += TILE * t->step;
+        t->out += TILE * t->sums->channels;
     }
-    switch (rows) {
+    switch (pixels) {
     case 7: tile(t, 7, vectors, left); break;
     case 6: tile(t, 6, vectors, left); break;
     case 5: tile(t, 5, vectors, left); break;
@@ -143,15 +146,15 @@ static inline __attribute__((always_inline)) void tiles(nst_tile *t, int32_t row
     }
 }
 
-static void products(const uint8_t *x, int32_t step, int32_t rows, const nst_host_sums *sums, int8_t *out, int32_t out_step)
+static void products(const uint8_t *const *runs, int32_t step, int32_t pixels, const nst_host_sums *sums, int8_t *out)
 {
     for (int32_t first = 0; first < sums->channels; first += 32) {
         const int32_t left = sums->channels - first;
-        nst_tile t = {sums, ends_of(&sums->output), x, out + first, step, out_step, (sums->depth + 3) / 4, first};
+        nst_tile t = {sums, ends_of(&sums->output), runs, out + first, step, (sums->depth + 3) / 4, first, 0};
         if (left > NST_GROUP)
-            tiles(&t, rows, 2, left < 32 ? left : 32);
+            tiles(&t, pixels, 2, left < 32 ? left : 32);
         else
-            tiles(&t, rows, 1, left);
+            tiles(&t, pixels, 1, left);
     }
 }
 
@@ -178,7 +181,7 @@ static inline int32_t ends_bytes(const nst_host_sums *sums)
  * order of side_by_side. */
 static void ready(const nst_host_sums *sums, void *given)
 {
-    const int32_t channels = sums->channels, period = nst_period(channels), taps = sums->depth;
+    const int32_t channels = sums->channels, period = nst_period(channels), taps = sums->runs;
     const int32_t step = (channels + NST_GROUP - 1) / NST_GROUP * NST_GROUP;
     int8_t *y = given;
     for (int32_t first = 0; first < period; first += NST_BLOCK) {
@@ -195,7 +198,8 @@ static void ready(const nst_host_sums *sums, void *given)
                 for (int32_t c = 0; c < NST_BLOCK; c += 8)
                     __builtin_memcpy(w[i] + c, sums->weights + (t + i) * channels + (first + c) % channels, 8);
             __m512i some[4];
-            side_by_side(_mm512_loadu_si512(w[0]), _mm512_loadu_si512(w[1]), _mm512_loadu_si512(w[2]), _mm512_loadu_si512(w[3]), some);
+            side_by_side(_mm512_loadu_si512(w[0]), _mm512_loadu_si512(w[1]), _mm512_loadu_si512(w[2]), _mm512_loadu_si512(w[3]),
+                         some);
             for (int32_t i = 0; i < 4; i++)
                 _mm512_storeu_si512(y + 64 * i, some[i]);
         }
@@ -205,7 +209,7 @@ static void ready(const nst_host_sums *sums, void *given)
 static inline __attribute__((always_inline)) __m512i block(const uint8_t *const *taps, int32_t at, const nst_host_sums *sums,
                                                            const int8_t *ready, const nst_ends *e)
 {
-    const int32_t count = sums->depth;
+    const int32_t count = sums->runs;
     __m512i s[4];
     const int8_t *w = ready + ends_bytes(sums);
     for (int32_t i = 0; i < 4; i++)
@@ -232,7 +236,7 @@ static inline __attribute__((always_inline)) __m512i block(const uint8_t *const 
 
 static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, const void *given, int32_t count, int8_t *out)
 {
-    const int32_t depth = sums->depth, a_block = ends_bytes(sums) + (depth + 3) / 4 * 256, blocks = nst_period(sums->channels) / NST_BLOCK;
+    const int32_t a_block = ends_bytes(sums) + (sums->runs + 3) / 4 * 256, blocks = nst_period(sums->channels) / NST_BLOCK;
     const nst_ends e = ends_of(&sums->output);
     for (int32_t b = 0; b < blocks; b++) {
         const int8_t *own = (const int8_t *)given + b * a_block;

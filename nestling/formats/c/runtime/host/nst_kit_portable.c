@@ -19,21 +19,23 @@ static int8_t answer(int32_t sum, const nst_host_sums *sums, int32_t o)
     return nst_clamped(nst_scaled(sum, sums->multiplier[o], sums->shift[o], y->zero), y->low, y->high);
 }
 
-static void products(const uint8_t *rows_of_x, int32_t step, int32_t rows, const nst_host_sums *sums, int8_t *out, int32_t out_step)
+static void products(const uint8_t *const *runs, int32_t step, int32_t pixels, const nst_host_sums *sums, int8_t *out)
 {
-    const int32_t fours = (sums->depth + 3) / 4;
-    for (int32_t first = 0; first < sums->channels; first += NST_GROUP) {
-        const int32_t end = nst_smaller(sums->channels - first, NST_GROUP);
-        for (int32_t row = 0; row < rows; row++) {
-            const int8_t *x = (const int8_t *)rows_of_x + row * step;
-            const int8_t *w = sums->weights + first * fours * 4;
+    const int32_t fours = (sums->depth + 3) / 4, channels = sums->channels;
+    for (int32_t first = 0; first < channels; first += NST_GROUP) {
+        const int32_t end = nst_smaller(channels - first, NST_GROUP);
+        for (int32_t pixel = 0; pixel < pixels; pixel++) {
+            const int8_t *w = sums->weights + first * sums->runs * fours * 4;
             int32_t s[NST_GROUP];
             memcpy(s, sums->bias + first, sizeof s);
-            for (int32_t k = 0; k < fours; k++, x += 4, w += 4 * NST_GROUP)
-                for (int32_t o = 0; o < NST_GROUP; o++)
-                    s[o] += x[0] * w[4 * o] + x[1] * w[4 * o + 1] + x[2] * w[4 * o + 2] + x[3] * w[4 * o + 3];
+            for (int32_t r = 0; r < sums->runs; r++) {
+                const int8_t *x = (const int8_t *)runs[r] + pixel * step;
+                for (int32_t k = 0; k < fours; k++, x += 4, w += 4 * NST_GROUP)
+                    for (int32_t o = 0; o < NST_GROUP; o++)
+                        s[o] += x[0] * w[4 * o] + x[1] * w[4 * o + 1] + x[2] * w[4 * o + 2] + x[3] * w[4 * o + 3];
+            }
             for (int32_t o = 0; o < end; o++)
-                out[row * out_step + first + o] = answer(s[o], sums, first + o);
+                out[pixel * channels + first + o] = answer(s[o], sums, first + o);
         }
     }
 }
@@ -54,7 +56,7 @@ static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, con
             const int32_t n = nst_smaller(channels - first, SOME);
             int32_t s[SOME];
             memcpy(s, sums->bias + first, (size_t)n * sizeof *s);
-            for (int32_t t = 0; t < sums->depth; t++) {
+            for (int32_t t = 0; t < sums->runs; t++) {
                 const int8_t *x = (const int8_t *)taps[t] + pixel + first, *w = sums->weights + t * channels + first;
                 for (int32_t i = 0; i < n; i++)
                     s[i] += x[i] * w[i];

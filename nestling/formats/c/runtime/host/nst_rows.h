@@ -20,10 +20,10 @@ typedef struct {
     int32_t part, bytes; /* of a part, of a row */
     int32_t kept;        /* rows */
     int32_t next;        /* the first row of the map that was not made ready yet */
-    const uint8_t *table;   /* of an image: int8 [channels][256], else 0 */
-    uint8_t *border;        /* a row of zeros */
-    uint8_t *rows;          /* [kept] */
-    int8_t *looked_up;      /* a row of an image as int8 */
+    const int8_t *table; /* of an image: [channels][256], else 0 */
+    uint8_t *border;     /* a row of zeros */
+    uint8_t *rows;       /* [kept] */
+    uint8_t *whole;      /* a row before it is divided, or of an image as int8 */
 } nst_rows;
 
 /* Bytes of a part of a row: the answers' pixels, and as many more as windows reach. */
@@ -49,7 +49,8 @@ NST_INLINE nst_rows nst_rows_in(uint8_t *memory, const nst_kit *kit, const nst_s
 {
     const int32_t part = nst_part_bytes(kit, w, answers, in->channels, phases), bytes = part * phases;
     const int32_t kept = (w->size.height - 1) * w->dilation.height + 1;
-    const nst_rows rows = {kit, *in, *w, zero, phases, part, bytes, kept, 0, 0, memory, memory + bytes, (int8_t *)memory + (kept + 1) * bytes};
+    const nst_rows rows =
+        {kit, *in, *w, zero, phases, part, bytes, kept, 0, 0, memory, memory + bytes, memory + (kept + 1) * bytes};
     for (int32_t i = 0; i <= kept; i++)
         nst_filled(kit, memory + i * bytes, bytes / kit->element, zero);
     return rows;
@@ -61,19 +62,30 @@ NST_INLINE const uint8_t *nst_row(const nst_rows *r, int32_t y)
     return y < 0 || y >= r->in.height ? r->border : r->rows + y % r->kept * r->bytes;
 }
 
+/* A pixel's numbers, a multiple of 8 bytes, to another place. */
+NST_INLINE void nst_pixel(const uint8_t *from, int32_t bytes, uint8_t *to)
+{
+    int32_t i = 0;
+    for (; i + 32 <= bytes; i += 32)
+        memcpy(to + i, from + i, 32);
+    for (; i < bytes; i += 8)
+        memcpy(to + i, from + i, 8);
+}
+
 /* One row of the map into its place. */
 NST_INLINE void nst_take_row(const nst_rows *r, const int8_t *row, uint8_t *place)
 {
     const int32_t channels = r->in.channels, element = r->kit->element, left = r->window.pad.width;
     const int32_t held = r->part / element / channels; /* pixels in a part */
     if (r->phases == 1) {
-        r->kit->numbers(row, nst_smaller(r->in.width, held - left) * channels, place + left * channels * element);
+        r->kit->numbers(row, nst_larger(nst_smaller(r->in.width, held - left), 0) * channels, place + left * channels * element);
         return;
     }
+    r->kit->numbers(row, r->in.width * channels, r->whole);
     for (int32_t phase = 0; phase < r->phases; phase++) {
         int32_t at = left / r->phases + (left % r->phases > phase); /* the first that is not border */
         for (int32_t x = at * r->phases + phase - left; x < r->in.width && at < held; x += r->phases, at++)
-            r->kit->numbers(row + x * channels, channels, place + phase * r->part + at * channels * element);
+            nst_pixel(r->whole + x * channels * element, channels * element, place + phase * r->part + at * channels * element);
     }
 }
 
@@ -86,9 +98,10 @@ NST_INLINE void nst_take_rows(nst_rows *r, const void *map, int32_t y)
         const int8_t *from = (const int8_t *)map + row * size;
         if (r->table) {
             const uint8_t *bytes = (const uint8_t *)map + row * size;
-            for (int32_t i = 0, c = 0; i < size; i++, c = c + 1 == r->in.channels ? 0 : c + 1)
-                r->looked_up[i] = (int8_t)r->table[256 * c + bytes[i]];
-            from = r->looked_up;
+            for (int32_t c = 0; c < r->in.channels; c++)
+                for (int32_t i = c; i < size; i += r->in.channels)
+                    r->whole[i] = (uint8_t)r->table[256 * c + bytes[i]];
+            from = (const int8_t *)r->whole;
         }
         nst_take_row(r, from, r->rows + row % r->kept * r->bytes);
     }

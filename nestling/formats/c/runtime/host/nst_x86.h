@@ -6,8 +6,7 @@
 
 #define NST_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
-#define NST_FOR(instructions) \
-    NST_PRAGMA(clang attribute push(__attribute__((target(instructions))), apply_to = function))
+#define NST_FOR(instructions) NST_PRAGMA(clang attribute push(__attribute__((target(instructions))), apply_to = function))
 #define NST_END_FOR NST_PRAGMA(clang attribute pop)
 #else
 #define NST_FOR(instructions) NST_PRAGMA(GCC push_options) NST_PRAGMA(GCC target(instructions))
