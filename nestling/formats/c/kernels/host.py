@@ -72,7 +72,7 @@ def takes_depthwise(node: Node, graph: Graph) -> bool:
 def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_1x1."""
     _, x, weight, y = windows.windowed(node, graph)
-    sums = _sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], 1, -1), in_fours)
+    sums = sums_struct(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], 1, -1), in_fours)
     struct = Struct("nst_conv_1x1_host_layer", {"out": plane(y), "sums": sums})
     return layer(node, graph, "conv 1x1", variant, (Read(x.name), struct, Written(), Scratch(), Crew()))
 
@@ -81,7 +81,7 @@ def conv(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_conv."""
     attrs, x, weight, y = windows.windowed(node, graph)
     size = (weight.shape[1], weight.shape[2])
-    sums = _sums(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], _runs(node, graph), -1), in_fours)
+    sums = sums_struct(node, graph, np.asarray(weight.data, np.int8).reshape(weight.shape[0], _runs(node, graph), -1), in_fours)
     struct = Struct("nst_conv_host_layer", {**windows.map_fields(attrs, size, x, y), "sums": sums})
     kind = windows.kind_of("conv", size, attrs.stride, attrs.dilation)
     return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Crew()))
@@ -91,13 +91,13 @@ def depthwise(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_depthwise."""
     attrs, x, weight, y = windows.windowed(node, graph)
     size = (weight.shape[1], weight.shape[2])
-    sums = _sums(node, graph, windows.depthwise_weights(node, graph)[:, :, None], by_taps)
+    sums = sums_struct(node, graph, windows.depthwise_weights(node, graph)[:, :, None], by_taps)
     struct = Struct("nst_depthwise_host_layer", {**windows.map_fields(attrs, size, x, y), "sums": sums})
     kind = windows.kind_of("depthwise", size, attrs.stride, attrs.dilation)
     return layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Crew()))
 
 
-def _sums(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callable[[NDArray[np.int8]], Constant]) -> Struct:
+def sums_struct(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callable[[NDArray[np.int8]], Constant]) -> Struct:
     """nst_host_sums. weight: int8 [O, runs, depth]."""
     channels, runs, depth = weight.shape
     found = pack.sums(node, graph, weight.reshape(channels, -1))
@@ -158,13 +158,13 @@ def _runs(node: Node, graph: Graph) -> int:
 # ---- scratch --------------------------------------------------------------------------------------------------------------------
 
 
-def _up(value: int, to: int) -> int:
+def up(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
 def pixels(node: Node, graph: Graph) -> int:
     """nst_conv_1x1_host's."""
-    return BLOCK + ROWS * ELEMENT * _up(graph.tensors[node.inputs[1]].shape[3], FOUR)
+    return BLOCK + ROWS * ELEMENT * up(graph.tensors[node.inputs[1]].shape[3], FOUR)
 
 
 def rows(node: Node, graph: Graph) -> int:
@@ -175,9 +175,9 @@ def rows(node: Node, graph: Graph) -> int:
 def weights_and_rows(node: Node, graph: Graph) -> int:
     """nst_depthwise_host's."""
     attrs, x, weight, _ = windows.windowed(node, graph)
-    taps = _up(math.prod(weight.shape[1:3]), FOUR)
+    taps = up(math.prod(weight.shape[1:3]), FOUR)
     ready = math.lcm(x.shape[3], BLOCK) * (2 * taps + 4 * (3 + ODD_ONES))
-    return BLOCK + _up(ready, BLOCK) + _rows(node, graph, attrs.stride[1])
+    return BLOCK + up(ready, BLOCK) + _rows(node, graph, attrs.stride[1])
 
 
 def _rows(node: Node, graph: Graph, phases: int) -> int:
@@ -185,7 +185,7 @@ def _rows(node: Node, graph: Graph, phases: int) -> int:
     attrs, x, weight, y = windows.windowed(node, graph)
     kept, reach = ((weight.shape[1 + i] - 1) * attrs.dilation[i] for i in (0, 1))
     wide = y.shape[2] + reach // phases if phases > 1 else (y.shape[2] - 1) * attrs.stride[1] + reach + 1
-    return (kept + 2) * phases * _up(wide * x.shape[3] * ELEMENT + 2 * BLOCK, BLOCK) + x.shape[2] * x.shape[3] * ELEMENT
+    return (kept + 2) * phases * up(wide * x.shape[3] * ELEMENT + 2 * BLOCK, BLOCK) + x.shape[2] * x.shape[3] * ELEMENT
 
 
 # ---- from sums to bytes ---------------------------------------------------------------------------------------------------------

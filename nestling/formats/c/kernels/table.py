@@ -7,7 +7,7 @@ The kernels' side of it is runtime/nst_kernels.h, the formulas are in docs/integ
     sums.py       fully connected, head, mean, softmax
     blocks.py     1x1 convolutions whose zeros are skipped
     bytewise.py   element by element, tables, concat, pad
-    dsp_*.py, mve*.py, rv32.py, sums_of_two.py    those of a machine's own
+    dsp_*.py, host*.py, mve*.py, rv32.py, sums_of_two.py    those of a machine's own
     rescaling.py  short ways from a sum to its byte, proven; few_bits.py weights of 4 and 2 bits; code.py what code takes of flash
 
 A new kernel is a file in runtime/ and a line here: see CONTRIBUTING.md.
@@ -16,6 +16,7 @@ A new kernel is a file in runtime/ and a line here: see CONTRIBUTING.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from nestling.formats.c.kernels import (
     blocks,
@@ -24,6 +25,7 @@ from nestling.formats.c.kernels import (
     dsp_convolutions,
     dsp_depthwise,
     host,
+    host_others,
     mve,
     mve_depthwise,
     mve_others,
@@ -103,36 +105,45 @@ CONV = (
 )  # fmt: skip
 FULLY_CONNECTED = (
     Variant("nst_head", sums.head, sums.is_head),
+    Variant("nst_conv_1x1_host", host_others.dense, host_others.takes_dense, "host", FIXED, scratch=host_others.numbers),
     Variant("nst_fully_connected_dsp", dsp_convolutions.fully_connected, dsp_convolutions.takes_fully_connected, "dsp"),
     Variant("nst_conv_1x1_dsp", dsp_convolutions.dense, dsp_convolutions.takes_dense, "dsp", PRODUCTS_DSP),
     Variant("nst_fully_connected", sums.fully_connected, calls=PRODUCTS, few_bits="nst_fully_connected_packed"),
 )
-LOOKUP = Variant("nst_lookup", bytewise.lookup)
-OF_ONE_BYTE = Variant("nst_lookup", bytewise.lookup, bytewise.one_byte)
+LOOKUP = (Variant("nst_lookup_host", host_others.lookup, needs="host"), Variant("nst_lookup", bytewise.lookup))
+OF_ONE_BYTE = tuple(replace(variant, takes=bytewise.one_byte) for variant in LOOKUP)
 
 KERNELS: dict[str, tuple[Variant, ...]] = {
     "conv2d": (*DEPTHWISE, *CONV_1X1, *CONV),
     "depthwise_conv2d": DEPTHWISE,
     "fully_connected": FULLY_CONNECTED,
     "add": (
-        OF_ONE_BYTE,
+        *OF_ONE_BYTE,
+        Variant("nst_add_host", host_others.add, sums_of_two.takes, "host"),
         Variant("nst_add_rv32", sums_of_two.add, sums_of_two.takes, "rv32"),
         Variant("nst_add_mve", mve_others.add, mve_others.takes_add, "mve", MVE),
         Variant("nst_add_dsp", dsp_bytewise.add, dsp_bytewise.takes_add, "dsp", FIXED),
         Variant("nst_add", bytewise.add, calls=FIXED),
     ),
-    "mul": (OF_ONE_BYTE, Variant("nst_mul", bytewise.mul, calls=FIXED)),
+    "mul": (
+        *OF_ONE_BYTE,
+        Variant("nst_mul_host", host_others.mul, host_others.takes_mul, "host", scratch=host_others.repeated),
+        Variant("nst_mul", bytewise.mul, calls=FIXED),
+    ),
     "average_pool": (
+        Variant("nst_average_pool_host", host_others.pool, host_others.takes_pool, "host"),
         Variant("nst_average_pool_mve", windows.pool, mve_others.takes_average_pool, "mve"),
         Variant("nst_average_pool_dsp", windows.pool, dsp_bytewise.takes_pool, "dsp"),
         Variant("nst_average_pool", windows.pool),
     ),
     "max_pool": (
+        Variant("nst_max_pool_host", host_others.pool, host_others.takes_pool, "host"),
         Variant("nst_max_pool_mve", windows.pool, needs="mve"),
         Variant("nst_max_pool_dsp", windows.pool, dsp_bytewise.takes_pool, "dsp"),
         Variant("nst_max_pool", windows.pool),
     ),
     "mean": (
+        Variant("nst_mean_host", host_others.mean, host_others.takes_mean, "host", FIXED),
         Variant("nst_mean_mve", sums.mean, mve_others.takes_mean, "mve", FIXED),
         Variant("nst_mean_dsp", sums.mean, dsp_bytewise.takes_mean, "dsp", FIXED),
         Variant("nst_mean", sums.mean, calls=FIXED),
@@ -144,11 +155,11 @@ KERNELS: dict[str, tuple[Variant, ...]] = {
     "slice": (Variant("nst_slice", bytewise.cut),),
     "reshape": (Variant("", bytewise.reshape),),
     "softmax": (Variant("nst_softmax", sums.softmax, calls=FIXED),),
-    "hard_swish": (LOOKUP,),
-    "leaky_relu": (LOOKUP,),
-    "logistic": (LOOKUP,),
-    "gelu": (LOOKUP,),
-    "quantize": (LOOKUP,),
+    "hard_swish": LOOKUP,
+    "leaky_relu": LOOKUP,
+    "logistic": LOOKUP,
+    "gelu": LOOKUP,
+    "quantize": LOOKUP,
     "dequantize": (Variant("nst_dequantize", sums.dequantize),),
     "table": (Variant("nst_table", bytewise.table),),
 }

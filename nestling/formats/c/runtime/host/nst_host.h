@@ -76,4 +76,36 @@ typedef struct {
 
 void nst_depthwise_host(const int8_t *in, const nst_depthwise_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew);
 
+/* ---- element by element: out may be a, or b, where that is as large as out ------------------------------------------------- */
+
+/* Two activations of one shape: clamp((a * a_factor + b * b_factor + addend >> shift) + low). The generator has tried all pairs of
+ * bytes. */
+typedef struct {
+    int32_t count, a_factor, b_factor, addend, shift, low, high;
+} nst_add_host_layer;
+
+void nst_add_host(const int8_t *a, const int8_t *b, const nst_add_host_layer *layer, int8_t *out, const nst_crew *crew);
+
+/* The whole number nearest to (float)((a - a_zero) * (b - b_zero)) * factor + zero, halves to even, clamped: the same byte, as the
+ * generator has proven, whether or not the product is rounded before the sum is. b: as many as a, or one for each of b_count channels;
+ * scratch is then nst_period(b_count) bytes. */
+typedef struct {
+    int32_t count, b_count, a_zero, b_zero;
+    float factor;
+    nst_output output;
+} nst_mul_host_layer;
+
+void nst_mul_host(const int8_t *a, const int8_t *b, const nst_mul_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew);
+
+void nst_lookup_host(const int8_t *in, const int8_t table[256], int32_t count, int8_t *out, const nst_crew *crew);
+
+/* ---- pools: see nst_kernels.h ---------------------------------------------------------------------------------------------- */
+
+/* Halves away from zero, at most 4096 places. */
+void nst_average_pool_host(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_crew *crew);
+void nst_max_pool_host(const int8_t *in, const nst_pool_layer *layer, int8_t *out, const nst_crew *crew);
+
+/* Of rows: size[3] is 1. */
+void nst_mean_host(const int8_t *in, const nst_mean_layer *layer, int8_t *out, const nst_crew *crew);
+
 #endif

@@ -10,6 +10,7 @@
 #include "nst_host.h"
 
 enum { NST_MOST_RUNS = 128, NST_BLOCK = 64 }; /* of a window; answers that a depthwise kit may compute at once */
+enum { NST_SOME = 32 }; /* bytes that loops take at once */
 
 struct nst_kit {
     const char *name;
@@ -31,6 +32,18 @@ struct nst_kit {
      * taps t of taps[t] [i] * weights[t][channel]. Behind the last number of a tap stand NST_BLOCK more that may be read.
      * ready: as ready() left it. Channels of the long way as in products. */
     void (*depthwise)(const uint8_t *const *taps, const nst_host_sums *sums, const void *ready, int32_t count, int8_t *out);
+
+    /* count answers of as many bytes of a and of b; out may be a, or b. See NST_LOOPS in nst_loops.h for these four. */
+    void (*add)(const int8_t *a, const int8_t *b, int32_t count, const nst_add_host_layer *layer, int8_t *out);
+    void (*mul)(const int8_t *a, const int8_t *b, int32_t count, const nst_mul_host_layer *layer, int8_t *out);
+
+    /* NST_SOME columns: what stands at the places x, x + step ... is added to sums[NST_SOME], or the largest of it and of
+     * largest[NST_SOME] kept. */
+    void (*sums)(const int8_t *x, int32_t step, int32_t places, int32_t *sums);
+    void (*largest)(const int8_t *x, int32_t step, int32_t places, int8_t *largest);
+
+    /* out[i] = table[in[i] + 128]; out may be in. */
+    void (*lookup)(const int8_t *in, int32_t count, const int8_t *table, int8_t *out);
 };
 
 extern const nst_kit nst_kit_portable;

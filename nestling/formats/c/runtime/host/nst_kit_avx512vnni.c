@@ -7,6 +7,8 @@
 
 NST_FOR("avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")
 
+#include "nst_loops.h"
+
 enum { TILE = 8 }; /* pixels whose sums are kept in registers */
 
 static void numbers(const int8_t *in, int32_t count, void *out)
@@ -248,7 +250,19 @@ static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, con
     }
 }
 
-const nst_kit nst_kit_avx512vnni = {"avx512vnni", 1, 128, numbers, products, ready, depthwise};
+static void lookup(const int8_t *in, int32_t count, const int8_t *table, int8_t *out)
+{
+    const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64);
+    const __m512i t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
+    for (int32_t i = 0; i < count; i += 64) {
+        const __mmask64 some = ~(uint64_t)0 >> (count - i < 64 ? 64 - (count - i) : 0);
+        const __m512i x = _mm512_maskz_loadu_epi8(some, in + i); /* two's complement: from t2 on without a sign */
+        const __m512i low = _mm512_permutex2var_epi8(t0, x, t1), high = _mm512_permutex2var_epi8(t2, x, t3);
+        _mm512_mask_storeu_epi8(out + i, some, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), high, low));
+    }
+}
+
+const nst_kit nst_kit_avx512vnni = {"avx512vnni", 1, 128, numbers, products, ready, depthwise, NST_LOOPS, lookup};
 
 NST_END_FOR
 #endif

@@ -1,5 +1,6 @@
 /* The kit without instructions of a processor's own: plain C, for every computer. */
 #include "nst_kit.h"
+#include "nst_loops.h"
 #include "nst_part.h"
 
 #include <string.h>
@@ -67,4 +68,10 @@ static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, con
     }
 }
 
-const nst_kit nst_kit_portable = {NST_NAME, 1, 0, numbers, products, ready, depthwise};
+static void lookup(const int8_t *in, int32_t count, const int8_t *table, int8_t *out)
+{
+    for (; count > 0; count--)
+        *out++ = table[*in++ + 128];
+}
+
+const nst_kit nst_kit_portable = {NST_NAME, 1, 0, numbers, products, ready, depthwise, NST_LOOPS, lookup};

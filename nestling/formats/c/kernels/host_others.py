@@ -1,0 +1,161 @@
+"""Adds, products, tables, pools, means and dense layers for 64-bit x86 and Arm (feature "host"). See runtime/host/nst_host.h."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from nestling.formats.c.kernels import bytewise, host, sums, sums_of_two, windows
+from nestling.formats.c.kernels import constants as pack
+from nestling.formats.c.kernels.layers import Constant, Crew, Layer, Read, Scratch, Struct, Value, Written, clamp_of, plane
+from nestling.formats.c.kernels.rescaling import asked_of
+from nestling.formats.c.kernels.variant import Variant, layer
+from nestling.graph import ir
+from nestling.graph.fixed_point import multiply, quantize_multiplier
+from nestling.graph.ir import Graph, Node, Tensor
+
+SOME = 32  # NST_SOME
+MOST = 4096  # places of an average
+LARGE = 2.0**21  # what a product may come to beside NST_LARGE, in which it is rounded
+
+
+def _by_crew(made: Layer, over: tuple[str, ...] = ()) -> Layer:
+    """The portable kernel's call with a crew instead of a part."""
+    return replace(made, arguments=(*made.arguments[:3], Crew()), over=over)
+
+
+# ---- element by element ---------------------------------------------------------------------------------------------------------
+
+
+def add(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See sums_of_two.takes."""
+    made = sums_of_two.add(node, graph, variant)
+    a, b, struct, written = made.arguments
+    assert isinstance(struct, Struct)
+    return replace(made, arguments=(a, b, replace(struct, type="nst_add_host_layer"), written, Crew()))
+
+
+def takes_mul(node: Node, graph: Graph) -> bool:
+    """Two of one shape, or one with a value a channel, where a factor is found."""
+    a, b = _larger_first(node, graph)
+    y = graph.tensors[node.name]
+    channels = math.prod(b.shape) == y.shape[-1] == b.shape[-1]
+    return a.shape == y.shape and (b.shape == y.shape or channels) and factor(node, graph) != 0
+
+
+def mul(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See takes_mul."""
+    a, b = _larger_first(node, graph)
+    y = graph.tensors[node.name]
+    fields: dict[str, Value] = {
+        "count": math.prod(y.shape),
+        "b_count": math.prod(b.shape),
+        "a_zero": pack.zero_point(a),
+        "b_zero": pack.zero_point(b),
+        "factor": factor(node, graph),
+        "output": pack.output(y, clamp_of(node)),
+    }
+    reads = [
+        Read(x.name) if x.data is None else Constant(f"operand{i}", "int8_t", np.asarray(x.data, np.int8), x.shape)
+        for i, x in enumerate((a, b))
+    ]
+    over = tuple(dict.fromkeys(x.name for x in (a, b) if x.data is None and x.shape == y.shape))
+    arguments = (*reads, Struct("nst_mul_host_layer", fields), Written(), Scratch(), Crew())
+    return layer(node, graph, "mul", variant, arguments, over)
+
+
+def _larger_first(node: Node, graph: Graph) -> tuple[Tensor, Tensor]:
+    a, b = sorted((graph.tensors[name] for name in node.inputs), key=lambda x: math.prod(x.shape), reverse=True)
+    return a, b
+
+
+def factor(node: Node, graph: Graph) -> float:
+    """From a product of two bytes to the answer, proven as nst_mul_host wants it; 0 where there is none.
+
+    The float nearest to the true factor that gives the reference's byte for every product, whether a compiler fuses its
+    multiplication with the addition that rounds it or not.
+    """
+    a, b, y = (graph.tensors[name] for name in (*node.inputs, node.name))
+    zero = pack.zero_point(y)
+    real = pack.quant_of(a).scale * pack.quant_of(b).scale / pack.quant_of(y).scale
+    multiplier, exponent = quantize_multiplier(real.astype(np.float64))
+    values = [np.arange(-128, 128) - pack.zero_point(x) for x in (a, b)]
+    products = np.unique(np.multiply.outer(*values))
+    low, high = pack.ends(node, graph)
+    right = np.clip(multiply(products, multiplier, exponent) + zero, low, high)
+    for step in host.AROUND:
+        tried = (real.astype(np.float32).view(np.int32) + np.int32(step)).view(np.float32)
+        once = products * tried.astype(np.float64) + zero  # float64 holds all that matters
+        twice = (products.astype(np.float32) * tried).astype(np.float64) + zero
+        if np.abs(once).max() < LARGE and all((np.clip(np.rint(some), low, high) == right).all() for some in (once, twice)):
+            return float(tried[0])
+    return 0.0
+
+
+def repeated(node: Node, graph: Graph) -> int:
+    """Scratch of a value a channel: nst_period(channels)."""
+    b = _larger_first(node, graph)[1]
+    return math.lcm(math.prod(b.shape), host.BLOCK) if b.shape != graph.tensors[node.name].shape else 0
+
+
+def lookup(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """The portable kernel's table."""
+    made = bytewise.lookup(node, graph, variant)
+    return replace(made, arguments=(*made.arguments, Crew()))
+
+
+# ---- pools ----------------------------------------------------------------------------------------------------------------------
+
+
+def takes_pool(node: Node, graph: Graph) -> bool:
+    """Of enough channels, and not of old uint8 networks."""
+    attrs = node.attrs
+    assert isinstance(attrs, ir.AveragePool | ir.MaxPool)
+    old = isinstance(attrs, ir.AveragePool) and attrs.unsigned
+    return graph.tensors[node.name].shape[3] >= SOME and math.prod(attrs.size) <= MOST and not old
+
+
+def pool(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See takes_pool."""
+    return _by_crew(windows.pool(node, graph, variant))
+
+
+def takes_mean(node: Node, graph: Graph) -> bool:
+    """Of rows of enough columns."""
+    struct = sums.mean(node, graph, Variant("nst_mean", sums.mean)).arguments[1]
+    assert isinstance(struct, Struct)
+    size = struct.fields["size"]
+    assert isinstance(size, tuple)
+    return size[3] == 1 and size[2] * size[4] >= SOME
+
+
+def mean(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """See takes_mean."""
+    return _by_crew(sums.mean(node, graph, variant))
+
+
+# ---- dense ----------------------------------------------------------------------------------------------------------------------
+
+
+def takes_dense(node: Node, graph: Graph) -> bool:
+    """Weights around zero, and a factor for each channel: a dense layer's long way is another than a convolution's."""
+    weight = graph.tensors[node.inputs[1]]
+    if pack.zero_point(weight) != 0 or weight.data is None:
+        return False
+    found = pack.sums(node, graph, np.asarray(weight.data, np.int8))
+    return bool((host.ends(asked_of(node, graph, found), found.largest).factor != 0).all())
+
+
+def dense(node: Node, graph: Graph, variant: Variant) -> Layer:
+    """As a 1x1 convolution of one pixel."""
+    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
+    sums_of = host.sums_struct(node, graph, np.asarray(weight.data, np.int8)[:, None], host.in_fours)
+    struct = Struct("nst_conv_1x1_host_layer", {"out": plane(y), "sums": sums_of})
+    return layer(node, graph, "fully connected", variant, (Read(x.name), struct, Written(), Scratch(), Crew()))
+
+
+def numbers(node: Node, graph: Graph) -> int:
+    """nst_conv_1x1_host's scratch for one pixel; see host.pixels."""
+    return host.BLOCK + host.ROWS * host.ELEMENT * host.up(graph.tensors[node.inputs[1]].shape[1], host.FOUR)
