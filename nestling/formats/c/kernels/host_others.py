@@ -18,6 +18,7 @@ from nestling.graph.ir import Graph, Node, Tensor
 
 SOME = 32  # NST_SOME
 MOST = 4096  # places of an average
+NO_PAIR = (0, 0, 0)  # to which something is to be added
 LARGE = 2.0**21  # what a product may come to beside NST_LARGE, in which it is rounded
 
 
@@ -29,12 +30,24 @@ def _by_crew(made: Layer, over: tuple[str, ...] = ()) -> Layer:
 # ---- element by element ---------------------------------------------------------------------------------------------------------
 
 
+def takes_add(node: Node, graph: Graph) -> bool:
+    """Two activations of one shape, for which factors are found that are right for all pairs of bytes, or for all but one."""
+    return sums_of_two.of_one_shape(node, graph) and _factors(node, graph) is not None
+
+
 def add(node: Node, graph: Graph, variant: Variant) -> Layer:
-    """See sums_of_two.takes."""
-    made = sums_of_two.add(node, graph, variant)
-    a, b, struct, written = made.arguments
-    assert isinstance(struct, Struct)
-    return replace(made, arguments=(a, b, replace(struct, type="nst_add_host_layer"), written, Crew()))
+    """See takes_add."""
+    found = _factors(node, graph)
+    assert found is not None
+    factors, (odd_a, odd_b, odd_more) = found
+    fields = {**sums_of_two.fields(node, graph, factors), "odd_a": odd_a, "odd_b": odd_b, "odd_more": odd_more}
+    arguments = (*map(Read, node.inputs), Struct("nst_add_host_layer", fields), Written(), Crew())
+    return layer(node, graph, "add", variant, arguments, tuple(dict.fromkeys(node.inputs)))
+
+
+def _factors(node: Node, graph: Graph) -> tuple[sums_of_two.Factors, tuple[int, int, int]] | None:
+    found = sums_of_two.factors(node, graph)
+    return sums_of_two.nearly(node, graph) if found is None else (found, NO_PAIR)
 
 
 def takes_mul(node: Node, graph: Graph) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nestling.formats.c.kernels import constants as pack
-from nestling.formats.c.kernels.layers import Layer, Read, Struct, Written
+from nestling.formats.c.kernels.layers import Layer, Read, Struct, Value, Written
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import ir, reference
 from nestling.graph.fixed_point import Int
@@ -23,6 +23,7 @@ from nestling.graph.ir import Graph, Node
 WORD = 2**31
 OFF = range(-3, 4)  # by how much the factors may be
 NEAREST = sorted(((i, j) for i in OFF for j in OFF), key=lambda off: abs(off[0]) + abs(off[1]))
+TRIED = 64  # by how much an addend is tried on either side of the likeliest
 BYTES = np.arange(-128, 128)
 A, B = np.repeat(BYTES, 256), np.tile(BYTES, 256)  # every pair
 
@@ -39,17 +40,29 @@ class Factors:
 
 def takes(node: Node, graph: Graph) -> bool:
     """Two activations of one shape, for which factors are found."""
+    return of_one_shape(node, graph) and factors(node, graph) is not None
+
+
+def of_one_shape(node: Node, graph: Graph) -> bool:
+    """Two activations."""
     a, b = (graph.tensors[name] for name in node.inputs)
-    return a.shape == b.shape and a.data is None and b.data is None and factors(node, graph) is not None
+    return a.shape == b.shape and a.data is None and b.data is None
 
 
 def add(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes."""
-    y, found = graph.tensors[node.name], factors(node, graph)
-    assert isinstance(node.attrs, ir.Add) and found is not None
+    found = factors(node, graph)
+    assert found is not None
+    a, b = node.inputs
+    arguments = (Read(a), Read(b), Struct("nst_add_rv32_layer", fields(node, graph, found)), Written())
+    return layer(node, graph, "add", variant, arguments, tuple(dict.fromkeys(node.inputs)))
+
+
+def fields(node: Node, graph: Graph, found: Factors) -> dict[str, Value]:
+    """Of a layer's struct."""
     low, high = pack.ends(node, graph)
-    fields = {
-        "count": math.prod(y.shape),
+    return {
+        "count": math.prod(graph.tensors[node.name].shape),
         "a_factor": found.a,
         "b_factor": found.b,
         "addend": found.addend,
@@ -57,29 +70,47 @@ def add(node: Node, graph: Graph, variant: Variant) -> Layer:
         "low": low,
         "high": high,
     }
-    a, b = node.inputs
-    arguments = (Read(a), Read(b), Struct("nst_add_rv32_layer", fields), Written())
-    return layer(node, graph, "add", variant, arguments, tuple(dict.fromkeys(node.inputs)))
 
 
 def factors(node: Node, graph: Graph) -> Factors | None:
     """The first that give the reference's byte for every pair, nearest to the right ones first; None where there are none."""
-    a, b, y = (graph.tensors[name] for name in (*node.inputs, node.name))
     assert isinstance(node.attrs, ir.Add)
-    if math.prod(a.shape) == 0:
+    if math.prod(graph.tensors[node.name].shape) == 0:
         return None
     low, high = pack.ends(node, graph)
-    answers = np.asarray(reference.step(graph, node, (A.astype(np.int8), B.astype(np.int8)))).astype(np.int64)
+    real, answers, shift = _asked(node, graph)
     order = np.argsort(answers, kind="stable")
     begins = np.searchsorted(answers[order], np.arange(low + 1, high + 1))
-    real = [pack.scale(x) / pack.scale(y) for x in (a, b)]
-    shift = math.floor(math.log2(WORD / (256 * (sum(real) + 2))))
     for off in NEAREST if shift > 0 else ():
         some = [round(one * 2.0**shift) + more for one, more in zip(real, off, strict=True)]
         found = _with_addend(Factors(some[0], some[1], 0, shift), order, begins)
         if found is not None:
             return found
     return None
+
+
+def nearly(node: Node, graph: Graph) -> tuple[Factors, tuple[int, int, int]] | None:
+    """Factors that give the reference's byte for every pair but one, and that pair (a, b, what is to be added); None without any."""
+    real, answers, shift = _asked(node, graph)
+    low, high = pack.ends(node, graph)
+    for off in NEAREST if shift > 0 else ():
+        a, b = (round(one * 2.0**shift) + more for one, more in zip(real, off, strict=True))
+        sums = A * a + B * b
+        inside = (answers > low) & (answers < high)
+        addend = int(np.median((((answers - low) << shift) + (1 << shift - 1) - sums)[inside])) if inside.any() else 0
+        for tried in range(addend - TRIED, addend + TRIED + 1, 2):
+            missing = answers - np.clip((sums + tried >> shift) + low, low, high)
+            odd = np.flatnonzero(missing)
+            if len(odd) == 1 and max(abs(int(sums.min()) + tried), abs(int(sums.max()) + tried), abs(tried)) < WORD:
+                return Factors(a, b, tried, shift), (int(A[odd[0]]), int(B[odd[0]]), int(missing[odd[0]]))
+    return None
+
+
+def _asked(node: Node, graph: Graph) -> tuple[list[float], Int, int]:
+    """(the right factors, the reference's answers to all pairs, for how many bits behind the point there is room)."""
+    real = [pack.scale(graph.tensors[name]) / pack.scale(graph.tensors[node.name]) for name in node.inputs]
+    answers = np.asarray(reference.step(graph, node, (A.astype(np.int8), B.astype(np.int8)))).astype(np.int64)
+    return real, answers, math.floor(math.log2(WORD / (256 * (sum(real) + 2))))
 
 
 def _with_addend(some: Factors, order: Int, begins: Int) -> Factors | None:

@@ -119,7 +119,7 @@ KERNELS: dict[str, tuple[Variant, ...]] = {
     "fully_connected": FULLY_CONNECTED,
     "add": (
         *OF_ONE_BYTE,
-        Variant("nst_add_host", host_others.add, sums_of_two.takes, "host"),
+        Variant("nst_add_host", host_others.add, host_others.takes_add, "host"),
         Variant("nst_add_rv32", sums_of_two.add, sums_of_two.takes, "rv32"),
         Variant("nst_add_mve", mve_others.add, mve_others.takes_add, "mve", MVE),
         Variant("nst_add_dsp", dsp_bytewise.add, dsp_bytewise.takes_add, "dsp", FIXED),

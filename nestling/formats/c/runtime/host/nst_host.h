@@ -78,10 +78,11 @@ void nst_depthwise_host(const int8_t *in, const nst_depthwise_host_layer *layer,
 
 /* ---- element by element: out may be a, or b, where that is as large as out ------------------------------------------------- */
 
-/* Two activations of one shape: clamp((a * a_factor + b * b_factor + addend >> shift) + low). The generator has tried all pairs of
- * bytes. */
+/* Two activations of one shape: clamp((a * a_factor + b * b_factor + addend >> shift) + low), and odd_more for one pair of bytes, odd_a and
+ * odd_b. The generator has tried all pairs. */
 typedef struct {
     int32_t count, a_factor, b_factor, addend, shift, low, high;
+    int32_t odd_a, odd_b, odd_more;
 } nst_add_host_layer;
 
 void nst_add_host(const int8_t *a, const int8_t *b, const nst_add_host_layer *layer, int8_t *out, const nst_crew *crew);
@@ -95,7 +96,8 @@ typedef struct {
     nst_output output;
 } nst_mul_host_layer;
 
-void nst_mul_host(const int8_t *a, const int8_t *b, const nst_mul_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew);
+void nst_mul_host(const int8_t *a, const int8_t *b, const nst_mul_host_layer *layer, int8_t *out, void *scratch,
+                  const nst_crew *crew);
 
 void nst_lookup_host(const int8_t *in, const int8_t table[256], int32_t count, int8_t *out, const nst_crew *crew);
 

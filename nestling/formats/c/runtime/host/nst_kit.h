@@ -10,7 +10,7 @@
 #include "nst_host.h"
 
 enum { NST_MOST_RUNS = 128, NST_BLOCK = 64 }; /* of a window; answers that a depthwise kit may compute at once */
-enum { NST_SOME = 32 }; /* bytes that loops take at once */
+enum { NST_SOME = 32 };                       /* bytes that loops take at once */
 
 struct nst_kit {
     const char *name;

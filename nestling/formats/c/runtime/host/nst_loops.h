@@ -32,7 +32,8 @@ NST_INLINE void nst_added(const int8_t *a, const int8_t *b, const void *layer, i
     memcpy(p, a, NST_SOME);
     memcpy(q, b, NST_SOME);
     for (int32_t i = 0; i < NST_SOME; i++) {
-        const int32_t value = ((p[i] * l.a_factor + q[i] * l.b_factor + l.addend) >> l.shift) + l.low;
+        const int32_t odd = (p[i] == l.odd_a) & (q[i] == l.odd_b);
+        const int32_t value = ((p[i] * l.a_factor + q[i] * l.b_factor + l.addend) >> l.shift) + l.low + odd * l.odd_more;
         y[i] = (int8_t)nst_smaller(nst_larger(value, l.low), l.high);
     }
     memcpy(out, y, NST_SOME);

@@ -14,7 +14,8 @@ static void some_columns(const void *given, int32_t first, int32_t end, void *sc
             job->kit->sums(job->a + a * rows * columns + at, columns, rows, sums);
             for (int32_t i = nst_larger(first - at, 0); i < NST_SOME; i++) { /* those before are another thread's */
                 const int32_t sum = sums[i] - layer->in_zero * rows;
-                job->out[a * columns + at + i] = nst_clamped(nst_scaled(sum, layer->multiplier, layer->shift, y.zero), y.low, y.high);
+                job->out[a * columns + at + i] =
+                    nst_clamped(nst_scaled(sum, layer->multiplier, layer->shift, y.zero), y.low, y.high);
             }
         }
     }

@@ -19,7 +19,8 @@ static void some(const void *given, int32_t first, int32_t end, void *scratch)
         job->kit->mul(job->a + i, b, nst_smaller(period, end - i), layer, job->out + i);
 }
 
-void nst_mul_host(const int8_t *a, const int8_t *b, const nst_mul_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew)
+void nst_mul_host(const int8_t *a, const int8_t *b, const nst_mul_host_layer *layer, int8_t *out, void *scratch,
+                  const nst_crew *crew)
 {
     const nst_pieces job = {crew->kit, layer, a, b, out};
     const int32_t period = nst_period(layer->b_count), whole = layer->b_count == layer->count;
