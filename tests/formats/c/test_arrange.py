@@ -21,7 +21,7 @@ from nestling.graph.ir import Graph
 from tests.helpers.networks import Net, headed, imported
 
 Shared = Callable[[str], Path]
-HOST = machine("host")
+HOST = replace(machine("host"), features=())  # with the kernels of every machine
 GREEDY = replace(HOST, features=("greedy",))
 
 

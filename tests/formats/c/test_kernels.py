@@ -27,7 +27,7 @@ from tests.formats.c.kernel_library import Kernels, compiled
 from tests.helpers.networks import Net, quant
 from tests.helpers.strategies import STEPS, graphs, old_graphs
 
-HOST = machine_of("host")
+HOST = replace(machine_of("host"), features=())  # with the kernels of every machine
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONGER = settings(QUICK, max_examples=300)

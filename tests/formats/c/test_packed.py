@@ -35,7 +35,7 @@ from tests.formats.c.kernel_library import Kernels, compiled
 from tests.helpers.networks import Net, headed, imported, noise, printed, quant
 from tests.helpers.strategies import graphs, old_graphs
 
-HOST = machine_of("host")
+HOST = replace(machine_of("host"), features=())  # with the kernels of every machine
 
 Shared = Callable[[str], Path]
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
