@@ -33,8 +33,23 @@ MOST_RUNS = 128  # NST_MOST_RUNS
 EIGHT = 8  # channels of a depthwise convolution are a multiple of it
 ELEMENT = 2  # bytes of a number, at most
 AROUND = sorted(range(-8, 9), key=abs)  # how far a factor may be from the true one, in units in the last place
+SHARED = 8  # weights of a channel, side by side, of which no two may be -128
 LEAST = 1e-30  # a factor, where a channel answers one byte to everything: 0 means the long way
-PARTS = (0.5, 0.25, 0.75, 0.1, 0.9, -1.0, 2.0, -0.5, 1.5, 1.2, -0.2, 3.0, -2.0)  # of the room for an addend, which are tried; others where there is none
+PARTS = (
+    0.5,
+    0.25,
+    0.75,
+    0.1,
+    0.9,
+    -1.0,
+    2.0,
+    -0.5,
+    1.5,
+    1.2,
+    -0.2,
+    3.0,
+    -2.0,
+)  # of the room for an addend, which are tried; others where there is none
 NONE = -(2**31)  # no sum is that
 ODD_ONES = 3  # of a channel, at most
 FLOAT32 = NDArray[np.float32]
@@ -103,6 +118,7 @@ def sums_struct(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callab
     found = pack.sums(node, graph, weight.reshape(channels, -1))
     multiplier, exponent = pack.factors(node, graph, channels)
     short = ends(asked_of(node, graph, found), found.largest)
+    short.factor[_may_wrap(weight)] = 0
     whole = -(-channels // GROUP) * GROUP
     of_bytes = found.bias - 128 * weight.astype(np.int64).sum(axis=(1, 2))
 
@@ -131,6 +147,16 @@ def sums_struct(node: Node, graph: Graph, weight: NDArray[np.int8], laid: Callab
             "output": pack.output(graph.tensors[node.name], clamp_of(node)),
         },
     )
+
+
+def _may_wrap(weight: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """[O]: whether two products might leave the 16 bits in which NEON adds up two of SHARED: only two of -128 by -128 do.
+
+    weight: int8 [O, runs, depth], or of a depthwise convolution [O, taps, 1].
+    """
+    lines = weight.reshape(len(weight), 1, -1) if weight.shape[2] == 1 else weight
+    least = np.pad(lines == -128, ((0, 0), (0, 0), (0, -lines.shape[2] % SHARED)))
+    return np.asarray((least.reshape(len(weight), -1, SHARED).sum(axis=2) > 1).any(axis=1))
 
 
 def in_fours(weight: NDArray[np.int8]) -> Constant:
@@ -234,8 +260,12 @@ def _addends(
         return (values - 0.5 - of.astype(np.float32) * wide) * np.where(of < 0, -1, 1)
 
     # of sums from 0 on the first must reach the middle, and the one before it must not; of negative ones it is the other way round
-    least = np.where(is_first & (first >= 0), room(first), np.where(is_before & (before < 0), room(before), 0)).max(axis=1, initial=0)
-    most = np.where(is_before & (before >= 0), room(before), np.where(is_first & (first < 0), room(first), 1)).min(axis=1, initial=1)
+    least = np.where(is_first & (first >= 0), room(first), np.where(is_before & (before < 0), room(before), 0)).max(
+        axis=1, initial=0
+    )
+    most = np.where(is_before & (before >= 0), room(before), np.where(is_first & (first < 0), room(first), 1)).min(
+        axis=1, initial=1
+    )
     for part in PARTS:
         addend = np.maximum(least + (most - least) * part, 0).astype(np.float32)
 

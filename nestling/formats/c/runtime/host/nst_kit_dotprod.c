@@ -1,5 +1,66 @@
+/* The kit of 64-bit Arm with SDOT: four products of signed bytes a number and step, exact in 32 bits. Numbers are inputs as they are. */
 #if defined(__aarch64__)
-#define nst_kit_portable nst_kit_dotprod
-#define NST_NAME "dotprod"
-#include "nst_kit_portable.c"
+#include "nst_neon.h"
+
+#define NST_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+NST_PRAGMA(clang attribute push(__attribute__((target("dotprod"))), apply_to = function))
+#else
+NST_PRAGMA(GCC push_options)
+NST_PRAGMA(GCC target("arch=armv8.2-a+dotprod"))
+#endif
+
+enum { TILE = 4 };
+
+#if defined(__clang__) && __clang_major__ < 16 && !defined(__ARM_FEATURE_DOTPROD) /* whose header has it for whole files only */
+#define DOT(sum, w, x, lane) __asm__("sdot %0.4s, %1.16b, %2.4b[" #lane "]" : "+w"(sum) : "w"(w), "w"(x))
+#else
+#define DOT(sum, w, x, lane) (sum) = vdotq_laneq_s32(sum, w, x, lane)
+#endif
+
+/* Four numbers of each row, the lane-th of its x. */
+#define STEP(lane)                                                                                                                 \
+    NST_UNROLLED for (int32_t v = 0; v < vectors; v++)                                                                             \
+    {                                                                                                                              \
+        const int8x16_t some = vld1q_s8(w + 64 * (lane) + 16 * v);                                                                 \
+        NST_UNROLLED for (int32_t i = 0; i < n; i++) DOT(s[i][v], some, x[i], lane);                                               \
+    }
+
+NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
+{
+    const int64_t step = t->step;
+    const int8_t *w = t->weights;
+    int32x4_t s[TILE][4];
+    int8x16_t x[TILE];
+    NST_UNROLLED for (int32_t v = 0; v < vectors; v++) s[0][v] = vld1q_s32(t->bias + 4 * v);
+    NST_UNROLLED for (int32_t i = 1; i < n; i++) NST_UNROLLED for (int32_t v = 0; v < vectors; v++) s[i][v] = s[0][v];
+    for (int32_t r = 0; r < t->run_count; r++) {
+        const int8_t *from = (const int8_t *)t->runs[r] + t->at;
+        for (int32_t k = t->fours / 4; k > 0; k--, w += 256, from += 16) {
+            NST_UNROLLED for (int32_t i = 0; i < n; i++) x[i] = vld1q_s8(from + i * step);
+            STEP(0)
+            STEP(1)
+            STEP(2)
+            STEP(3)
+        }
+        for (int32_t k = t->fours % 4; k > 0; k--, w += 64, from += 4) {
+            NST_UNROLLED for (int32_t i = 0; i < n; i++) x[i] = nst_four_times(from + i * step);
+            STEP(0)
+        }
+    }
+    NST_UNROLLED for (int32_t i = 0; i < n; i++) nst_answers(s[i], vectors, &t->ends, t->out + i * t->channels, t->left);
+}
+
+static void products(const uint8_t *const *runs, int32_t step, int32_t pixels, const nst_host_sums *sums, int8_t *out)
+{
+    nst_tiles_of(tile, TILE, TILE, runs, step, pixels, sums, out);
+}
+
+#if defined(__clang__)
+NST_PRAGMA(clang attribute pop)
+#else
+NST_PRAGMA(GCC pop_options)
+#endif
+
+const nst_kit nst_kit_dotprod = {"dotprod", 1, 0, nst_as_they_are, products, nst_not_needed, nst_depthwise_neon};
 #endif
