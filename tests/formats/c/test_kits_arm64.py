@@ -62,7 +62,8 @@ def layer(rng: np.random.Generator, kind: str, channels: int, out: int) -> Case:
     scale, zeros = rng.uniform(0.002, 0.02, out if out > 1 else 1).astype(np.float32), np.zeros(out, np.int32)
     axes = (3 if depthwise else 0, 0) if out > 1 else (None, None)
     products = (np.float32(0.02) * scale).astype(np.float32)
-    answer = np.median(products) * 64 * np.sqrt(np.prod(shape) / out) * 2 ** rng.uniform(-2, 2)
+    answer = np.median(products) * 64 * np.sqrt(np.prod(shape) / out)
+    answer *= 2.0 ** (-10 if rng.random() < 0.1 else rng.uniform(-2, 2))  # sometimes sums are scaled up
 
     def zero_point() -> NDArray[np.int32]:
         return rng.integers(-128, 128, 1).astype(np.int32)

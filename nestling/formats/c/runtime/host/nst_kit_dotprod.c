@@ -48,7 +48,7 @@ NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
             STEP(0)
         }
     }
-    NST_UNROLLED for (int32_t i = 0; i < n; i++) nst_answers(s[i], vectors, &t->ends, t->out + i * t->channels, t->left);
+    nst_answers(s, n, vectors, &t->ends, t->out, t->channels, t->left);
 }
 
 static void products(const uint8_t *const *runs, int32_t step, int32_t pixels, const nst_host_sums *sums, int8_t *out)

@@ -53,40 +53,57 @@ NST_ALWAYS nst_ends nst_ends_of(const nst_host_sums *sums, int32_t first)
     return e;
 }
 
-NST_ALWAYS int16x4_t nst_scaled_four(int32x4_t sum, const nst_ends *e, int32_t v)
-{
-    const int32x4_t high = vqrdmulhq_s32(sum, vld1q_s32(e->multiplier + 4 * v));
-    return vqmovn_s32(vrshlq_s32(vsraq_n_s32(high, high, 31), e->shift[v]));
-}
-
 static __attribute__((noinline)) void nst_long_ones(const int32_t *sums, const nst_ends *e, int8_t *out, int32_t count)
 {
     for (int32_t i = 0; i < count; i++)
         out[i] = nst_clamped(nst_scaled(sums[i], e->multiplier[i], e->shifts[i], e->y->zero), e->y->low, e->y->high);
 }
 
-/* The first `count` answers of 4 * vectors sums. */
-NST_ALWAYS void nst_answers(const int32x4_t *sums, const int32_t vectors, const nst_ends *e, int8_t *out, int32_t count)
+NST_ALWAYS int16x4_t nst_scaled_four(int32x4_t sum, int32x4_t multiplier, int32x4_t shift)
+{
+    const int32x4_t high = vqrdmulhq_s32(sum, multiplier);
+    return vqmovn_s32(vrshlq_s32(vsraq_n_s32(high, high, 31), shift));
+}
+
+/* The first `count` answers of 4 * vectors sums, for n pixels. */
+NST_ALWAYS void nst_answers(const int32x4_t (*sums)[4], const int32_t n, const int32_t vectors, const nst_ends *e, int8_t *out,
+                            int32_t channels, int32_t count)
 {
     const int16x8_t zero = vdupq_n_s16((int16_t)e->y->zero);
-    const int32_t c = vectors - 2, d = vectors - 1;
-    const int16x8_t low = vcombine_s16(nst_scaled_four(sums[0], e, 0), nst_scaled_four(sums[1], e, 1));
-    const int16x8_t high = vcombine_s16(nst_scaled_four(sums[c], e, c), nst_scaled_four(sums[d], e, d));
-    const int8x16_t whole = vqmovn_high_s16(vqmovn_s16(vqaddq_s16(low, zero)), vqaddq_s16(high, zero));
-    const int8x16_t y = vminq_s8(vmaxq_s8(whole, vdupq_n_s8((int8_t)e->y->low)), vdupq_n_s8((int8_t)e->y->high));
-    count = nst_smaller(count, 4 * vectors);
+    const int8x16_t least = vdupq_n_s8((int8_t)e->y->low), most = vdupq_n_s8((int8_t)e->y->high);
+    int32x4_t multiplier[4], shift[4];
+    int8x16_t y[4];
     if (e->any_long) {
-        int32_t all[16];
-        NST_UNROLLED for (int32_t v = 0; v < vectors; v++) vst1q_s32(all + 4 * v, sums[v]);
-        nst_long_ones(all, e, out, count);
-    } else if (count == 16) {
-        vst1q_s8(out, y);
-    } else if (count == 8) {
-        vst1_s8(out, vget_low_s8(y));
+        for (int32_t i = 0; i < n; i++) {
+            int32_t all[16];
+            NST_UNROLLED for (int32_t v = 0; v < vectors; v++) vst1q_s32(all + 4 * v, sums[i][v]);
+            nst_long_ones(all, e, out + i * channels, nst_smaller(count, 4 * vectors));
+        }
+        return;
+    }
+    NST_UNROLLED for (int32_t v = 0; v < vectors; v++)
+    {
+        multiplier[v] = vld1q_s32(e->multiplier + 4 * v);
+        shift[v] = e->shift[v];
+    }
+    NST_UNROLLED for (int32_t i = 0; i < n; i++)
+    {
+        int16x4_t four[4];
+        NST_UNROLLED for (int32_t v = 0; v < vectors; v++) four[v] = nst_scaled_four(sums[i][v], multiplier[v], shift[v]);
+        const int16x8_t low = vqaddq_s16(vcombine_s16(four[0], four[1]), zero);
+        const int16x8_t high = vectors > 2 ? vqaddq_s16(vcombine_s16(four[vectors - 2], four[vectors - 1]), zero) : low;
+        y[i] = vminq_s8(vmaxq_s8(vqmovn_high_s16(vqmovn_s16(low), high), least), most);
+    }
+    if (count >= 16 && vectors > 2) {
+        NST_UNROLLED for (int32_t i = 0; i < n; i++) vst1q_s8(out + i * channels, y[i]);
+    } else if (count >= 8 && vectors == 2) {
+        NST_UNROLLED for (int32_t i = 0; i < n; i++) vst1_s8(out + i * channels, vget_low_s8(y[i]));
     } else {
-        int8_t some[16];
-        vst1q_s8(some, y);
-        memcpy(out, some, (size_t)count);
+        for (int32_t i = 0; i < n; i++) {
+            int8_t some[16];
+            vst1q_s8(some, y[i]);
+            memcpy(out + i * channels, some, (size_t)count);
+        }
     }
 }
 
@@ -193,7 +210,7 @@ NST_ALWAYS void nst_pixels(const uint8_t *const *taps, int32_t at, const nst_hos
             }
         }
     }
-    NST_UNROLLED for (int32_t i = 0; i < n; i++) nst_answers(s[i], vectors, e, out + at + i * channels, 4 * vectors);
+    nst_answers(s, n, vectors, e, out + at, channels, 4 * vectors);
 }
 
 /* All pixels of 4 * vectors channels; the last four may lie over the ones before them. */
