@@ -74,7 +74,8 @@ NST_ALWAYS void nst_answers(const int32x4_t (*sums)[4], const int32_t n, const i
     int32x4_t multiplier[4], shift[4];
     int8x16_t y[4];
     if (e->any_long) {
-        for (int32_t i = 0; i < n; i++) {
+        NST_UNROLLED for (int32_t i = 0; i < n; i++)
+        {
             int32_t all[16];
             NST_UNROLLED for (int32_t v = 0; v < vectors; v++) vst1q_s32(all + 4 * v, sums[i][v]);
             nst_long_ones(all, e, out + i * channels, nst_smaller(count, 4 * vectors));
@@ -99,7 +100,8 @@ NST_ALWAYS void nst_answers(const int32x4_t (*sums)[4], const int32_t n, const i
     } else if (count >= 8 && vectors == 2) {
         NST_UNROLLED for (int32_t i = 0; i < n; i++) vst1_s8(out + i * channels, vget_low_s8(y[i]));
     } else {
-        for (int32_t i = 0; i < n; i++) {
+        NST_UNROLLED for (int32_t i = 0; i < n; i++)
+        {
             int8_t some[16];
             vst1q_s8(some, y[i]);
             memcpy(out + i * channels, some, (size_t)count);
