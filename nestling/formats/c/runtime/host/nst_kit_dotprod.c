@@ -62,5 +62,6 @@ NST_PRAGMA(clang attribute pop)
 NST_PRAGMA(GCC pop_options)
 #endif
 
-const nst_kit nst_kit_dotprod = {"dotprod", 1, 0, nst_as_they_are, products, nst_not_needed, nst_depthwise_neon};
+const nst_kit nst_kit_dotprod = {"dotprod",      1, 0, nst_as_they_are, products, nst_not_needed, nst_depthwise_neon, NST_LOOPS,
+                                 nst_lookup_neon};
 #endif

@@ -67,5 +67,6 @@ static void products(const uint8_t *const *runs, int32_t step, int32_t pixels, c
     nst_tiles_of(tile, TILE, TILE_OF_8, runs, step, pixels, sums, out);
 }
 
-const nst_kit nst_kit_neon = {"neon", 1, 0, nst_as_they_are, products, nst_not_needed, nst_depthwise_neon};
+const nst_kit nst_kit_neon = {"neon",         1, 0, nst_as_they_are, products, nst_not_needed, nst_depthwise_neon, NST_LOOPS,
+                              nst_lookup_neon};
 #endif

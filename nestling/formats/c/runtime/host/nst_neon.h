@@ -3,6 +3,7 @@
 #define NST_NEON_H
 
 #include "nst_kit.h"
+#include "nst_loops.h"
 #include "nst_part.h"
 
 #include <arm_neon.h>
@@ -237,6 +238,26 @@ static void nst_depthwise_neon(const uint8_t *const *taps, const nst_host_sums *
         nst_channels(taps, sums, o, count, out, 4);
     if (o < sums->channels)
         nst_channels(taps, sums, o, count, out, 2);
+}
+
+/* ---- tables ----------------------------------------------------------------------------------------------------------------- */
+
+static void nst_lookup_neon(const int8_t *in, int32_t count, const int8_t *table, int8_t *out)
+{
+    const int8x16x4_t t0 = vld1q_s8_x4(table), t1 = vld1q_s8_x4(table + 64);
+    const int8x16x4_t t2 = vld1q_s8_x4(table + 128), t3 = vld1q_s8_x4(table + 192);
+    const uint8x16_t from = vdupq_n_u8(128), quarter = vdupq_n_u8(64);
+    for (int32_t i = 0; i < count; i += 16) {
+        int8_t rest[16] = {0};
+        const int32_t n = count - i;
+        const int8x16_t x = vld1q_s8(n < 16 ? memcpy(rest, in + i, (size_t)n) : in + i);
+        const uint8x16_t a = veorq_u8(vreinterpretq_u8_s8(x), from), b = vsubq_u8(a, quarter), c = vsubq_u8(b, quarter);
+        const int8x16_t low = vqtbx4q_s8(vqtbl4q_s8(t0, a), t1, b); /* a place that a table has not leaves what there is */
+        const int8x16_t y = vqtbx4q_s8(vqtbx4q_s8(low, t2, c), t3, vsubq_u8(c, quarter));
+        vst1q_s8(n < 16 ? rest : out + i, y);
+        if (n < 16)
+            memcpy(out + i, rest, (size_t)n);
+    }
 }
 
 #endif
