@@ -18,12 +18,15 @@ enum { TILE = 4 };
 #define DOT(sum, w, x, lane) (sum) = vdotq_laneq_s32(sum, w, x, lane)
 #endif
 
-/* Four numbers of each row, the lane-th of its x. */
+/* Four numbers of each pixel, the lane-th of its x. All four vectors of weights are one load. */
 #define STEP(lane)                                                                                                                 \
-    NST_UNROLLED for (int32_t v = 0; v < vectors; v++)                                                                             \
     {                                                                                                                              \
-        const int8x16_t some = vld1q_s8(w + 64 * (lane) + 16 * v);                                                                 \
-        NST_UNROLLED for (int32_t i = 0; i < n; i++) DOT(s[i][v], some, x[i], lane);                                               \
+        const int8x16x4_t some = vld1q_s8_x4(w + 64 * (lane));                                                                     \
+        NST_UNROLLED                                                                                                               \
+        for (int32_t v = 0; v < vectors; v++)                                                                                      \
+            NST_UNROLLED                                                                                                           \
+        for (int32_t i = 0; i < n; i++)                                                                                            \
+            DOT(s[i][v], some.val[v], x[i], lane);                                                                                 \
     }
 
 NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
@@ -32,19 +35,29 @@ NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
     const int8_t *w = t->weights;
     int32x4_t s[TILE][4];
     int8x16_t x[TILE];
-    NST_UNROLLED for (int32_t v = 0; v < vectors; v++) s[0][v] = vld1q_s32(t->bias + 4 * v);
-    NST_UNROLLED for (int32_t i = 1; i < n; i++) NST_UNROLLED for (int32_t v = 0; v < vectors; v++) s[i][v] = s[0][v];
+    NST_UNROLLED
+    for (int32_t v = 0; v < vectors; v++)
+        s[0][v] = vld1q_s32(t->bias + 4 * v);
+    NST_UNROLLED
+    for (int32_t i = 1; i < n; i++)
+        NST_UNROLLED
+    for (int32_t v = 0; v < vectors; v++)
+        s[i][v] = s[0][v];
     for (int32_t r = 0; r < t->run_count; r++) {
         const int8_t *from = (const int8_t *)t->runs[r] + t->at;
         for (int32_t k = t->fours / 4; k > 0; k--, w += 256, from += 16) {
-            NST_UNROLLED for (int32_t i = 0; i < n; i++) x[i] = vld1q_s8(from + i * step);
+            NST_UNROLLED
+            for (int32_t i = 0; i < n; i++)
+                x[i] = vld1q_s8(from + i * step);
             STEP(0)
             STEP(1)
             STEP(2)
             STEP(3)
         }
         for (int32_t k = t->fours % 4; k > 0; k--, w += 64, from += 4) {
-            NST_UNROLLED for (int32_t i = 0; i < n; i++) x[i] = nst_four_times(from + i * step);
+            NST_UNROLLED
+            for (int32_t i = 0; i < n; i++)
+                x[i] = nst_four_times(from + i * step);
             STEP(0)
         }
     }
