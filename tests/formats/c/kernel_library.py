@@ -133,7 +133,13 @@ class Kernels:
         return name not in later and name not in {program.root(other)[0] for other in program.outputs} and not twice
 
     def _call(
-        self, layer: Layer, program: Program, buffers: Mapping[str, Buffer], twin: bool, part: Part | None = None, kit: str = "portable"
+        self,
+        layer: Layer,
+        program: Program,
+        buffers: Mapping[str, Buffer],
+        twin: bool,
+        part: Part | None = None,
+        kit: str = "portable",
     ) -> NDArray[Any]:
         keep: list[Any] = []  # arrays that C points into
         tensor = program.tensors[layer.writes]

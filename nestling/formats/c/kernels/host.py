@@ -35,21 +35,8 @@ ELEMENT = 2  # bytes of a number, at most
 AROUND = sorted(range(-8, 9), key=abs)  # how far a factor may be from the true one, in units in the last place
 SHARED = 8  # weights of a channel, side by side, of which no two may be -128
 LEAST = 1e-30  # a factor, where a channel answers one byte to everything: 0 means the long way
-PARTS = (
-    0.5,
-    0.25,
-    0.75,
-    0.1,
-    0.9,
-    -1.0,
-    2.0,
-    -0.5,
-    1.5,
-    1.2,
-    -0.2,
-    3.0,
-    -2.0,
-)  # of the room for an addend, which are tried; others where there is none
+# Of the room for an addend, which parts are tried; where there is none, others may be right for all sums but a few.
+PARTS = (0.5, 0.25, 0.75, 0.1, 0.9, -1.0, 2.0, -0.5, 1.5, 1.2, -0.2, 3.0, -2.0)
 NONE = -(2**31)  # no sum is that
 ODD_ONES = 3  # of a channel, at most
 FLOAT32 = NDArray[np.float32]
