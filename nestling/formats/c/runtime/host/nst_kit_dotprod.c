@@ -22,11 +22,9 @@ enum { TILE = 4 };
 #define STEP(lane)                                                                                                                 \
     {                                                                                                                              \
         const int8x16x4_t some = vld1q_s8_x4(w + 64 * (lane));                                                                     \
-        NST_UNROLLED                                                                                                               \
-        for (int32_t v = 0; v < vectors; v++)                                                                                      \
-            NST_UNROLLED                                                                                                           \
-        for (int32_t i = 0; i < n; i++)                                                                                            \
-            DOT(s[i][v], some.val[v], x[i], lane);                                                                                 \
+        NST_EACH (v, vectors)                                                                                                      \
+            NST_EACH (i, n)                                                                                                        \
+                DOT(s[i][v], some.val[v], x[i], lane);                                                                             \
     }
 
 NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
@@ -35,19 +33,13 @@ NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
     const int8_t *w = t->weights;
     int32x4_t s[TILE][4];
     int8x16_t x[TILE];
-    NST_UNROLLED
-    for (int32_t v = 0; v < vectors; v++)
-        s[0][v] = vld1q_s32(t->bias + 4 * v);
-    NST_UNROLLED
-    for (int32_t i = 1; i < n; i++)
-        NST_UNROLLED
-    for (int32_t v = 0; v < vectors; v++)
-        s[i][v] = s[0][v];
+    NST_EACH (i, n)
+        NST_EACH (v, vectors)
+            s[i][v] = vld1q_s32(t->bias + 4 * v);
     for (int32_t r = 0; r < t->run_count; r++) {
         const int8_t *from = (const int8_t *)t->runs[r] + t->at;
         for (int32_t k = t->fours / 4; k > 0; k--, w += 256, from += 16) {
-            NST_UNROLLED
-            for (int32_t i = 0; i < n; i++)
+            NST_EACH (i, n)
                 x[i] = vld1q_s8(from + i * step);
             STEP(0)
             STEP(1)
@@ -55,8 +47,7 @@ NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
             STEP(3)
         }
         for (int32_t k = t->fours % 4; k > 0; k--, w += 64, from += 4) {
-            NST_UNROLLED
-            for (int32_t i = 0; i < n; i++)
+            NST_EACH (i, n)
                 x[i] = nst_four_times(from + i * step);
             STEP(0)
         }

@@ -14,11 +14,9 @@ NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
     const int64_t step = t->step;
     const int8_t *w = t->weights;
     int32x4_t s[TILE_OF_8][4], s2[TILE_OF_8][4];
-    NST_UNROLLED
-    for (int32_t v = 0; v < vectors; v++) {
+    NST_EACH (v, vectors) {
         const int32x4_t bias = vld1q_s32(t->bias + 4 * v);
-        NST_UNROLLED
-        for (int32_t i = 0; i < n; i++) {
+        NST_EACH (i, n) {
             s[i][v] = vzip1q_s32(bias, zero);
             s2[i][v] = vzip2q_s32(bias, zero);
         }
@@ -27,16 +25,13 @@ NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
         const int8_t *from = (const int8_t *)t->runs[r] + t->at;
         int8x16_t x[TILE_OF_8], y[TILE_OF_8];
         for (int32_t k = t->fours / 2; k > 0; k--, w += 128, from += 8) {
-            NST_UNROLLED
-            for (int32_t i = 0; i < n; i++) {
+            NST_EACH (i, n) {
                 x[i] = nst_four_times(from + i * step);
                 y[i] = nst_four_times(from + i * step + 4);
             }
-            NST_UNROLLED
-            for (int32_t v = 0; v < vectors; v++) {
+            NST_EACH (v, vectors) {
                 const int8x16_t a = vld1q_s8(w + 16 * v), b = vld1q_s8(w + 64 + 16 * v);
-                NST_UNROLLED
-                for (int32_t i = 0; i < n; i++) {
+                NST_EACH (i, n) {
                     const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(x[i]));
                     s[i][v] = vpadalq_s16(s[i][v], vmlal_s8(low, vget_low_s8(b), vget_low_s8(y[i])));
                     s2[i][v] = vpadalq_s16(s2[i][v], vmlal_high_s8(vmull_high_s8(a, x[i]), b, y[i]));
@@ -44,26 +39,21 @@ NST_ALWAYS void tile(const nst_tile *t, const int32_t n, const int32_t vectors)
             }
         }
         if (t->fours % 2) {
-            NST_UNROLLED
-            for (int32_t i = 0; i < n; i++)
+            NST_EACH (i, n)
                 x[i] = nst_four_times(from + i * step);
-            NST_UNROLLED
-            for (int32_t v = 0; v < vectors; v++, w += 16) {
-                const int8x16_t a = vld1q_s8(w);
-                NST_UNROLLED
-                for (int32_t i = 0; i < n; i++) {
+            NST_EACH (v, vectors) {
+                const int8x16_t a = vld1q_s8(w + 16 * v);
+                NST_EACH (i, n) {
                     s[i][v] = vpadalq_s16(s[i][v], vmull_s8(vget_low_s8(a), vget_low_s8(x[i])));
                     s2[i][v] = vpadalq_s16(s2[i][v], vmull_high_s8(a, x[i]));
                 }
             }
-            w += 64 - 16 * vectors;
+            w += 64;
         }
     }
-    NST_UNROLLED
-    for (int32_t i = 0; i < n; i++)
-        NST_UNROLLED
-    for (int32_t v = 0; v < vectors; v++)
-        s[i][v] = vpaddq_s32(s[i][v], s2[i][v]);
+    NST_EACH (i, n)
+        NST_EACH (v, vectors)
+            s[i][v] = vpaddq_s32(s[i][v], s2[i][v]);
     nst_answers(s, n, vectors, &t->ends, t->out, t->channels, t->left);
 }
 

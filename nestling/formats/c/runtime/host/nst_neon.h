@@ -14,6 +14,8 @@
 #else
 #define NST_UNROLLED _Pragma("GCC unroll 4")
 #endif
+/* for (int32_t i = 0; i < n; i++), unrolled, so that arrays of vectors are registers. n: 4 at most */
+#define NST_EACH(i, n) NST_UNROLLED for (int32_t i = 0; i < (n); i++)
 #define NST_ALWAYS static inline __attribute__((always_inline))
 
 static void nst_as_they_are(const int8_t *in, int32_t count, void *out)
@@ -75,42 +77,34 @@ NST_ALWAYS void nst_answers(const int32x4_t (*sums)[4], const int32_t n, const i
     int32x4_t multiplier[4], shift[4];
     int8x16_t y[4];
     if (e->any_long) {
-        NST_UNROLLED
-        for (int32_t i = 0; i < n; i++) {
+        NST_EACH (i, n) {
             int32_t all[16];
-            NST_UNROLLED
-            for (int32_t v = 0; v < vectors; v++)
+            NST_EACH (v, vectors)
                 vst1q_s32(all + 4 * v, sums[i][v]);
             nst_long_ones(all, e, out + i * channels, nst_smaller(count, 4 * vectors));
         }
         return;
     }
-    NST_UNROLLED
-    for (int32_t v = 0; v < vectors; v++) {
+    NST_EACH (v, vectors) {
         multiplier[v] = vld1q_s32(e->multiplier + 4 * v);
         shift[v] = e->shift[v];
     }
-    NST_UNROLLED
-    for (int32_t i = 0; i < n; i++) {
+    NST_EACH (i, n) {
         int16x4_t four[4];
-        NST_UNROLLED
-        for (int32_t v = 0; v < vectors; v++)
+        NST_EACH (v, vectors)
             four[v] = nst_scaled_four(sums[i][v], multiplier[v], shift[v]);
         const int16x8_t low = vqaddq_s16(vcombine_s16(four[0], four[1]), zero);
         const int16x8_t high = vectors > 2 ? vqaddq_s16(vcombine_s16(four[vectors - 2], four[vectors - 1]), zero) : low;
         y[i] = vminq_s8(vmaxq_s8(vqmovn_high_s16(vqmovn_s16(low), high), least), most);
     }
     if (count >= 16 && vectors > 2) {
-        NST_UNROLLED
-        for (int32_t i = 0; i < n; i++)
+        NST_EACH (i, n)
             vst1q_s8(out + i * channels, y[i]);
     } else if (count >= 8 && vectors == 2) {
-        NST_UNROLLED
-        for (int32_t i = 0; i < n; i++)
+        NST_EACH (i, n)
             vst1_s8(out + i * channels, vget_low_s8(y[i]));
     } else {
-        NST_UNROLLED
-        for (int32_t i = 0; i < n; i++) {
+        NST_EACH (i, n) {
             int8_t some[16];
             vst1q_s8(some, y[i]);
             memcpy(out + i * channels, some, (size_t)count);
@@ -185,18 +179,15 @@ NST_ALWAYS void nst_pixels(const uint8_t *const *taps, int32_t at, const nst_hos
     const int32_t channels = sums->channels;
     const int8_t *w = sums->weights + o;
     int32x4_t s[NST_PIXELS][4];
-    NST_UNROLLED
-    for (int32_t i = 0; i < n; i++)
-        NST_UNROLLED
-    for (int32_t v = 0; v < vectors; v++)
-        s[i][v] = vld1q_s32(sums->bias + o + 4 * v);
+    NST_EACH (i, n)
+        NST_EACH (v, vectors)
+            s[i][v] = vld1q_s32(sums->bias + o + 4 * v);
     int32_t t = 0;
     for (; t + 2 <= sums->runs; t += 2, w += 2 * channels) {
         const int8_t *x = (const int8_t *)taps[t] + at, *y = (const int8_t *)taps[t + 1] + at;
         const int8x16_t a = vectors > 2 ? vld1q_s8(w) : vcombine_s8(vld1_s8(w), vdup_n_s8(0));
         const int8x16_t b = vectors > 2 ? vld1q_s8(w + channels) : vcombine_s8(vld1_s8(w + channels), vdup_n_s8(0));
-        NST_UNROLLED
-        for (int32_t i = 0; i < n; i++) {
+        NST_EACH (i, n) {
             const int8x16_t p = vld1q_s8(x + i * channels), q = vld1q_s8(y + i * channels);
             const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(p), vget_low_s8(a)), vget_low_s8(q), vget_low_s8(b));
             s[i][0] = vaddw_s16(s[i][0], vget_low_s16(low));
@@ -211,8 +202,7 @@ NST_ALWAYS void nst_pixels(const uint8_t *const *taps, int32_t at, const nst_hos
     if (t < sums->runs) {
         const int8_t *x = (const int8_t *)taps[t] + at;
         const int8x16_t a = vectors > 2 ? vld1q_s8(w) : vcombine_s8(vld1_s8(w), vdup_n_s8(0));
-        NST_UNROLLED
-        for (int32_t i = 0; i < n; i++) {
+        NST_EACH (i, n) {
             const int8x16_t p = vld1q_s8(x + i * channels);
             const int16x8_t low = vmull_s8(vget_low_s8(p), vget_low_s8(a));
             s[i][0] = vaddw_s16(s[i][0], vget_low_s16(low));
