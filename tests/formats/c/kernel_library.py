@@ -35,6 +35,7 @@ RUNTIME = Path(str(files("nestling.formats.c") / "runtime"))
 GUARD = 64  # bytes around every buffer
 BYTE = 0xA5  # what they, and buffers that nothing has written, hold
 SIMPLE = {"int32_t": ctypes.c_int32, "uint16_t": ctypes.c_uint16, "uint32_t": ctypes.c_uint32, "float": ctypes.c_float}
+POINTED = ("int8_t", "uint8_t", "double", "nst_kit", "nst_pool", "void")  # types that structs only point to
 Range = tuple[int, int]
 Part = tuple[Range, Range]  # rows, channels
 Split = Callable[[Layer], Sequence[Part]]
@@ -52,6 +53,9 @@ def structs(header: str) -> dict[str, type[ctypes.Structure]]:
     """The types of headers, read from their text: every pointer is a void pointer."""
     found: dict[str, type[ctypes.Structure]] = {}
     for body, name in re.findall(r"typedef struct \{\n(.*?)\n\} (\w+);", header, re.DOTALL):
+        own_types = re.findall(r"^ +(?:const )?(\w+)", body, re.MULTILINE)
+        if not all(kind in SIMPLE or kind in found or kind in POINTED for kind in own_types):
+            continue  # a kernel's own: no layer hands it over
         fields: list[tuple[str, Any]] = []
         for declaration in re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL).split(";"):
             match = re.fullmatch(r"(const )?(\w+) (.*)", " ".join(declaration.split()))
@@ -87,7 +91,9 @@ class Kernels:
 
     def __init__(self, library: Path) -> None:
         self.library = ctypes.CDLL(str(library))
-        own = sorted(RUNTIME.glob("*/nst_*.h"), key=lambda header: (header.stem != f"nst_{header.parent.name}", header))
+        own = sorted(
+            RUNTIME.glob("*/nst_*.h"), key=lambda header: (header.stem not in ("nst_crew", f"nst_{header.parent.name}"), header)
+        )
         headers = (RUNTIME / "nst_kernels.h", *own)  # the others stand on the first ones' types
         self.structs = structs("\n".join(header.read_text() for header in headers))
 

@@ -33,7 +33,9 @@ enum { KITS = sizeof kits / sizeof kits[0] };
 
 static int has_avxvnni(void)
 {
-#if defined(__clang__) /* whose library does not know of it in every version */
+#if defined(NST_AVXVNNI_AS_AVX512VL) /* see nst_kit_avxvnni.c */
+    return __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+#elif defined(__clang__) /* whose library does not know of it in every version */
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1U << 4);
 #else

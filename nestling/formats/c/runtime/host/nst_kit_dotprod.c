@@ -1,4 +1,6 @@
 /* The kit of 64-bit Arm with SDOT: four products of signed bytes a number and step, exact in 32 bits. Numbers are inputs as they are. */
+#include "nst_kit.h"
+
 #if defined(__aarch64__)
 #include "nst_neon.h"
 

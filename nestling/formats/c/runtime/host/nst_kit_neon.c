@@ -1,4 +1,6 @@
 /* The kit of every 64-bit Arm: two products of bytes are added up in 16 bits, then in 32. Numbers are inputs as they are. */
+#include "nst_kit.h"
+
 #if defined(__aarch64__)
 #include "nst_neon.h"
 

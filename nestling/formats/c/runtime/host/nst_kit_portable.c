@@ -5,10 +5,6 @@
 
 #include <string.h>
 
-#ifndef NST_NAME
-#define NST_NAME "portable"
-#endif
-
 static void numbers(const int8_t *in, int32_t count, void *out)
 {
     memcpy(out, in, (size_t)count);
@@ -68,10 +64,4 @@ static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, con
     }
 }
 
-static void lookup(const int8_t *in, int32_t count, const int8_t *table, int8_t *out)
-{
-    for (; count > 0; count--)
-        *out++ = table[*in++ + 128];
-}
-
-const nst_kit nst_kit_portable = {NST_NAME, 1, 0, numbers, products, ready, depthwise, NST_LOOPS, lookup};
+const nst_kit nst_kit_portable = {"portable", 1, 0, numbers, products, ready, depthwise, NST_LOOPS, nst_loop_lookup};

@@ -93,7 +93,13 @@ static void nst_loop_largest(const int8_t *x, int32_t step, int32_t places, int8
     memcpy(largest, y, NST_SOME);
 }
 
-/* The members of nst_kit that these are. */
+NST_INLINE void nst_loop_lookup(const int8_t *in, int32_t count, const int8_t *table, int8_t *out)
+{
+    for (; count > 0; count--)
+        *out++ = table[*in++ + 128];
+}
+
+/* The members of nst_kit that these are, but the lookup. */
 #define NST_LOOPS nst_loop_add, nst_loop_mul, nst_loop_sums, nst_loop_largest
 
 #endif
