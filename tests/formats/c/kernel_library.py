@@ -7,8 +7,10 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -44,9 +46,18 @@ Split = Callable[[Layer], Sequence[Part]]
 def compiled(folder: Path, *flags: str, compiler: str = "cc") -> Path:
     """All of the runtime, the naive twins included, as one shared library."""
     made = folder / "kernels.so"
-    sources = sorted(map(str, RUNTIME.rglob("*.c")))
-    subprocess.run([compiler, "-std=c99", "-shared", "-fPIC", f"-I{RUNTIME}", *flags, *sources, "-o", str(made)], check=True)
+    made.write_bytes(_library(compiler, flags))
     return made
+
+
+@cache
+def _library(compiler: str, flags: tuple[str, ...]) -> bytes:
+    """Made once for all tests of a process."""
+    sources = sorted(map(str, RUNTIME.rglob("*.c")))
+    with TemporaryDirectory() as place:
+        command = [compiler, "-std=c99", "-shared", "-fPIC", "-pthread", f"-I{RUNTIME}", *flags, *sources, "-o", f"{place}/made.so"]
+        subprocess.run(command, check=True)
+        return Path(place, "made.so").read_bytes()
 
 
 def structs(header: str) -> dict[str, type[ctypes.Structure]]:

@@ -2,7 +2,7 @@
 
     byte = clamp(nearest(float32(sum) * factor + addend, with the sum's sign) + zero)
 
-is what these processors do in four instructions for sixteen sums; product and addition are rounded once (fused), halves to even. The
+is what these processors do in four instructions for many sums; product and addition are rounded once (fused), halves to even. The
 reference rounds twice in integers, halves away from zero: that is what the addend stands for. Both grow with the sum, so they agree
 everywhere exactly if they do where each byte begins: `ends` tries floats next to the true factor, each with addends that all bytes
 of a channel have room for, until that is so. Where float32 is too coarse for that, a few sums may be left that this gives one too
@@ -172,6 +172,7 @@ def _runs(node: Node, graph: Graph) -> int:
 
 
 def up(value: int, to: int) -> int:
+    """The next multiple of `to`."""
     return -(-value // to) * to
 
 
@@ -206,7 +207,10 @@ def _rows(node: Node, graph: Graph, phases: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """Of each channel, [O]: see above. factor: 0 where nothing was found; odd: the sums for which it is one further from zero, [ODD_ONES, O]."""
+    """Of each channel, [O]: see above. factor: 0 where nothing was found.
+
+    odd: the sums for which it is one further from zero, [ODD_ONES, O]; NONE where there are fewer.
+    """
 
     factor: FLOAT32
     addend: FLOAT32

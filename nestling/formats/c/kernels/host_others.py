@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import bytewise, host, sums, sums_of_two, windows
 from nestling.formats.c.kernels import constants as pack
@@ -18,8 +20,6 @@ from nestling.graph.ir import Graph, Node, Tensor
 
 SOME = 32  # NST_SOME
 MOST = 4096  # places of an average
-NO_PAIR = (0, 0, 0)  # to which something is to be added
-LARGE = 2.0**21  # what a product may come to beside NST_LARGE, in which it is rounded
 
 
 def _by_crew(made: Layer, over: tuple[str, ...] = ()) -> Layer:
@@ -31,7 +31,7 @@ def _by_crew(made: Layer, over: tuple[str, ...] = ()) -> Layer:
 
 
 def takes_add(node: Node, graph: Graph) -> bool:
-    """Two activations of one shape, for which factors are found that are right for all pairs of bytes, or for all but one."""
+    """Two activations of one shape, for which factors are found that are right for all pairs of bytes, or all but a few."""
     return sums_of_two.of_one_shape(node, graph) and _factors(node, graph) is not None
 
 
@@ -39,15 +39,18 @@ def add(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_add."""
     found = _factors(node, graph)
     assert found is not None
-    factors, (odd_a, odd_b, odd_more) = found
-    fields = {**sums_of_two.fields(node, graph, factors), "odd_a": odd_a, "odd_b": odd_b, "odd_more": odd_more}
-    arguments = (*map(Read, node.inputs), Struct("nst_add_host_layer", fields), Written(), Crew())
+    factors, odd = found
+    filled = np.array([*odd, *[(0, 0, 0)] * (sums_of_two.MOST_ODD - len(odd))]).T.tolist()
+    names = dict(zip(("odd_a", "odd_b", "odd_more"), map(tuple, filled), strict=True))
+    fields = {**sums_of_two.fields(node, graph, factors), "odd_ones": len(odd), **names}
+    a, b = node.inputs
+    arguments = (Read(a), Read(b), Struct("nst_add_host_layer", fields), Written(), Crew())
     return layer(node, graph, "add", variant, arguments, tuple(dict.fromkeys(node.inputs)))
 
 
-def _factors(node: Node, graph: Graph) -> tuple[sums_of_two.Factors, tuple[int, int, int]] | None:
+def _factors(node: Node, graph: Graph) -> tuple[sums_of_two.Factors, tuple[sums_of_two.Pair, ...]] | None:
     found = sums_of_two.factors(node, graph)
-    return sums_of_two.nearly(node, graph) if found is None else (found, NO_PAIR)
+    return sums_of_two.nearly(node, graph) if found is None else (found, ())
 
 
 def takes_mul(node: Node, graph: Graph) -> bool:
@@ -55,19 +58,21 @@ def takes_mul(node: Node, graph: Graph) -> bool:
     a, b = _larger_first(node, graph)
     y = graph.tensors[node.name]
     channels = math.prod(b.shape) == y.shape[-1] == b.shape[-1]
-    return a.shape == y.shape and (b.shape == y.shape or channels) and factor(node, graph) != 0
+    return a.shape == y.shape and (b.shape == y.shape or channels) and factor(node, graph) != (0.0, 0)
 
 
 def mul(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_mul."""
     a, b = _larger_first(node, graph)
     y = graph.tensors[node.name]
+    found, right = factor(node, graph)
     fields: dict[str, Value] = {
         "count": math.prod(y.shape),
         "b_count": math.prod(b.shape),
         "a_zero": pack.zero_point(a),
         "b_zero": pack.zero_point(b),
-        "factor": factor(node, graph),
+        "factor": found,
+        "right": right,
         "output": pack.output(y, clamp_of(node)),
     }
     reads = [
@@ -84,27 +89,32 @@ def _larger_first(node: Node, graph: Graph) -> tuple[Tensor, Tensor]:
     return a, b
 
 
-def factor(node: Node, graph: Graph) -> float:
-    """From a product of two bytes to the answer, proven as nst_mul_host wants it; 0 where there is none.
+def factor(node: Node, graph: Graph) -> tuple[float, int]:
+    """(factor, right) as nst_mul_host wants them; 0 where none are found.
 
-    The float nearest to the true factor that gives the reference's byte for every product, whether a compiler fuses its
-    multiplication with the addition that rounds it or not.
+    They give the reference's byte for every product of two bytes, whether a compiler fuses the multiplication with the addition
+    that rounds it or not.
     """
     a, b, y = (graph.tensors[name] for name in (*node.inputs, node.name))
-    zero = pack.zero_point(y)
     real = pack.quant_of(a).scale * pack.quant_of(b).scale / pack.quant_of(y).scale
     multiplier, exponent = quantize_multiplier(real.astype(np.float64))
+    right = -int(exponent[0])
+    if not 0 < right < 32:
+        return 0.0, 0
+    zero, (low, high) = pack.zero_point(y), pack.ends(node, graph)
     values = [np.arange(-128, 128) - pack.zero_point(x) for x in (a, b)]
     products = np.unique(np.multiply.outer(*values))
-    low, high = pack.ends(node, graph)
-    right = np.clip(multiply(products, multiplier, exponent) + zero, low, high)
+    answers = np.clip(multiply(products, multiplier, exponent) + zero, low, high)
+
+    def right_answers(scaled: NDArray[np.floating[Any]]) -> bool:
+        wide = np.rint(scaled).astype(np.int64)
+        return bool((np.clip((wide - (wide < 0) + (1 << right - 1) >> right) + zero, low, high) == answers).all())
+
     for step in host.AROUND:
-        tried = (real.astype(np.float32).view(np.int32) + np.int32(step)).view(np.float32)
-        once = products * tried.astype(np.float64) + zero  # float64 holds all that matters
-        twice = (products.astype(np.float32) * tried).astype(np.float64) + zero
-        if np.abs(once).max() < LARGE and all((np.clip(np.rint(some), low, high) == right).all() for some in (once, twice)):
-            return float(tried[0])
-    return 0.0
+        tried = ((multiplier / 2.0**31).astype(np.float32).view(np.int32) + np.int32(step)).view(np.float32)
+        if right_answers(products * tried.astype(np.float64)) and right_answers(products.astype(np.float32) * tried):
+            return float(tried[0]), right
+    return 0.0, 0
 
 
 def repeated(node: Node, graph: Graph) -> int:

@@ -24,6 +24,8 @@ WORD = 2**31
 OFF = range(-3, 4)  # by how much the factors may be
 NEAREST = sorted(((i, j) for i in OFF for j in OFF), key=lambda off: abs(off[0]) + abs(off[1]))
 TRIED = 64  # by how much an addend is tried on either side of the likeliest
+MOST_ODD = 8  # pairs for which factors may be wrong
+Pair = tuple[int, int, int]
 BYTES = np.arange(-128, 128)
 A, B = np.repeat(BYTES, 256), np.tile(BYTES, 256)  # every pair
 
@@ -89,25 +91,31 @@ def factors(node: Node, graph: Graph) -> Factors | None:
     return None
 
 
-def nearly(node: Node, graph: Graph) -> tuple[Factors, tuple[int, int, int]] | None:
-    """Factors that give the reference's byte for every pair but one, and that pair (a, b, what is to be added); None without any."""
+def nearly(node: Node, graph: Graph) -> tuple[Factors, tuple[Pair, ...]] | None:
+    """Factors that give the reference's byte for all pairs but as few as are found, MOST_ODD at most, and these pairs.
+
+    A pair is (a, b, what is to be added). None where there are no such factors.
+    """
     real, answers, shift = _asked(node, graph)
     low, high = pack.ends(node, graph)
+    best: tuple[Factors, tuple[Pair, ...]] | None = None
     for off in NEAREST if shift > 0 else ():
         a, b = (round(one * 2.0**shift) + more for one, more in zip(real, off, strict=True))
         sums = A * a + B * b
         inside = (answers > low) & (answers < high)
         addend = int(np.median((((answers - low) << shift) + (1 << shift - 1) - sums)[inside])) if inside.any() else 0
-        for tried in range(addend - TRIED, addend + TRIED + 1, 2):
+        for tried in range(addend - TRIED, addend + TRIED + 1, TRIED // 2):
             missing = answers - np.clip((sums + tried >> shift) + low, low, high)
             odd = np.flatnonzero(missing)
-            if len(odd) == 1 and max(abs(int(sums.min()) + tried), abs(int(sums.max()) + tried), abs(tried)) < WORD:
-                return Factors(a, b, tried, shift), (int(A[odd[0]]), int(B[odd[0]]), int(missing[odd[0]]))
-    return None
+            fits = max(abs(int(sums.min()) + tried), abs(int(sums.max()) + tried), abs(tried)) < WORD
+            if fits and len(odd) < (MOST_ODD + 1 if best is None else len(best[1])):
+                pairs = tuple((int(A[i]), int(B[i]), int(missing[i])) for i in odd)
+                best = Factors(a, b, tried, shift), pairs
+    return best
 
 
 def _asked(node: Node, graph: Graph) -> tuple[list[float], Int, int]:
-    """(the right factors, the reference's answers to all pairs, for how many bits behind the point there is room)."""
+    """(the right factors, the reference's answers to all pairs, how many bits behind the point there is room for)."""
     real = [pack.scale(graph.tensors[name]) / pack.scale(graph.tensors[node.name]) for name in node.inputs]
     answers = np.asarray(reference.step(graph, node, (A.astype(np.int8), B.astype(np.int8)))).astype(np.int64)
     return real, answers, math.floor(math.log2(WORD / (256 * (sum(real) + 2))))

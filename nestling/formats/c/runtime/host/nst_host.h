@@ -78,21 +78,22 @@ void nst_depthwise_host(const int8_t *in, const nst_depthwise_host_layer *layer,
 
 /* ---- element by element: out may be a, or b, where that is as large as out ------------------------------------------------- */
 
-/* Two activations of one shape: clamp((a * a_factor + b * b_factor + addend >> shift) + low), and odd_more for one pair of bytes, odd_a and
- * odd_b. The generator has tried all pairs. */
+/* Two activations of one shape: clamp((a * a_factor + b * b_factor + addend >> shift) + low), and odd_more[i] more for the i-th of
+ * odd_ones pairs of bytes, odd_a[i] and odd_b[i]. The generator has tried all pairs. */
 typedef struct {
-    int32_t count, a_factor, b_factor, addend, shift, low, high;
-    int32_t odd_a, odd_b, odd_more;
+    int32_t count, a_factor, b_factor, addend, shift, low, high, odd_ones;
+    int32_t odd_a[8], odd_b[8], odd_more[8];
 } nst_add_host_layer;
 
 void nst_add_host(const int8_t *a, const int8_t *b, const nst_add_host_layer *layer, int8_t *out, const nst_crew *crew);
 
-/* The whole number nearest to (float)((a - a_zero) * (b - b_zero)) * factor + zero, halves to even, clamped: the same byte, as the
- * generator has proven, whether or not the product is rounded before the sum is. b: as many as a, or one for each of b_count channels;
- * scratch is then nst_period(b_count) bytes. */
+/* The whole number nearest to (float)((a - a_zero) * (b - b_zero)) * factor, halves to even, is divided by 2^right, halves away from
+ * zero, moved to the zero point and clamped: the generator has proven that this is the same byte, whether or not the product is rounded
+ * on its way. factor < 1. b: as many as a, or one for each of b_count channels; scratch is then nst_period(b_count) bytes. */
 typedef struct {
     int32_t count, b_count, a_zero, b_zero;
     float factor;
+    int32_t right;
     nst_output output;
 } nst_mul_host_layer;
 

@@ -27,15 +27,21 @@ NST_INLINE void nst_some_at_a_time(const int8_t *a, const int8_t *b, int32_t cou
 
 NST_INLINE void nst_added(const int8_t *a, const int8_t *b, const void *layer, int8_t *out)
 {
-    const nst_add_host_layer l = *(const nst_add_host_layer *)layer;
+    const nst_add_host_layer *l = layer;
+    const int32_t fa = l->a_factor, fb = l->b_factor, addend = l->addend, shift = l->shift, low = l->low, high = l->high;
     int8_t p[NST_SOME], q[NST_SOME], y[NST_SOME];
+    int32_t values[NST_SOME];
     memcpy(p, a, NST_SOME);
     memcpy(q, b, NST_SOME);
-    for (int32_t i = 0; i < NST_SOME; i++) {
-        const int32_t odd = (p[i] == l.odd_a) & (q[i] == l.odd_b);
-        const int32_t value = ((p[i] * l.a_factor + q[i] * l.b_factor + l.addend) >> l.shift) + l.low + odd * l.odd_more;
-        y[i] = (int8_t)nst_smaller(nst_larger(value, l.low), l.high);
+    for (int32_t i = 0; i < NST_SOME; i++)
+        values[i] = ((p[i] * fa + q[i] * fb + addend) >> shift) + low;
+    for (int32_t k = 0; k < l->odd_ones; k++) {
+        const int32_t odd_a = l->odd_a[k], odd_b = l->odd_b[k], more = l->odd_more[k];
+        for (int32_t i = 0; i < NST_SOME; i++)
+            values[i] += ((p[i] == odd_a) & (q[i] == odd_b)) * more;
     }
+    for (int32_t i = 0; i < NST_SOME; i++)
+        y[i] = (int8_t)nst_smaller(nst_larger(values[i], low), high);
     memcpy(out, y, NST_SOME);
 }
 
@@ -45,17 +51,19 @@ enum { NST_LARGE = 3 << 22, NST_LARGE_BITS = 0x4b400000 };
 NST_INLINE void nst_multiplied(const int8_t *a, const int8_t *b, const void *layer, int8_t *out)
 {
     const nst_mul_host_layer l = *(const nst_mul_host_layer *)layer;
-    const float zero = (float)(NST_LARGE + l.output.zero);
+    const int32_t half = 1 << (l.right - 1);
     int8_t p[NST_SOME], q[NST_SOME], y[NST_SOME];
     float products[NST_SOME];
     int32_t values[NST_SOME];
     memcpy(p, a, NST_SOME);
     memcpy(q, b, NST_SOME);
     for (int32_t i = 0; i < NST_SOME; i++)
-        products[i] = (float)((p[i] - l.a_zero) * (q[i] - l.b_zero)) * l.factor + zero;
+        products[i] = (float)((p[i] - l.a_zero) * (q[i] - l.b_zero)) * l.factor + NST_LARGE;
     memcpy(values, products, sizeof values);
-    for (int32_t i = 0; i < NST_SOME; i++)
-        y[i] = (int8_t)nst_smaller(nst_larger(values[i] - NST_LARGE_BITS, l.output.low), l.output.high);
+    for (int32_t i = 0; i < NST_SOME; i++) {
+        const int32_t wide = values[i] - NST_LARGE_BITS, value = ((wide + (wide >> 31) + half) >> l.right) + l.output.zero;
+        y[i] = (int8_t)nst_smaller(nst_larger(value, l.output.low), l.output.high);
+    }
     memcpy(out, y, NST_SOME);
 }
 
