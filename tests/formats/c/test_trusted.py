@@ -50,7 +50,7 @@ def test_ours_is_known_wherever_it_lies_and_whatever_make_leaves_there(folder: P
 
 
 def changed(folder: Path) -> None:
-    with (folder / "nst_conv.c").open("a") as file:
+    with (folder / "nst_conv_host.c").open("a") as file:
         file.write("/* */")
 
 
@@ -112,7 +112,7 @@ def test_another_users_folder_needs_trust(folder: Path, tmp_path: Path, monkeypa
 def test_what_is_compiled_is_what_was_looked_at(folder: Path) -> None:
     with copied(folder) as place:
         changed(folder)
-        assert not (place / "nst_conv.c").read_bytes().endswith(b"/* */")
+        assert not (place / "nst_conv_host.c").read_bytes().endswith(b"/* */")
 
 
 @pytest.mark.parametrize("trust", [False, True])

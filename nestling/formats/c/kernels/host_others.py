@@ -1,4 +1,4 @@
-"""Adds, products, tables, pools, means and dense layers for 64-bit x86 and Arm (feature "host"). See runtime/host/nst_host.h."""
+"""Adds, products, tables, pools and means for 64-bit x86 and Arm (feature "host"). See runtime/host/nst_host.h."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from nestling.formats.c.kernels import bytewise, host, sums, sums_of_two, windows
 from nestling.formats.c.kernels import constants as pack
-from nestling.formats.c.kernels.layers import Constant, Crew, Layer, Read, Scratch, Struct, Value, Written, clamp_of, plane
-from nestling.formats.c.kernels.rescaling import asked_of
+from nestling.formats.c.kernels.layers import Constant, Crew, Layer, Read, Scratch, Struct, Value, Written, clamp_of
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph import ir
 from nestling.graph.fixed_point import multiply, quantize_multiplier
@@ -157,28 +156,3 @@ def takes_mean(node: Node, graph: Graph) -> bool:
 def mean(node: Node, graph: Graph, variant: Variant) -> Layer:
     """See takes_mean."""
     return _by_crew(sums.mean(node, graph, variant))
-
-
-# ---- dense ----------------------------------------------------------------------------------------------------------------------
-
-
-def takes_dense(node: Node, graph: Graph) -> bool:
-    """Weights around zero, and a factor for each channel: a dense layer's long way is another than a convolution's."""
-    weight = graph.tensors[node.inputs[1]]
-    if pack.zero_point(weight) != 0 or weight.data is None:
-        return False
-    found = pack.sums(node, graph, np.asarray(weight.data, np.int8))
-    return bool((host.ends(asked_of(node, graph, found), found.largest).factor != 0).all())
-
-
-def dense(node: Node, graph: Graph, variant: Variant) -> Layer:
-    """As a 1x1 convolution of one pixel."""
-    x, weight, y = (graph.tensors[name] for name in (*node.inputs[:2], node.name))
-    sums_of = host.sums_struct(node, graph, np.asarray(weight.data, np.int8)[:, None], host.in_fours)
-    struct = Struct("nst_conv_1x1_host_layer", {"out": plane(y), "sums": sums_of})
-    return layer(node, graph, "fully connected", variant, (Read(x.name), struct, Written(), Scratch(), Crew()))
-
-
-def numbers(node: Node, graph: Graph) -> int:
-    """nst_conv_1x1_host's scratch for one pixel; see host.pixels."""
-    return host.BLOCK + host.ROWS * host.ELEMENT * host.up(graph.tensors[node.inputs[1]].shape[1], host.FOUR)

@@ -105,7 +105,6 @@ CONV = (
 )  # fmt: skip
 FULLY_CONNECTED = (
     Variant("nst_head", sums.head, sums.is_head),
-    Variant("nst_conv_1x1_host", host_others.dense, host_others.takes_dense, "host", FIXED, scratch=host_others.numbers),
     Variant("nst_fully_connected_dsp", dsp_convolutions.fully_connected, dsp_convolutions.takes_fully_connected, "dsp"),
     Variant("nst_conv_1x1_dsp", dsp_convolutions.dense, dsp_convolutions.takes_dense, "dsp", PRODUCTS_DSP),
     Variant("nst_fully_connected", sums.fully_connected, calls=PRODUCTS, few_bits="nst_fully_connected_packed"),
