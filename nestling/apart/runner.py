@@ -52,6 +52,11 @@ class ApartRunner:
         found, _ = self.process.ask("time", {"file": self._file, "runs": runs, "features": self._gives_features}, images=runs)
         return [float(ms) for ms in found]
 
+    def isa(self) -> str | None:
+        """The processor's instructions that compute it, as NESTLING_ISA calls them; None where the runtime does not tell."""
+        found = self.process.ask("isa", {})[0]
+        return None if found is None else str(found)
+
     def peak(self) -> int:
         """Bytes of memory that the file took at most, so far."""
         return int(self.process.ask("peak", {})[0])

@@ -115,6 +115,11 @@ def _load(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     return to_json(about), ()
 
 
+def _isa(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
+    """The processor's instructions that compute it, where the runtime tells."""
+    return getattr(held.runner, "isa", None), ()
+
+
 def _answer(held: Held, arguments: Arguments, arrays: Sequence[Array]) -> Answer:
     """Images -> logits, or with `features` embeddings."""
     return None, [(held.runner.features if arguments["features"] else held.runner)(arrays[0])]
@@ -185,6 +190,7 @@ def _peak() -> int:
 CALLS: Mapping[str, Callable[[Held, Arguments, Sequence[Array]], Answer]] = {
     "start": _start,
     "load": _load,
+    "isa": _isa,
     "answer": _answer,
     "time": _time,
     "peak": _taken,

@@ -74,7 +74,7 @@ def command(
         [
             [
                 t.file,
-                t.runtime,
+                f"{t.runtime} ({t.isa})" if t.isa else t.runtime,
                 str(t.threads),
                 f"{t.ms_median:.2f} ms",
                 f"{t.ms_p95:.2f} ms",

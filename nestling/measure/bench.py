@@ -35,7 +35,7 @@ class Timing:
     """Of one image at a time. peak_memory_bytes: of the process, above what Python and its imports had taken before.
 
     noise_ratio: rms(this runtime - int8 reference) / rms(float - int8 reference); None where the file was not printed from integers
-    or its bundle is not there any more.
+    or its bundle is not there any more. isa: the processor's instructions that compute it, where the runtime tells (C).
     """
 
     file: str
@@ -46,6 +46,7 @@ class Timing:
     peak_memory_bytes: int
     bytes: int
     noise_ratio: float | None = None
+    isa: str | None = None
 
 
 def bench(
@@ -82,14 +83,15 @@ def bench(
                     own.extend(worker.milliseconds(RUNS))
                     advance(1)
         peaks = [worker.peak() for worker in workers]
+        isas = [worker.isa() for worker in workers]
         ms = [float(np.median(own)) for own in times]
         ratios = _noise(files, workers, ms, data, progress) if noise else [None for _ in workers]
     finally:
         for worker in workers:
             worker.process.close()
     return tuple(
-        Timing(file.name, runtime, count, median, float(np.percentile(own, 95)), peak, size_of(file), ratio)
-        for (file, runtime, count), median, own, peak, ratio in zip(jobs, ms, times, peaks, ratios, strict=True)
+        Timing(file.name, runtime, count, median, float(np.percentile(own, 95)), peak, size_of(file), ratio, isa)
+        for (file, runtime, count), median, own, peak, ratio, isa in zip(jobs, ms, times, peaks, ratios, isas, strict=True)
     )
 
 
@@ -168,6 +170,7 @@ def to_plain(timings: Sequence[Timing], artifacts: Sequence[Artifact]) -> list[d
             "peak_memory_bytes": timing.peak_memory_bytes,
             "bytes": timing.bytes,
             "noise_ratio": timing.noise_ratio,
+            "isa": timing.isa,
         }
         for timing in timings
     ]

@@ -1,5 +1,5 @@
 /* The network of net_runner, from an image to its int8 embedding: embedder_c.c runs the network's printed C; another runtime's file
- * may take its place. There is one network in a program, and it runs in one thread. */
+ * may take its place. There is one network in a program, and it computes one image at a time. */
 #ifndef EMBEDDER_H
 #define EMBEDDER_H
 
@@ -15,8 +15,12 @@ extern "C" {
 extern const char embedder_name[];
 
 /* Makes the network ready. head_path: of the head, for files that lie beside it; header: the head's, whose image, graph and length of the
- * embedding the network must have. Returns 0, or 1 with the reason in `said`. */
-int embedder_open(const char *head_path, const nestling_head_header *header, char *said, uint32_t said_bytes);
+ * embedding the network must have. threads: that compute an image together, for a runtime that leaves that to us. Returns 0, or 1 with
+ * the reason in `said`. */
+int embedder_open(const char *head_path, const nestling_head_header *header, int32_t threads, char *said, uint32_t said_bytes);
+
+/* Of the processor's instructions those that compute the network, by the name that NESTLING_ISA has for them; "" where they are not told. */
+const char *embedder_isa(void);
 
 /* image: [image_height][image_width][image_channels] as the header says. Returns the embedding, [inputs], until the next call; 0 where
  * the network could not be run. */

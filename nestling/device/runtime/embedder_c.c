@@ -17,10 +17,74 @@ typedef struct {
 const char embedder_name[] = "c";
 
 static uint8_t *arena;
+#ifdef NESTLING_SCRATCH_BYTES /* a network whose kernels know instructions of this processor's own, and threads */
+static nst_crew crew;
+#endif
 static embedder_watcher *watching;
 static range of_image, of_layer[NESTLING_LAYERS];
 
-int embedder_open(const char *head_path, const nestling_head_header *header, char *said, uint32_t said_bytes)
+/* Aligned memory that is kept until the program ends. */
+static uint8_t *aligned(size_t bytes)
+{
+    uint8_t *memory = enough(0, bytes + ALIGNMENT);
+    return memory + (ALIGNMENT - (uintptr_t)memory % ALIGNMENT);
+}
+
+#ifdef NESTLING_SCRATCH_BYTES
+
+static int crew_open(int32_t threads, char *said, uint32_t said_bytes)
+{
+    const char *isa = getenv("NESTLING_ISA");
+    crew = nst_alone();
+    if (isa && *isa && !nst_kit_named(isa)) {
+        int used = snprintf(said, said_bytes, "NESTLING_ISA is '%s', which this processor has not.\n  it has", isa);
+        for (int32_t i = 0; nst_kit_number(i) && used > 0 && (uint32_t)used < said_bytes; i++)
+            used += snprintf(said + used, said_bytes - (uint32_t)used, " %s", nst_kit_name(nst_kit_number(i)));
+        return 1;
+    }
+    if (threads > 1) {
+        crew.pool = nst_pool_open(aligned(nst_pool_bytes(threads, NESTLING_SCRATCH_BYTES)), threads, NESTLING_SCRATCH_BYTES);
+        if (!crew.pool) {
+            snprintf(said, said_bytes, "the system does not give %d threads.\n  ask for fewer:  --threads 1", (int)threads);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+const char *embedder_isa(void)
+{
+    return nst_kit_name(crew.kit);
+}
+
+static const int8_t *features(const uint8_t *image)
+{
+    return nestling_features_by(&crew, arena, image);
+}
+
+#else
+
+static int crew_open(int32_t threads, char *said, uint32_t said_bytes)
+{
+    (void)threads;
+    (void)said;
+    (void)said_bytes;
+    return 0;
+}
+
+const char *embedder_isa(void)
+{
+    return "";
+}
+
+static const int8_t *features(const uint8_t *image)
+{
+    return nestling_features(arena, image);
+}
+
+#endif
+
+int embedder_open(const char *head_path, const nestling_head_header *header, int32_t threads, char *said, uint32_t said_bytes)
 {
     char wanted[2 * DIGEST + 1], here[2 * DIGEST + 1];
     as_hex(header->graph, DIGEST, wanted);
@@ -39,11 +103,10 @@ int embedder_open(const char *head_path, const nestling_head_header *header, cha
                  NESTLING_INPUT_CHANNELS);
         return 1;
     }
-    if (!arena) {
-        uint8_t *memory = enough(0, NESTLING_ARENA_BYTES + ALIGNMENT); /* kept until the program ends */
-        arena = memory + (ALIGNMENT - (uintptr_t)memory % ALIGNMENT);
-    }
-    return 0;
+    if (arena)
+        return 0;
+    arena = aligned(NESTLING_ARENA_BYTES);
+    return crew_open(threads, said, said_bytes);
 }
 
 const int8_t *embedder_run(const uint8_t *image)
@@ -57,7 +120,7 @@ const int8_t *embedder_run(const uint8_t *image)
                 of_image.most = image[i];
         }
     }
-    return nestling_features(arena, image);
+    return features(image);
 }
 
 void embedder_watch(embedder_watcher *watcher)

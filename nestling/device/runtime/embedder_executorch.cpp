@@ -67,7 +67,8 @@ int refused(char *said, uint32_t said_bytes, const std::string &why)
 
 } // namespace
 
-int embedder_open(const char *head_path, const nestling_head_header *header, char *said, uint32_t said_bytes)
+// ExecuTorch has threads of its own.
+int embedder_open(const char *head_path, const nestling_head_header *header, int32_t, char *said, uint32_t said_bytes)
 {
     const std::string file = beside(head_path);
     const std::string hint = "\n  pack head and program together:  nestling pack my8.nest --runner executorch";
@@ -89,6 +90,11 @@ int embedder_open(const char *head_path, const nestling_head_header *header, cha
 }
 
 // The program gives real numbers, each embedding_scale * (q - embedding_zero) for a whole q.
+const char *embedder_isa(void)
+{
+    return "";
+}
+
 const int8_t *embedder_run(const uint8_t *image)
 {
     const nestling_head_header &h = network.header;

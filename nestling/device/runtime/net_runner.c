@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cache.h"
 #include "common.h"
@@ -14,11 +15,11 @@
 #include "nestling_file.h"
 #include "training.h"
 
-enum { DONE, WORK_FAILED, WRONG_COMMAND, SAID = 2048, MOST = 1000000000, MOST_BATCH = 65536 };
+enum { DONE, WORK_FAILED, WRONG_COMMAND, SAID = 2048, MOST = 1000000000, MOST_BATCH = 65536, MOST_THREADS = 64, USUAL_THREADS = 8 };
 
 static const char USAGE[] =
     "net_runner -f HEAD -d DATA_DIR [-c CYCLES] [-v] [-s CHECKPOINT_EVERY] [-b BATCH] [-a STOP_ACCURACY]\n"
-    "           [--optimizer sgd|adam] [--rate R] [--resume] [-o TRAINED] [--help]\n"
+    "           [--optimizer sgd|adam] [--rate R] [--resume] [-o TRAINED] [--threads N] [--help]\n"
     "\n"
     "Learns the classes of a folder of photographs (BMP, PPM, PGM), a folder a class:  DATA_DIR/good  DATA_DIR/bad\n"
     "\n"
@@ -31,6 +32,7 @@ static const char USAGE[] =
     "  -a STOP_ACCURACY      end when the accuracy on test data is that high (default 0.9; above 1: never)\n"
     "  --optimizer sgd|adam  (default: as the head says)\n"
     "  --rate R              learning rate (default: as the head says)\n"
+    "  --threads N           that compute a photograph together (default: a processor each, at most 8); the answers are the same\n"
     "  --resume              go on where TRAINED was left\n"
     "  -o TRAINED            where to save (default: trained.nst beside HEAD)\n"
     "\n"
@@ -39,7 +41,7 @@ static const char USAGE[] =
 /* What was asked for; -1: as the head says. */
 typedef struct {
     const char *head, *data, *output;
-    double cycles, save_every, batch, stop_accuracy, rate;
+    double cycles, save_every, batch, stop_accuracy, rate, threads;
     int optimizer, verbose, resume, help;
 } options;
 
@@ -62,7 +64,7 @@ static double number(const char *text, double least, double most, int whole)
 
 static int parse(int count, char **words, options *o)
 {
-    *o = (options){.cycles = -1, .save_every = 20, .batch = -1, .stop_accuracy = 0.9, .rate = -1, .optimizer = -1};
+    *o = (options){.cycles = -1, .save_every = 20, .batch = -1, .stop_accuracy = 0.9, .rate = -1, .threads = -1, .optimizer = -1};
     const struct {
         const char *name;
         int *flag; /* one of these three */
@@ -80,6 +82,7 @@ static int parse(int count, char **words, options *o)
         {"-b", 0, 0, &o->batch, 1, MOST_BATCH, 1, "wants a whole number from 1 to 65536"},
         {"-a", 0, 0, &o->stop_accuracy, 0, 1000, 0, "wants a number, 0 or more"},
         {"--rate", 0, 0, &o->rate, 1e-9, 1e9, 0, "wants a number above 0"},
+        {"--threads", 0, 0, &o->threads, 1, MOST_THREADS, 1, "wants a whole number from 1 to 64"},
         {"-v", &o->verbose, 0, 0, 0, 0, 0, 0},
         {"--resume", &o->resume, 0, 0, 0, 0, 0, 0},
         {"--help", &o->help, 0, 0, 0, 0, 0, 0},
@@ -250,6 +253,12 @@ static int learn(const options *o, const char *output, held_head *held, const fo
     return status;
 }
 
+static int32_t threads_of(const options *o)
+{
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    return o->threads > 0 ? (int32_t)o->threads : processors < 1 ? 1 : processors < USUAL_THREADS ? (int32_t)processors : USUAL_THREADS;
+}
+
 static int run(const options *o)
 {
     char said[SAID];
@@ -264,8 +273,10 @@ static int run(const options *o)
         complain("%s", said);
     char *output = o->output ? joined("", o->output) : beside(o->head, "trained.nst");
     char *split_csv = beside(o->head, "split.csv");
-    if (embedder_open(o->head, held.head.header, said, sizeof said))
+    if (embedder_open(o->head, held.head.header, threads_of(o), said, sizeof said))
         return failed(said);
+    if (o->verbose && *embedder_isa())
+        printf("the network runs by %s in %d threads\n", embedder_isa(), (int)threads_of(o));
     if (folder_scan(o->data, knows, &held.head, &data, left_out, said, sizeof said))
         return failed(said);
     if (folder_divide(&data, split_csv, held.head.header->seed, said, sizeof said))
