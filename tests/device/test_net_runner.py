@@ -153,6 +153,22 @@ def test_verbose_shows_every_layer(device: Device, tmp_path: Path) -> None:
     assert found == expected
 
 
+def test_threads_and_instructions_give_the_same_embeddings(device: Device, tmp_path: Path) -> None:
+    new_head(device.graph, LABELS, tmp_path / "head.nst")
+    found = set()
+    for threads, isa in ((1, ""), (2, ""), (3, "portable")):
+        (tmp_path / "trained.nst.features").unlink(missing_ok=True)
+        words = ("-f", tmp_path / "head.nst", "-d", device.data, "-c", 0, "--threads", threads)
+        here = ("env", f"NESTLING_ISA={isa}")
+        ended = run(device.runner, *words, "-v", before=here)
+        assert f"in {threads} threads" in ended.stdout and (not isa or f"by {isa} " in ended.stdout)
+        run(device.runner, *words, before=here)
+        found.add((tmp_path / "trained.nst.features").read_bytes())
+    assert len(found) == 1
+    said = run(device.runner, *words, before=("env", "NESTLING_ISA=mmx"), status=1).stderr
+    assert "NESTLING_ISA is 'mmx', which this processor has not" in said and "portable" in said
+
+
 # ---- photographs -------------------------------------------------------------------------------------------------------------
 
 
@@ -393,7 +409,7 @@ def test_a_head_of_another_network_is_refused_naming_both(device: Device, tmp_pa
     [
         "", "-f H", "-d D", "-f H -d D -c", "-f H -d D -c x", "-f H -d D -c -1", "-f H -d D -c 1.5", "-f H -d D -b 0",
         "-f H -d D -s 0", "-f H -d D -a nan", "-f H -d D --rate 0", "-f H -d D --optimizer lion", "-f H -d D --fast",
-        "-f H -d D more", "-f H -d D -c 5x",
+        "-f H -d D more", "-f H -d D -c 5x", "-f H -d D --threads 0", "-f H -d D --threads many",
     ],
 )  # fmt: skip
 def test_a_wrong_command_line_is_one_line_and_status_2(device: Device, words: str) -> None:

@@ -24,6 +24,7 @@ from nestling.graph.spec import check
 from tests.formats.c.cases import Case, valid, windows
 from tests.formats.c.kernel_library import Kernels, compiled
 from tests.helpers.networks import quant
+from tests.helpers.strategies import CLAMPS
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 COMPUTER = machine("host")
@@ -86,24 +87,24 @@ def wide(draw: st.DrawFn, depthwise: bool) -> Case:
         else draw(st.sampled_from(((1, 1), (3, 3), (2, 3))))
     )
     stride, dilation = draw(st.sampled_from(((1, 1), (2, 2), (1, 2), (3, 3)))), draw(st.sampled_from(((1, 1), (1, 1), (2, 2))))
-    pads = tuple(draw(st.integers(0, 2)) for _ in range(4))
+    top, bottom, left, right = (draw(st.integers(0, 2)) for _ in range(4))
+    pads = (top, bottom, left, right)
     if not depthwise and size == (1, 1) and draw(st.booleans()):
         stride, dilation, pads = (1, 1), (1, 1), (0, 0, 0, 0)
     sides = [(k - 1) * d + 1 + draw(st.integers(0, 14)) for k, d in zip(size, dilation, strict=True)]
     plane = [(sides[i] + sum(pads[2 * i : 2 * i + 2]) - (size[i] - 1) * dilation[i] - 1) // stride[i] + 1 for i in (0, 1)]
-    extreme = draw(st.booleans())
-    bytes_of = (
-        (lambda shape: rng.choice(np.array([-128, -127, 127], np.int8), shape))
-        if extreme
-        else (lambda shape: rng.integers(-128, 128, shape).astype(np.int8))
-    )
+    values = np.array([-128, -127, 127] if draw(st.booleans()) else range(-128, 128), np.int8)
+
+    def bytes_of(shape: tuple[int, ...]) -> NDArray[Any]:
+        return np.asarray(rng.choice(values, shape))
+
     shape = (1, *size, out) if depthwise else (out, *size, channels)
     weight = bytes_of(shape)
     depth = np.prod(size) * (1 if depthwise else channels)
     # sums are about 74 * 74 * sqrt(depth): their bytes fill the range, or a part of it, or leave it on either side
     scale = draw(st.sampled_from((1.0, 0.2, 8.0))) * rng.uniform(0.5, 2, out) * 60 / (74 * 74 * np.sqrt(depth) * X_SCALE)
     x_zero, y_zero = draw(st.sampled_from((-128, 0, 5))), draw(st.sampled_from((-128, -3, 127)))
-    clamp = draw(st.sampled_from(("none", "relu", "relu6")))
+    clamp = draw(CLAMPS)
     attrs = ir.DepthwiseConv2d(stride, dilation, pads, clamp) if depthwise else ir.Conv2d(stride, dilation, pads, clamp)
     bias = rng.integers(-2000, 2000, out).astype(np.int32)
     scales, zeros = scale.astype(np.float32), np.zeros(out, np.int32)
