@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from nestling.formats.c.kernels import host
+from nestling.formats.c.kernels import host, host_blocks
 from nestling.formats.c.kernels.layers import Layer, Struct
 from nestling.formats.c.lower import lower
 from nestling.formats.c.machines import machine
@@ -137,3 +137,59 @@ def test_wide_convolutions_give_the_reference_bytes(
 @given(case=windows())
 def test_convolutions_of_any_kind_give_the_reference_bytes(kit: str, case: Case, kernels: Kernels) -> None:
     assert_as_reference(kernels, kit, *valid(case))
+
+
+# ---- zeros ----------------------------------------------------------------------------------------------------------------------
+
+
+def with_zeros(rng: np.random.Generator, sides: tuple[int, int], depth: int, out: int, density: float, clamp: ir.Clamp) -> Graph:
+    """A 1x1 convolution with so many of its blocks of four weights alive."""
+    blocks = rng.integers(-128, 128, (out, -(-depth // 4), 4)) * (rng.random((out, -(-depth // 4), 1)) < density)
+    weight = blocks.reshape(out, -1)[:, :depth].reshape(out, 1, 1, depth).astype(np.int8)
+    scales, zeros = (
+        rng.uniform(0.5, 2, out).astype(np.float32) * np.float32(0.3 / np.sqrt(depth * density + 1)),
+        np.zeros(out, np.int32),
+    )
+    tensors = [
+        Tensor("x", (1, *sides, depth), "int8", None, quant(0.05, int(rng.integers(-128, 128)))),
+        Tensor("w", weight.shape, "int8", weight, ir.Quant(scales, zeros, 0)),
+        Tensor("b", (out,), "int32", rng.integers(-900, 900, out).astype(np.int32), ir.Quant(scales * np.float32(0.05), zeros, 0)),
+        Tensor("y", (1, *sides, out), "int8", None, quant(1.0, int(rng.integers(-128, 128)))),
+    ]
+    node = Node("conv2d", ("x", "w", "b"), ("y",), ir.Conv2d(clamp=clamp))
+    return Graph({t.name: t for t in tensors}, (node,), ("x",), ("y",))
+
+
+@QUICK
+@given(
+    sides=st.tuples(st.integers(1, 12), st.integers(1, 12)), depth=st.integers(1, 150), out=st.integers(2, 70),
+    density=st.sampled_from((0.0, 0.1, 0.3, 1.0)), clamp=CLAMPS, seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_they_give_the_reference_bytes(
+    kit: str,
+    sides: tuple[int, int],
+    depth: int,
+    out: int,
+    density: float,
+    clamp: ir.Clamp,
+    seed: int,
+    kernels: Kernels,
+) -> None:
+    """Whether or not that pays."""
+    rng = np.random.default_rng(seed)
+    graph, image = valid(
+        (with_zeros(rng, sides, depth, out, density, clamp), rng.integers(-128, 128, (1, *sides, depth)).astype(np.int8))
+    )
+    with patch.object(host_blocks, "A_BLOCK", -100):
+        layers = assert_as_reference(kernels, kit, graph, image)
+    assert [layer.function for layer in layers] in (["nst_conv_1x1_blocks_host"], ["nst_conv_1x1_host"])
+
+
+@pytest.mark.parametrize(("depth", "density", "skipped"), [(256, 0.2, True), (128, 0.2, True), (16, 0.2, False), (256, 0.9, False)])
+def test_zeros_are_skipped_where_that_pays(depth: int, density: float, skipped: bool) -> None:
+    graph = with_zeros(np.random.default_rng(0), (4, 4), depth, 32, density, "none")
+    (layer,) = lower(graph, COMPUTER).layers
+    assert ("_blocks" in layer.function) == skipped
+    if skipped:
+        dense = lower(with_zeros(np.random.default_rng(0), (4, 4), depth, 32, 1.0, "none"), COMPUTER).layers[0]
+        assert sum(x.bytes for x in layer.constants) < 0.6 * sum(x.bytes for x in dense.constants)

@@ -71,7 +71,7 @@ def pays(feature: str) -> Callable[[Node, Graph], bool]:
         if way.absolute and weight.shape[3] > WIDTH * (FARTHEST + 1):
             return False
         values = np.asarray(weight.data, np.int8).reshape(weight.shape[0], -1)
-        pieces = -(-np.abs(_blocks(values).astype(np.int64)).sum(axis=2) // way.most)
+        pieces = -(-np.abs(as_blocks(values).astype(np.int64)).sum(axis=2) // way.most)
         some = np.maximum(pieces.sum(axis=1), 0 if way.from_low else 1)
         count = int((-(-some // way.at_once) * way.at_once).sum())
         products = (len(values) - (_left_out(values, node, graph) if way.leaves_out else 0)) * values.shape[1]
@@ -112,7 +112,7 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
     if way.from_low:
         short = _only(short, rescaling.counted_from(pack.ends(node, graph)[0], short, found))
     same = short.proven & (short.multiplier == 0) & (short.negative == 0) & way.from_low  # one byte is the answer to everything
-    kept = [_channel(channel, way, none) for channel, none in zip(_blocks(found.weight), same.tolist(), strict=True)]
+    kept = [_channel(channel, way, none) for channel, none in zip(as_blocks(found.weight), same.tolist(), strict=True)]
     places = np.array([place for channel in kept for place, _ in channel], np.uint8).view(np.int8)
     long = int((~short.proven).sum())
     stream = np.concatenate([_words(*one) for one in zip(kept, *_constants(node, graph, found, short, below), strict=True)])
@@ -126,13 +126,13 @@ def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
         "output": output,
     }
     struct = Struct("nst_conv_1x1_blocks_layer", {"out": plane(y), "sums": Struct("nst_block_sums", sums)})
-    kind = f"conv 1x1, {100 * (1 - len(places) / _blocks(found.weight)[..., 0].size):.0f}% zeros skipped"
+    kind = f"conv 1x1, {100 * (1 - len(places) / as_blocks(found.weight)[..., 0].size):.0f}% zeros skipped"
     room = (Room(),) if way.twice else ()
     made = layer(node, graph, kind, variant, (Read(x.name), struct, Written(), Scratch(), Whole(), *room), (x.name,))
     return replace(made, long=long, scratch_most=2 * made.scratch if way.twice else 0)
 
 
-def _blocks(weight: NDArray[np.int8]) -> NDArray[np.int8]:
+def as_blocks(weight: NDArray[np.int8]) -> NDArray[np.int8]:
     """int8 [O, K] as [O, blocks, 4]."""
     rest = -weight.shape[1] % WIDTH
     return np.pad(weight, ((0, 0), (0, rest))).reshape(len(weight), -1, WIDTH)

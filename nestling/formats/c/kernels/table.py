@@ -25,6 +25,7 @@ from nestling.formats.c.kernels import (
     dsp_convolutions,
     dsp_depthwise,
     host,
+    host_blocks,
     host_others,
     mve,
     mve_depthwise,
@@ -74,6 +75,7 @@ DEPTHWISE = (
     _depthwise("nst_depthwise", windows.is_depthwise),
 )  # fmt: skip
 CONV_1X1 = (
+    Variant("nst_conv_1x1_blocks_host", host_blocks.conv_1x1, host_blocks.takes, "host", scratch=host_blocks.numbers),
     Variant("nst_conv_1x1_host", host.conv_1x1, host.takes_1x1, "host", FIXED, scratch=host.pixels),
     Variant("nst_conv_1x1_blocks_mve", blocks.conv_1x1, blocks.pays("mve"), "mve", FIXED, scratch=blocks.tile_bytes_mve),
     Variant("nst_conv_1x1_mve", mve.conv_1x1, mve.takes_1x1, "mve", MVE, scratch=mve.patches),

@@ -88,6 +88,24 @@ NST_FLAT void put_pixels(__m256i a, __m256i b, __m256i c, __m256i d, const nst_p
         put(_mm256_extracti128_si256(both, 1), p->left, y1);
 }
 
+/* ---- blocks ----------------------------------------------------------------------------------------------------------------- */
+
+/* A channel's answers of 32 pixels, from their sums. */
+NST_FLAT void put_channel(__m256i a, __m256i b, __m256i c, __m256i d, const nst_host_sums *sums, int32_t o, int8_t *out)
+{
+    const nst_ends e = ends_of(&sums->output);
+    const int32_t step = (sums->channels + NST_GROUP - 1) / NST_GROUP * NST_GROUP, odd_ones = sums->odd_ones;
+    int32_t ends[2 + NST_MOST_ODD][8];
+    _mm256_storeu_si256((__m256i *)ends[0], _mm256_set1_epi32(sums->ends[o]));
+    _mm256_storeu_si256((__m256i *)ends[1], _mm256_set1_epi32(sums->ends[step + o]));
+    for (int32_t i = 2; i < 2 + sums->odd_ones; i++)
+        _mm256_storeu_si256((__m256i *)ends[i], _mm256_set1_epi32(sums->ends[i * step + o]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i all = bytes(nearest(a, ends[0], 8, odd_ones), nearest(b, ends[0], 8, odd_ones), nearest(c, ends[0], 8, odd_ones),
+                              nearest(d, ends[0], 8, odd_ones), &e);
+    _mm256_storeu_si256((__m256i *)out, _mm256_permutevar8x32_epi32(all, order));
+}
+
 /* ---- depthwise -------------------------------------------------------------------------------------------------------------- */
 
 enum { AT_ONCE = 32 }; /* answers: four vectors of sums */

@@ -44,6 +44,19 @@ typedef struct {
 
 void nst_conv_1x1_host(const int8_t *in, const nst_conv_1x1_host_layer *layer, int8_t *out, void *scratch, const nst_crew *crew);
 
+/* 1x1 of weights that are mostly zeros: of each channel only those blocks of four neighbours, counted from its first weight, that are not
+ * all zero. sums.weights: the blocks, channel after channel; channel o's are those from begins[o] to before begins[o + 1]. places: of
+ * each block, which it is. No channel goes the long way. scratch: see nst_conv_1x1_blocks_host.c. */
+typedef struct {
+    nst_shape out;
+    nst_host_sums sums;
+    const int32_t *begins; /* [channels + 1] */
+    const int16_t *places;
+} nst_conv_1x1_blocks_host_layer;
+
+void nst_conv_1x1_blocks_host(const int8_t *in, const nst_conv_1x1_blocks_host_layer *layer, int8_t *out, void *scratch,
+                              const nst_crew *crew);
+
 /* Any convolution of one group; weights as for 1x1. runs: [size.height], depth [size.width][in.channels]; of windows whose columns are
  * not side by side (dilation) [size.height][size.width] and [in.channels].
  * scratch: see nst_conv_host.c. */

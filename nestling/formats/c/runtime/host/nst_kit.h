@@ -10,7 +10,7 @@
 #include "nst_host.h"
 
 enum { NST_MOST_RUNS = 128, NST_BLOCK = 64 }; /* of a window; answers that a depthwise kit may compute at once */
-enum { NST_SOME = 32 };                       /* bytes that loops take at once */
+enum { NST_SOME = 32, NST_MOST_ODD = 3 };     /* bytes that loops take at once */
 
 struct nst_kit {
     const char *name;
@@ -44,6 +44,11 @@ struct nst_kit {
 
     /* out[i] = table[in[i] + 128]; out may be in. */
     void (*lookup)(const int8_t *in, int32_t count, const int8_t *table, int8_t *out);
+
+    /* Channel o's answers of NST_BLOCK pixels, the sums of `count` blocks of four weights. x: numbers, [fours][NST_BLOCK][4], aligned to
+     * 64; places: of each block, which four it is multiplied by. */
+    void (*blocks)(const uint8_t *x, const int8_t *weights, const int16_t *places, int32_t count, const nst_host_sums *sums,
+                   int32_t o, int8_t *out);
 };
 
 extern const nst_kit nst_kit_portable;

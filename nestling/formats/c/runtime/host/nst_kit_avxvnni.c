@@ -166,7 +166,32 @@ static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, con
     depthwise_by(block, 4, taps, sums, given, count, out);
 }
 
-const nst_kit nst_kit_avxvnni = {"avxvnni", 1, 128, numbers, products, ready, depthwise, NST_LOOPS, nst_loop_lookup};
+/* ---- blocks ----------------------------------------------------------------------------------------------------------------- */
+
+static void blocks(const uint8_t *x, const int8_t *w, const int16_t *places, int32_t count, const nst_host_sums *sums, int32_t o,
+                   int8_t *out)
+{
+    const __m256i bias = _mm256_set1_epi32(sums->bias_of_bytes[o]);
+    __m256i a = bias, b = bias, c = bias, d = bias, a2 = bias, b2 = bias, c2 = bias, d2 = bias;
+    for (; count > 0; count--, w += 4, places++) {
+        const uint8_t *from = x + *places * NST_BLOCK * 4;
+        int32_t four;
+        __builtin_memcpy(&four, w, 4);
+        const __m256i some = _mm256_set1_epi32(four);
+        a = nst_and_products(a, load(from), some);
+        b = nst_and_products(b, load(from + 32), some);
+        c = nst_and_products(c, load(from + 64), some);
+        d = nst_and_products(d, load(from + 96), some);
+        a2 = nst_and_products(a2, load(from + 128), some);
+        b2 = nst_and_products(b2, load(from + 160), some);
+        c2 = nst_and_products(c2, load(from + 192), some);
+        d2 = nst_and_products(d2, load(from + 224), some);
+    }
+    put_channel(a, b, c, d, sums, o, out);
+    put_channel(a2, b2, c2, d2, sums, o, out + 32);
+}
+
+const nst_kit nst_kit_avxvnni = {"avxvnni", 1, 128, numbers, products, ready, depthwise, NST_LOOPS, nst_loop_lookup, blocks};
 
 NST_END_FOR
 #endif

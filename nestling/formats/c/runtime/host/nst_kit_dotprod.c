@@ -62,12 +62,32 @@ static void products(const uint8_t *const *runs, int32_t step, int32_t pixels, c
     nst_tiles_of(tile, TILE, TILE, runs, step, pixels, sums, out);
 }
 
+static void blocks(const uint8_t *x, const int8_t *weights, const int16_t *places, int32_t count, const nst_host_sums *sums,
+                   int32_t o, int8_t *out)
+{
+    int32x4_t s[4][4];
+    NST_EACH (i, 4)
+        NST_EACH (v, 4)
+            s[i][v] = vdupq_n_s32(sums->bias[o]);
+    for (int32_t k = 0; k < count; k++) {
+        const int8_t *from = (const int8_t *)x + places[k] * NST_BLOCK * 4;
+        const int8x16_t w = nst_four_times(weights + 4 * k);
+        NST_EACH (i, 4) {
+            const int8x16x4_t some = vld1q_s8_x4(from + 64 * i);
+            NST_EACH (v, 4)
+                DOT(s[i][v], some.val[v], w, 0);
+        }
+    }
+    NST_EACH (i, 4)
+        nst_put_channel(s[i], sums, o, out + 16 * i);
+}
+
 #if defined(__clang__)
 NST_PRAGMA(clang attribute pop)
 #else
 NST_PRAGMA(GCC pop_options)
 #endif
 
-const nst_kit nst_kit_dotprod = {"dotprod",      1, 0, nst_as_they_are, products, nst_not_needed, nst_depthwise_neon, NST_LOOPS,
-                                 nst_lookup_neon};
+const nst_kit nst_kit_dotprod =
+    {"dotprod", 1, 0, nst_as_they_are, products, nst_not_needed, nst_depthwise_neon, NST_LOOPS, nst_lookup_neon, blocks};
 #endif

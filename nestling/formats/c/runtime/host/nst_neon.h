@@ -69,7 +69,7 @@ NST_ALWAYS int16x4_t nst_scaled_four(int32x4_t sum, int32x4_t multiplier, int32x
 }
 
 /* The first `count` answers of 4 * vectors sums, for n pixels. */
-NST_ALWAYS void nst_answers(const int32x4_t (*sums)[4], const int32_t n, const int32_t vectors, const nst_ends *e, int8_t *out,
+NST_ALWAYS void nst_answers(int32x4_t (*sums)[4], const int32_t n, const int32_t vectors, const nst_ends *e, int8_t *out,
                             int32_t channels, int32_t count)
 {
     const int16x8_t zero = vdupq_n_s16((int16_t)e->y->zero);
@@ -110,6 +110,31 @@ NST_ALWAYS void nst_answers(const int32x4_t (*sums)[4], const int32_t n, const i
             memcpy(out + i * channels, some, (size_t)count);
         }
     }
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------------------------------- */
+
+/* A channel's answers of 16 pixels, from their sums. */
+NST_ALWAYS void nst_put_channel(const int32x4_t sums[4], const nst_host_sums *layer, int32_t o, int8_t *out)
+{
+    const nst_output *y = &layer->output;
+    const int32_t shift = layer->shift[o];
+    if (shift < 0) {
+        int32_t all[16];
+        NST_EACH (v, 4)
+            vst1q_s32(all + 4 * v, sums[v]);
+        for (int32_t i = 0; i < 16; i++)
+            out[i] = nst_clamped(nst_scaled(all[i], layer->multiplier[o], shift, y->zero), y->low, y->high);
+        return;
+    }
+    const int32x4_t multiplier = vdupq_n_s32(layer->multiplier[o]), right = vdupq_n_s32(-shift - 1);
+    const int16x8_t zero = vdupq_n_s16((int16_t)y->zero);
+    int16x4_t four[4];
+    NST_EACH (v, 4)
+        four[v] = nst_scaled_four(sums[v], multiplier, right);
+    const int16x8_t low = vqaddq_s16(vcombine_s16(four[0], four[1]), zero), high = vqaddq_s16(vcombine_s16(four[2], four[3]), zero);
+    const int8x16_t all = vqmovn_high_s16(vqmovn_s16(low), high);
+    vst1q_s8(out, vminq_s8(vmaxq_s8(all, vdupq_n_s8((int8_t)y->low)), vdupq_n_s8((int8_t)y->high)));
 }
 
 /* ---- runs by weights -------------------------------------------------------------------------------------------------------- */
