@@ -9,6 +9,14 @@
 #include "nst_fixed.h"
 #include "nst_host.h"
 
+#if defined(__clang__)
+#define NST_UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define NST_UNROLLED _Pragma("GCC unroll 8")
+#endif
+/* for (int32_t i = 0; i < n; i++), unrolled, so that arrays of vectors are registers. n: 8 at most */
+#define NST_EACH(i, n) NST_UNROLLED for (int32_t i = 0; i < (n); i++)
+
 enum { NST_MOST_RUNS = 128, NST_BLOCK = 64 }; /* of a window; answers that a depthwise kit may compute at once */
 enum { NST_SOME = 32, NST_MOST_ODD = 3 };     /* bytes that loops take at once */
 

@@ -78,8 +78,7 @@ static inline __attribute__((always_inline)) void tile(const nst_tile *t, const 
     const int32_t *bias = t->sums->bias_of_bytes + t->first;
     const int64_t apart = (int64_t)all * 64, step = t->step, out_step = t->sums->channels;
     __m512i s[TILE][2];
-#pragma GCC unroll 8
-    for (int32_t i = 0; i < n; i++) {
+    NST_EACH (i, n) {
         s[i][0] = _mm512_loadu_si512(bias);
         s[i][1] = vectors > 1 ? _mm512_loadu_si512(bias + 16) : s[i][0];
     }
@@ -87,8 +86,7 @@ static inline __attribute__((always_inline)) void tile(const nst_tile *t, const 
         const uint8_t *x = t->runs[r] + t->at, *x3 = x + 3 * (n > 3 ? step : 0), *x6 = x + 6 * (n > 6 ? step : 0);
         for (int32_t k = t->fours; k > 0; k--) {
             const __m512i w0 = _mm512_loadu_si512(w), w1 = vectors > 1 ? _mm512_loadu_si512(w + apart) : w0;
-#pragma GCC unroll 8
-            for (int32_t i = 0; i < n; i++) {
+            NST_EACH (i, n) {
                 const uint8_t *pixel = i < 3 ? x + i * step : i < 6 ? x3 + (i - 3) * step : x6 + (i - 6) * step;
                 int32_t four;
                 __builtin_memcpy(&four, pixel, 4);
@@ -214,24 +212,24 @@ static inline __attribute__((always_inline)) __m512i block(const uint8_t *const 
     const int32_t count = sums->runs;
     __m512i s[4];
     const int8_t *w = ready + ends_bytes(sums);
-    for (int32_t i = 0; i < 4; i++)
+    NST_EACH (i, 4)
         s[i] = _mm512_loadu_si512(ready + 64 * i);
     int32_t t = 0;
     for (; t + 4 <= count; t += 4, w += 256) {
         __m512i x[4];
         side_by_side(_mm512_loadu_si512(taps[t] + at), _mm512_loadu_si512(taps[t + 1] + at), _mm512_loadu_si512(taps[t + 2] + at),
                      _mm512_loadu_si512(taps[t + 3] + at), x);
-        for (int32_t i = 0; i < 4; i++)
+        NST_EACH (i, 4)
             s[i] = _mm512_dpbusd_epi32(s[i], x[i], _mm512_loadu_si512(w + 64 * i));
     }
     if (t < count) {
         __m512i x[4];
         side_by_side(_mm512_loadu_si512(taps[t] + at), _mm512_loadu_si512(taps[t + 1 < count ? t + 1 : t] + at),
                      _mm512_loadu_si512(taps[t + 2 < count ? t + 2 : t] + at), _mm512_loadu_si512(taps[t] + at), x);
-        for (int32_t i = 0; i < 4; i++)
+        NST_EACH (i, 4)
             s[i] = _mm512_dpbusd_epi32(s[i], x[i], _mm512_loadu_si512(w + 64 * i));
     }
-    for (int32_t i = 0; i < 4; i++)
+    NST_EACH (i, 4)
         s[i] = nearest(s[i], (const int32_t *)(const void *)(ready + 256) + 16 * i, 64, sums->odd_ones);
     return bytes(s[0], s[1], s[2], s[3], e);
 }

@@ -9,13 +9,6 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#if defined(__clang__)
-#define NST_UNROLLED _Pragma("clang loop unroll(full)")
-#else
-#define NST_UNROLLED _Pragma("GCC unroll 4")
-#endif
-/* for (int32_t i = 0; i < n; i++), unrolled, so that arrays of vectors are registers. n: 4 at most */
-#define NST_EACH(i, n) NST_UNROLLED for (int32_t i = 0; i < (n); i++)
 #define NST_ALWAYS static inline __attribute__((always_inline))
 
 static void nst_as_they_are(const int8_t *in, int32_t count, void *out)
