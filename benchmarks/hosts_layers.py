@@ -1,10 +1,12 @@
 """Instructions of the C on emulated processors, layer by layer: 64-bit Arm with dot product and with NEON alone, x86-64 with AVX2.
 
     python benchmarks/hosts_layers.py [--networks lite0,vww] [--processors dotprod,neon,avx2] [--data shared/data] [--layers]
+        [--zeros 80%]
 
 The program is main_bench.c with the printed network; it asks the processor which instructions it may use, as it would on any. A
 plugin of QEMU's (calls_counted.c) counts exactly, in the second of two images; each layer has some hundred instructions of the
-program's own bookkeeping on top. Instructions are not cycles. --layers: every layer, too. Wants qemu-user with plugins, as Debian
+program's own bookkeeping on top. Instructions are not cycles. --layers: every layer, too. --zeros: so many of each 1x1
+convolution's blocks of four weights zero, beside the same network without zeros. Wants qemu-user with plugins, as Debian
 has it, and for Arm gcc-aarch64-linux-gnu.
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from networks import DATA, network
+from zeros import filled, pruned
 
 from nestling.artifacts.yardstick import made_up
 from nestling.bundle import Bundle
@@ -27,6 +30,7 @@ from nestling.formats.about import about
 from nestling.formats.c import folder, machines, virtual
 from nestling.formats.c.fitting import whole
 from nestling.formats.c.virtual import LayerCount
+from nestling.graph.ir import Graph
 
 MARKER = "nestling_layer_done"  # called before the first layer, and after each
 GROUPS = ("1x1", "depthwise", "other convolutions", "the rest")
@@ -56,6 +60,7 @@ def main() -> None:
     arguments.add_argument("--processors", default=",".join(PROCESSORS))
     arguments.add_argument("--data", type=Path, default=DATA, help="where vww_96_int8.tflite and resnet8_cifar10_int8.tflite lie")
     arguments.add_argument("--layers", action="store_true")
+    arguments.add_argument("--zeros", default="", help="a share, as 80%%")
     chosen = arguments.parse_args()
     processors = [PROCESSORS[name] for name in chosen.processors.split(",")]
     tools = dict.fromkeys(tool for one in processors for tool in (one.emulator, machine_of(one).compiler))
@@ -71,11 +76,12 @@ def main() -> None:
                 print(f"| {name} | its file is not in {chosen.data} | | | | |")
                 continue
             for processor in processors:
-                layers = counted(bundle, processor, plugin)
-                for group in (*GROUPS, "all"):
-                    own = [layer for layer in layers if group in ("all", group_of(layer))]
-                    print(f"| {name} | {processor.said} | {group} | {_cells(own)} |", flush=True)
-                listed += [f"| {name} | {processor.said} | {_words(layer)} | {_cells([layer])} |" for layer in layers]
+                for said, graph in graphs(bundle, chosen.zeros):
+                    layers = counted(bundle, graph, processor, plugin)
+                    for group in (*GROUPS, "all"):
+                        own = [layer for layer in layers if group in ("all", group_of(layer))]
+                        print(f"| {name}{said} | {processor.said} | {group} | {_cells(own)} |", flush=True)
+                    listed += [f"| {name}{said} | {processor.said} | {_words(layer)} | {_cells([layer])} |" for layer in layers]
     if chosen.layers:
         print("\n".join(["", f"| network | processor | layer | {HEADINGS}", *listed]))
 
@@ -92,12 +98,20 @@ def group_of(layer: LayerCount) -> str:
     return GROUPS[1] if layer.kind.startswith("depthwise") else GROUPS[2] if layer.kind.startswith("conv") else GROUPS[3]
 
 
-def counted(bundle: Bundle, processor: Processor, plugin: Path) -> list[LayerCount]:
+def graphs(bundle: Bundle, zeros: str) -> list[tuple[str, Graph]]:
+    """The network; with `zeros` that without any zeros, and with so many, as zeros.py makes them."""
+    if not zeros:
+        return [("", whole(bundle))]
+    dense = filled(whole(bundle))
+    return [(", dense", dense), (f", {zeros} zeros", pruned(dense, float(zeros.removesuffix("%")) / 100))]
+
+
+def counted(bundle: Bundle, graph: Graph, processor: Processor, plugin: Path) -> list[LayerCount]:
     """Every layer with its instructions, for one image."""
     machine = machine_of(processor)
     with TemporaryDirectory() as name:
         place, image = Path(name), made_up(bundle.preprocess, 1)[0]
-        folder.write(folder.print_network(whole(bundle), about(bundle), machine), place / "network")
+        folder.write(folder.print_network(graph, about(bundle), machine), place / "network")
         (place / "built").mkdir()
         watching = ("-cpu", processor.cpu, "-plugin", f"{plugin},at={MARKER},out={place / 'counts'}", "{elf}")
         built = virtual.build(place / "network", replace(machine, run=(processor.emulator, *watching)), place / "built")

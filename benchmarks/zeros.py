@@ -76,8 +76,9 @@ def of_interest(node: Node, graph: Graph) -> bool:
 def weights_of(layer: Layer, graph: Graph) -> int:
     """Bytes of flash: blocks and their places, or every weight."""
     node = next(node for node in graph.nodes if node.name == layer.writes)
-    sizes = {constant.role: constant.bytes for constant in layer.constants}
-    return (blocks.WIDTH + 1) * sizes["places"] if "places" in sizes else int(np.prod(graph.tensors[node.inputs[1]].shape))
+    places = next((constant for constant in layer.constants if constant.role == "places"), None)
+    dense = int(np.prod(graph.tensors[node.inputs[1]].shape))
+    return dense if places is None else places.bytes + blocks.WIDTH * places.data.size
 
 
 def ran(graph: Graph, bundle: Bundle, name: str) -> virtual.Ran:

@@ -256,7 +256,10 @@ static int learn(const options *o, const char *output, held_head *held, const fo
 static int32_t threads_of(const options *o)
 {
     const long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    return o->threads > 0 ? (int32_t)o->threads : processors < 1 ? 1 : processors < USUAL_THREADS ? (int32_t)processors : USUAL_THREADS;
+    return o->threads > 0               ? (int32_t)o->threads
+           : processors < 1             ? 1
+           : processors < USUAL_THREADS ? (int32_t)processors
+                                        : USUAL_THREADS;
 }
 
 static int run(const options *o)

@@ -117,7 +117,7 @@ def test_the_boards_skip_zeros_and_answer_as_the_reference(board: str, tmp_path:
 def test_arm64_skips_zeros_and_answers_as_the_reference(isa: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools("linux-arm64")
     monkeypatch.setenv("NESTLING_ISA", isa)
-    monkeypatch.setattr(host_blocks, "A_BLOCK", -100)  # whether or not that pays
+    monkeypatch.setattr(host_blocks, "A_BLOCK", -1000)  # whether or not that pays
     graph = network(0.02)
     assert len(of_blocks(graph, "linux-arm64")) >= 6
     assert_answers_are_the_reference(graph, "linux-arm64", tmp_path / "c")
@@ -126,9 +126,9 @@ def test_arm64_skips_zeros_and_answers_as_the_reference(isa: str, tmp_path: Path
 @pytest.mark.parametrize("board", ["host", "cortex-m4", "cortex-m55", "rv32imc"])
 def test_four_fifths_of_zeros_are_skipped_and_none_is_where_there_are_none(board: str) -> None:
     """A byte for a place, two on computers, and four for a block: 0.25 of the weights, and a little for what is rounded up."""
-    some = {channel: [(5 * i + channel) % 32 for i in range(6)] for channel in range(64)}
-    (layer,) = of_blocks(of_depth(128, 64, 4, some, 60), board)
+    some = {channel: [(5 * i + channel) % 64 for i in range(12)] for channel in range(64)}
+    (layer,) = of_blocks(of_depth(256, 64, 16, some, 60), board)
     places = next(constant for constant in layer.constants if constant.role == "places")
     stored = places.bytes + places.data.size * WIDTH
-    assert stored <= 0.4 * 64 * 128
-    assert not of_blocks(of_depth(128, 64, 4, {channel: list(range(32)) for channel in range(64)}), board)
+    assert stored <= 0.4 * 64 * 256
+    assert not of_blocks(of_depth(128, 64, 16, {channel: list(range(32)) for channel in range(64)}), board)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,8 @@ from nestling.graph.ir import Graph, Node
 
 # Products of the dense kernels that take as long as a block here, and as a channel: the most of what each set of instructions takes
 # (benchmarks/zeros.py), since one file serves them all.
-A_BLOCK, A_CHANNEL = 6, 48
+A_BLOCK, A_CHANNEL = 6, 96
+AT_ONCE = 16  # pixels
 MOST = 2**15  # fours that a place says
 
 
@@ -23,7 +26,9 @@ def takes(node: Node, graph: Graph) -> bool:
         return False
     blocks = as_blocks(_weight(node, graph))
     count, products = int(blocks.any(axis=2).sum()), blocks.size
-    pays = A_BLOCK * count + A_CHANNEL * len(blocks) < products and blocks.shape[1] < MOST
+    pixels = math.prod(graph.tensors[node.name].shape[1:3])
+    computed = host.up(pixels, AT_ONCE)
+    pays = (A_BLOCK * count + A_CHANNEL * len(blocks)) * computed < products * pixels and blocks.shape[1] < MOST
     return pays and host.sums_struct(node, graph, _weight(node, graph)[:, None], host.in_fours).fields["long_ones"] == 0
 
 

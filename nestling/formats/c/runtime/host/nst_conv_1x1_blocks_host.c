@@ -22,16 +22,15 @@ typedef uint8_t nst_sixteen __attribute__((vector_size(16)));
 /* Sixteen rows of sixteen bytes, NST_BLOCK apart, become columns. */
 static void turned(const int8_t *rows, nst_sixteen *y)
 {
-    nst_sixteen some[2][NST_GROUP];
+    nst_sixteen some[NST_GROUP];
     for (int32_t i = 0; i < NST_GROUP; i++)
-        memcpy(&some[0][i], rows + i * NST_BLOCK, sizeof some[0][i]);
+        memcpy(&some[i], rows + i * NST_BLOCK, sizeof some[i]);
     for (int32_t turn = 0; turn < 4; turn++) {
-        const nst_sixteen *from = some[turn % 2];
-        nst_sixteen *to = turn == 3 ? y : some[1 - turn % 2];
-        for (int32_t i = 0; i < NST_GROUP / 2; i++) {
-            to[2 * i] = NST_ZIPPED(from[i], from[i + NST_GROUP / 2], 0);
-            to[2 * i + 1] = NST_ZIPPED(from[i], from[i + NST_GROUP / 2], 8);
+        NST_EACH (i, NST_GROUP / 2) {
+            y[2 * i] = NST_ZIPPED(some[i], some[i + NST_GROUP / 2], 0);
+            y[2 * i + 1] = NST_ZIPPED(some[i], some[i + NST_GROUP / 2], 8);
         }
+        memcpy(some, y, sizeof some);
     }
 }
 
@@ -73,8 +72,9 @@ static void some_pixels(const void *given, int32_t first, int32_t end, void *scr
             }
         }
         for (int32_t o = 0; o < channels; o++) {
-            const int32_t begin = layer->begins[o], count = layer->begins[o + 1] - begin;
-            kit->blocks(x, sums->weights + 4 * begin, layer->places + begin, count, sums, o, answers + o % NST_GROUP * NST_BLOCK);
+            const int32_t begin = layer->begins[o];
+            const nst_blocks own = {sums->weights + 4 * begin, layer->places + begin, layer->begins[o + 1] - begin};
+            kit->blocks(x, n, &own, sums, o, answers + o % NST_GROUP * NST_BLOCK);
             if (o % NST_GROUP == NST_GROUP - 1 || o == channels - 1) {
                 const int32_t group = o / NST_GROUP * NST_GROUP;
                 put(answers, n, o - group + 1, job->out + pixel * channels + group, channels);

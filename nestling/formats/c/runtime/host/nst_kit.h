@@ -20,6 +20,13 @@
 enum { NST_MOST_RUNS = 128, NST_BLOCK = 64 }; /* of a window; answers that a depthwise kit may compute at once */
 enum { NST_SOME = 32, NST_MOST_ODD = 3 };     /* bytes that loops take at once */
 
+/* A channel's blocks of four weights. places: of each, which four it is multiplied by. */
+typedef struct {
+    const int8_t *weights;
+    const int16_t *places;
+    int32_t count;
+} nst_blocks;
+
 struct nst_kit {
     const char *name;
     int32_t element;
@@ -53,10 +60,9 @@ struct nst_kit {
     /* out[i] = table[in[i] + 128]; out may be in. */
     void (*lookup)(const int8_t *in, int32_t count, const int8_t *table, int8_t *out);
 
-    /* Channel o's answers of NST_BLOCK pixels, the sums of `count` blocks of four weights. x: numbers, [fours][NST_BLOCK][4], aligned to
-     * 64; places: of each block, which four it is multiplied by. */
-    void (*blocks)(const uint8_t *x, const int8_t *weights, const int16_t *places, int32_t count, const nst_host_sums *sums,
-                   int32_t o, int8_t *out);
+    /* Channel o's answers of so many pixels, NST_BLOCK at most. x: numbers, [fours][NST_BLOCK][4], aligned to 64. Answers up to NST_BLOCK
+     * may be written. */
+    void (*blocks)(const uint8_t *x, int32_t pixels, const nst_blocks *blocks, const nst_host_sums *sums, int32_t o, int8_t *out);
 };
 
 extern const nst_kit nst_kit_portable;

@@ -192,34 +192,40 @@ static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, con
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------------------- */
 
-/* Of 32 pixels, each vector four of them in two halves. */
-NST_FLAT void half_block(const uint8_t *x, const int8_t *w, const int16_t *places, int32_t count, const nst_host_sums *sums,
-                         int32_t o, int8_t *out)
+/* Of 32 pixels, or 16; each vector four of them in two halves. */
+NST_FLAT void blocks_of(const uint8_t *x, const int32_t pixels, const nst_blocks *b, const nst_host_sums *sums, int32_t o,
+                        int8_t *out)
 {
     const __m256i bias = _mm256_set1_epi64x((uint32_t)sums->bias[o]);
     __m256i s0 = bias, s1 = bias, s2 = bias, s3 = bias, s4 = bias, s5 = bias, s6 = bias, s7 = bias;
-    for (; count > 0; count--, w += 4, places++) {
-        const int16_t *from = (const int16_t *)(const void *)(x + *places * NST_BLOCK * 8);
+    for (int32_t k = 0; k < b->count; k++) {
+        const int16_t *from = (const int16_t *)(const void *)(x + b->places[k] * NST_BLOCK * 8);
         int32_t four;
-        __builtin_memcpy(&four, w, 4);
+        __builtin_memcpy(&four, b->weights + 4 * k, 4);
         const __m256i some = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
         s0 = and_products(s0, some, from);
         s1 = and_products(s1, some, from + 16);
         s2 = and_products(s2, some, from + 32);
         s3 = and_products(s3, some, from + 48);
-        s4 = and_products(s4, some, from + 64);
-        s5 = and_products(s5, some, from + 80);
-        s6 = and_products(s6, some, from + 96);
-        s7 = and_products(s7, some, from + 112);
+        if (pixels > 16) {
+            s4 = and_products(s4, some, from + 64);
+            s5 = and_products(s5, some, from + 80);
+            s6 = and_products(s6, some, from + 96);
+            s7 = and_products(s7, some, from + 112);
+        }
     }
-    put_channel(joined(s0, s1), joined(s2, s3), joined(s4, s5), joined(s6, s7), sums, o, out);
+    const __m256i a = joined(s0, s1), c = joined(s2, s3);
+    put_channel(a, c, pixels > 16 ? joined(s4, s5) : a, pixels > 16 ? joined(s6, s7) : c, sums, o, out);
 }
 
-static void blocks(const uint8_t *x, const int8_t *w, const int16_t *places, int32_t count, const nst_host_sums *sums, int32_t o,
-                   int8_t *out)
+static void blocks(const uint8_t *x, int32_t pixels, const nst_blocks *b, const nst_host_sums *sums, int32_t o, int8_t *out)
 {
-    half_block(x, w, places, count, sums, o, out);
-    half_block(x + 32 * 8, w, places, count, sums, o, out + 32);
+    for (int32_t first = 0; first < pixels; first += 32) {
+        if (pixels - first > 16)
+            blocks_of(x + first * 8, 32, b, sums, o, out + first);
+        else
+            blocks_of(x + first * 8, 16, b, sums, o, out + first);
+    }
 }
 
 const nst_kit nst_kit_avx2 = {"avx2", 2, 0, numbers, products, ready, depthwise, NST_LOOPS, nst_loop_lookup, blocks};

@@ -262,33 +262,44 @@ static void lookup(const int8_t *in, int32_t count, const int8_t *table, int8_t 
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------------------- */
 
-static void blocks(const uint8_t *x, const int8_t *w, const int16_t *places, int32_t count, const nst_host_sums *sums, int32_t o,
-                   int8_t *out)
+/* Of 16 * n pixels. */
+static inline __attribute__((always_inline)) void blocks_of(const uint8_t *x, const int32_t n, const nst_blocks *b,
+                                                            const nst_host_sums *sums, int32_t o, int8_t *out)
 {
     const nst_ends e = ends_of(&sums->output);
     const int32_t step = (sums->channels + NST_GROUP - 1) / NST_GROUP * NST_GROUP;
-    __m512i s0 = _mm512_set1_epi32(sums->bias_of_bytes[o]), s1 = s0, s2 = s0, s3 = s0;
-    for (; count > 0; count--, w += 4, places++) {
-        const uint8_t *from = x + *places * NST_BLOCK * 4;
+    __m512i s[4];
+    NST_EACH (i, n)
+        s[i] = _mm512_set1_epi32(sums->bias_of_bytes[o]);
+    for (int32_t k = 0; k < b->count; k++) {
+        const uint8_t *from = x + b->places[k] * NST_BLOCK * 4;
         int32_t four;
-        __builtin_memcpy(&four, w, 4);
-        const __m512i some = _mm512_set1_epi32(four);
-        s0 = _mm512_dpbusd_epi32(s0, _mm512_loadu_si512(from), some);
-        s1 = _mm512_dpbusd_epi32(s1, _mm512_loadu_si512(from + 64), some);
-        s2 = _mm512_dpbusd_epi32(s2, _mm512_loadu_si512(from + 128), some);
-        s3 = _mm512_dpbusd_epi32(s3, _mm512_loadu_si512(from + 192), some);
+        __builtin_memcpy(&four, b->weights + 4 * k, 4);
+        NST_EACH (i, n)
+            s[i] = _mm512_dpbusd_epi32(s[i], _mm512_loadu_si512(from + 64 * i), _mm512_set1_epi32(four));
     }
     int32_t ends[2 + NST_MOST_ODD][16];
     _mm512_storeu_si512(ends[0], _mm512_set1_epi32(sums->ends[o]));
     _mm512_storeu_si512(ends[1], _mm512_set1_epi32(sums->ends[step + o]));
     for (int32_t i = 2; i < 2 + sums->odd_ones; i++)
         _mm512_storeu_si512(ends[i], _mm512_set1_epi32(sums->ends[i * step + o]));
-    s0 = nearest(s0, ends[0], 16, sums->odd_ones);
-    s1 = nearest(s1, ends[0], 16, sums->odd_ones);
-    s2 = nearest(s2, ends[0], 16, sums->odd_ones);
-    s3 = nearest(s3, ends[0], 16, sums->odd_ones);
+    NST_EACH (i, n)
+        s[i] = nearest(s[i], ends[0], 16, sums->odd_ones);
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, bytes(s0, s1, s2, s3, &e)));
+    const __m512i all = bytes(s[0], s[n > 1 ? 1 : 0], s[n > 2 ? 2 : 0], s[n > 3 ? 3 : 0], &e);
+    _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, all));
+}
+
+static void blocks(const uint8_t *x, int32_t pixels, const nst_blocks *b, const nst_host_sums *sums, int32_t o, int8_t *out)
+{
+    if (pixels > 48)
+        blocks_of(x, 4, b, sums, o, out);
+    else if (pixels > 32)
+        blocks_of(x, 3, b, sums, o, out);
+    else if (pixels > 16)
+        blocks_of(x, 2, b, sums, o, out);
+    else
+        blocks_of(x, 1, b, sums, o, out);
 }
 
 const nst_kit nst_kit_avx512vnni = {"avx512vnni", 1, 128, numbers, products, ready, depthwise, NST_LOOPS, lookup, blocks};

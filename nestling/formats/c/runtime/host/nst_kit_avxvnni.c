@@ -168,27 +168,22 @@ static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, con
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------------------- */
 
-static void blocks(const uint8_t *x, const int8_t *w, const int16_t *places, int32_t count, const nst_host_sums *sums, int32_t o,
-                   int8_t *out)
+static void blocks(const uint8_t *x, int32_t pixels, const nst_blocks *b, const nst_host_sums *sums, int32_t o, int8_t *out)
 {
-    const __m256i bias = _mm256_set1_epi32(sums->bias_of_bytes[o]);
-    __m256i a = bias, b = bias, c = bias, d = bias, a2 = bias, b2 = bias, c2 = bias, d2 = bias;
-    for (; count > 0; count--, w += 4, places++) {
-        const uint8_t *from = x + *places * NST_BLOCK * 4;
-        int32_t four;
-        __builtin_memcpy(&four, w, 4);
-        const __m256i some = _mm256_set1_epi32(four);
-        a = nst_and_products(a, load(from), some);
-        b = nst_and_products(b, load(from + 32), some);
-        c = nst_and_products(c, load(from + 64), some);
-        d = nst_and_products(d, load(from + 96), some);
-        a2 = nst_and_products(a2, load(from + 128), some);
-        b2 = nst_and_products(b2, load(from + 160), some);
-        c2 = nst_and_products(c2, load(from + 192), some);
-        d2 = nst_and_products(d2, load(from + 224), some);
+    for (int32_t first = 0; first < pixels; first += 32) {
+        __m256i s0 = _mm256_set1_epi32(sums->bias_of_bytes[o]), s1 = s0, s2 = s0, s3 = s0;
+        for (int32_t k = 0; k < b->count; k++) {
+            const uint8_t *from = x + (b->places[k] * NST_BLOCK + first) * 4;
+            int32_t four;
+            __builtin_memcpy(&four, b->weights + 4 * k, 4);
+            const __m256i some = _mm256_set1_epi32(four);
+            s0 = nst_and_products(s0, load(from), some);
+            s1 = nst_and_products(s1, load(from + 32), some);
+            s2 = nst_and_products(s2, load(from + 64), some);
+            s3 = nst_and_products(s3, load(from + 96), some);
+        }
+        put_channel(s0, s1, s2, s3, sums, o, out + first);
     }
-    put_channel(a, b, c, d, sums, o, out);
-    put_channel(a2, b2, c2, d2, sums, o, out + 32);
 }
 
 const nst_kit nst_kit_avxvnni = {"avxvnni", 1, 128, numbers, products, ready, depthwise, NST_LOOPS, nst_loop_lookup, blocks};

@@ -62,24 +62,36 @@ static void products(const uint8_t *const *runs, int32_t step, int32_t pixels, c
     nst_tiles_of(tile, TILE, TILE, runs, step, pixels, sums, out);
 }
 
-static void blocks(const uint8_t *x, const int8_t *weights, const int16_t *places, int32_t count, const nst_host_sums *sums,
-                   int32_t o, int8_t *out)
+/* Of 16 * n pixels. */
+NST_ALWAYS void blocks_of(const uint8_t *x, const int32_t n, const nst_blocks *b, const nst_host_sums *sums, int32_t o, int8_t *out)
 {
     int32x4_t s[4][4];
-    NST_EACH (i, 4)
+    NST_EACH (i, n)
         NST_EACH (v, 4)
             s[i][v] = vdupq_n_s32(sums->bias[o]);
-    for (int32_t k = 0; k < count; k++) {
-        const int8_t *from = (const int8_t *)x + places[k] * NST_BLOCK * 4;
-        const int8x16_t w = nst_four_times(weights + 4 * k);
-        NST_EACH (i, 4) {
+    for (int32_t k = 0; k < b->count; k++) {
+        const int8_t *from = (const int8_t *)x + b->places[k] * NST_BLOCK * 4;
+        const int8x16_t w = nst_four_times(b->weights + 4 * k);
+        NST_EACH (i, n) {
             const int8x16x4_t some = vld1q_s8_x4(from + 64 * i);
             NST_EACH (v, 4)
                 DOT(s[i][v], some.val[v], w, 0);
         }
     }
-    NST_EACH (i, 4)
+    NST_EACH (i, n)
         nst_put_channel(s[i], sums, o, out + 16 * i);
+}
+
+static void blocks(const uint8_t *x, int32_t pixels, const nst_blocks *b, const nst_host_sums *sums, int32_t o, int8_t *out)
+{
+    if (pixels > 48)
+        blocks_of(x, 4, b, sums, o, out);
+    else if (pixels > 32)
+        blocks_of(x, 3, b, sums, o, out);
+    else if (pixels > 16)
+        blocks_of(x, 2, b, sums, o, out);
+    else
+        blocks_of(x, 1, b, sums, o, out);
 }
 
 #if defined(__clang__)

@@ -64,28 +64,26 @@ static void products(const uint8_t *const *runs, int32_t step, int32_t pixels, c
     nst_tiles_of(tile, TILE, TILE_OF_8, runs, step, pixels, sums, out);
 }
 
-static void blocks(const uint8_t *x, const int8_t *weights, const int16_t *places, int32_t count, const nst_host_sums *sums,
-                   int32_t o, int8_t *out)
+static void blocks(const uint8_t *x, int32_t pixels, const nst_blocks *b, const nst_host_sums *sums, int32_t o, int8_t *out)
 {
-    for (int32_t first = 0; first < NST_BLOCK; first += 16, out += 16) {
+    for (int32_t first = 0; first < pixels; first += 16) {
         int32x4_t s[4], s2[4];
         NST_EACH (v, 4) {
             s[v] = vsetq_lane_s32(sums->bias[o], vdupq_n_s32(0), 0);
             s[v] = vsetq_lane_s32(sums->bias[o], s[v], 2);
             s2[v] = s[v];
         }
-        for (int32_t k = 0; k < count; k++) {
-            const int8_t *from = (const int8_t *)x + (places[k] * NST_BLOCK + first) * 4;
-            const int8x16_t w = nst_four_times(weights + 4 * k);
+        for (int32_t k = 0; k < b->count; k++) {
+            const int8x16x4_t some = vld1q_s8_x4((const int8_t *)x + (b->places[k] * NST_BLOCK + first) * 4);
+            const int8x16_t w = nst_four_times(b->weights + 4 * k);
             NST_EACH (v, 4) {
-                const int8x16_t some = vld1q_s8(from + 16 * v);
-                s[v] = vpadalq_s16(s[v], vmull_s8(vget_low_s8(some), vget_low_s8(w)));
-                s2[v] = vpadalq_s16(s2[v], vmull_high_s8(some, w));
+                s[v] = vpadalq_s16(s[v], vmull_s8(vget_low_s8(some.val[v]), vget_low_s8(w)));
+                s2[v] = vpadalq_s16(s2[v], vmull_high_s8(some.val[v], w));
             }
         }
         NST_EACH (v, 4)
             s[v] = vpaddq_s32(s[v], s2[v]);
-        nst_put_channel(s, sums, o, out);
+        nst_put_channel(s, sums, o, out + first);
     }
 }
 

@@ -64,18 +64,17 @@ static void depthwise(const uint8_t *const *taps, const nst_host_sums *sums, con
     }
 }
 
-static void blocks(const uint8_t *x, const int8_t *w, const int16_t *places, int32_t count, const nst_host_sums *sums, int32_t o,
-                   int8_t *out)
+static void blocks(const uint8_t *x, int32_t pixels, const nst_blocks *b, const nst_host_sums *sums, int32_t o, int8_t *out)
 {
     int32_t s[NST_BLOCK];
-    for (int32_t i = 0; i < NST_BLOCK; i++)
+    for (int32_t i = 0; i < pixels; i++)
         s[i] = sums->bias[o];
-    for (int32_t k = 0; k < count; k++, w += 4) {
-        const int8_t *from = (const int8_t *)x + places[k] * NST_BLOCK * 4;
-        for (int32_t i = 0; i < NST_BLOCK; i++, from += 4)
+    for (int32_t k = 0; k < b->count; k++) {
+        const int8_t *from = (const int8_t *)x + b->places[k] * NST_BLOCK * 4, *w = b->weights + 4 * k;
+        for (int32_t i = 0; i < pixels; i++, from += 4)
             s[i] += from[0] * w[0] + from[1] * w[1] + from[2] * w[2] + from[3] * w[3];
     }
-    for (int32_t i = 0; i < NST_BLOCK; i++)
+    for (int32_t i = 0; i < pixels; i++)
         out[i] = answer(s[i], sums, o);
 }
 
