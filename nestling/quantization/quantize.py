@@ -20,7 +20,7 @@ from nestling.data.choose import part, training_data
 from nestling.data.folders import Dataset, Source, fingerprint, labels_of
 from nestling.data.images import images_of, read_images
 from nestling.embedding.cache import embed
-from nestling.embedding.engine import graph_engine
+from nestling.embedding.engine import exact_engine, graph_engine
 from nestling.embedding.of_bundle import engine_for
 from nestling.embedding.refit import judged_by, refitted, training_views
 from nestling.errors import NestlingError, UnusableData
@@ -193,10 +193,10 @@ def measured(bundle: Bundle, dataset: Dataset, progress: Progress = silent) -> Y
 def reference_embeddings(graph: Graph, images: Sequence[Image], progress: Progress = silent) -> Floats:
     """The real numbers of the int8 embeddings that reference.py gives, float32 [N, D].
 
-    LiteRT's reference kernels compute them, several times as fast, where on the first images they give the reference's own bytes;
+    C or LiteRT's reference kernels compute them, many times as fast, where on the first images they give the reference's own bytes;
     else reference.py does.
     """
-    engine = graph_engine(graph, "reference")
+    engine = exact_engine(graph, len(images))
     quick = engine(np.stack(images[:CHECKED])) if images else np.empty((0, engine.width), np.float32)
     same = all(np.array_equal(row, _reference(graph, image)) for row, image in zip(quick, images, strict=False))
     rows: list[Floats] = []

@@ -10,7 +10,7 @@ import subprocess
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,8 +24,9 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.about import About, from_json
 from nestling.formats.c import names
 from nestling.formats.c.trusted import ABOUT
-from nestling.graph.ir import Array
-from nestling.preprocess.image import Preprocess
+from nestling.graph.ends import with_own_end
+from nestling.graph.ir import Array, Graph
+from nestling.preprocess.image import Numbers, Preprocess
 from nestling.temporary import restored
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -140,6 +141,10 @@ class CRunner:
             self._its("watch")(Watcher())
         return found
 
+    def another(self) -> CRunner:
+        """The same, for another thread: with an arena of its own."""
+        return replace(self, arena=_aligned(self.sizes.arena))
+
     def _by_crew(self, function: str, image: Uint8Array, *others: ctypes.c_void_p) -> Any:
         if self.crew is None:
             return self._its(function)(_address(self.arena), _address(image), *others)
@@ -178,6 +183,21 @@ def load(folder: Path, name: Path | None = None, threads: int = 1) -> CRunner:
     if runner.crew is not None and threads > 1:
         _open_pool(runner, runner.crew, threads)
     return runner
+
+
+def of_graph(graph: Graph) -> CRunner:
+    """An int8 Graph, from an image to integers, printed for this computer and compiled: its `embeddings` are the reference's bytes.
+
+    Raises UnsupportedOp, naming the layer, for what C has no kernel for; NestlingError where there is no C compiler.
+    """
+    from nestling.formats.c.folder import print_network, write  # templates: nobody else here wants them
+    from nestling.formats.c.machines import HOST, machine
+
+    takes = Numbers(graph.tensors[graph.inputs[0]].shape[1:], "uint8")
+    files = print_network(with_own_end(graph), About((), takes), machine(HOST))
+    with TemporaryDirectory() as place:
+        write(files, Path(place) / "c")
+        return load(Path(place) / "c", Path("the network in C"))
 
 
 def _crew(library: Any, own: str) -> tuple[str, _Crew | None]:

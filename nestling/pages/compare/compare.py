@@ -18,7 +18,7 @@ from nestling import bundle as bundles
 from nestling.bundle import Bundle
 from nestling.data.folders import Dataset, Item, labels_of
 from nestling.embedding.cache import embed
-from nestling.embedding.engine import Engine, graph_engine
+from nestling.embedding.engine import Engine, exact_engine
 from nestling.embedding.of_bundle import bundle_engine
 from nestling.embedding.refit import training_views
 from nestling.errors import NestlingError, UnusableData, WrongOption
@@ -147,7 +147,7 @@ def _answered(made: Made, dataset: Dataset, items: Sequence[Item], progress: Pro
         integers = bundles.load(made.integers)
         graph = integers.graph
         assert graph is not None
-        engine = lambda: graph_engine(graph, "reference")  # noqa: E731  # made only where there is a head
+        engine = lambda: exact_engine(graph, len(items))  # noqa: E731  # made only where there is a head
         used, found[INTEGERS] = _right(integers, engine, lambda b: integer_runner(b, quick=True), items, progress)
     return used, found
 
