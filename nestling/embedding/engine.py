@@ -87,7 +87,7 @@ def exact_engine(graph: Graph, images: int) -> Engine:
 
     def make() -> Callable[[Image], Vector]:
         own = runner.another()
-        return lambda image: quant.real(own.embeddings(np.ascontiguousarray(image)[None])[0])
+        return lambda image: own(np.ascontiguousarray(image)[None])[0]
 
     width = int(np.prod(graph.tensors[graph.outputs[0]].shape))
     return Engine(f"c int8 {graph_file.digest(graph)[:16]}", width, lambda images: in_order(make, images))

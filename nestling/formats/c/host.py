@@ -186,7 +186,7 @@ def load(folder: Path, name: Path | None = None, threads: int = 1) -> CRunner:
 
 
 def of_graph(graph: Graph) -> CRunner:
-    """An int8 Graph, from an image to integers, printed for this computer and compiled: its `embeddings` are the reference's bytes.
+    """An int8 Graph, from an image to integers, printed for this computer and compiled: it gives their real numbers.
 
     Raises UnsupportedOp, naming the layer, for what C has no kernel for; NestlingError where there is no C compiler.
     """
