@@ -132,7 +132,11 @@ def with_int8_head(graph: Graph, head: Head, logit_range: Range) -> Graph:
 
 def with_own_end(graph: Graph) -> Graph:
     """For a network that keeps its own end: the graph whose output are its scores before a softmax, float32 [1, classes]."""
-    graph = ending_in(graph, ending(graph).logits)
+    return with_real_numbers(ending_in(graph, ending(graph).logits))
+
+
+def with_real_numbers(graph: Graph) -> Graph:
+    """The graph whose output is float32, [1, classes] mostly: where it gives integers, the numbers that they stand for."""
     scores = graph.tensors[graph.outputs[0]]
     if scores.quant is None:
         return graph

@@ -24,7 +24,7 @@ from nestling.errors import NestlingError, UnusableFile
 from nestling.formats.about import About, from_json
 from nestling.formats.c import names
 from nestling.formats.c.trusted import ABOUT
-from nestling.graph.ends import with_own_end
+from nestling.graph.ends import with_real_numbers
 from nestling.graph.ir import Array, Graph
 from nestling.preprocess.image import Numbers, Preprocess
 from nestling.temporary import restored
@@ -194,7 +194,7 @@ def of_graph(graph: Graph) -> CRunner:
     from nestling.formats.c.machines import HOST, machine
 
     takes = Numbers(graph.tensors[graph.inputs[0]].shape[1:], "uint8")
-    files = print_network(with_own_end(graph), About((), takes), machine(HOST))
+    files = print_network(with_real_numbers(graph), About((), takes), machine(HOST))
     with TemporaryDirectory() as place:
         write(files, Path(place) / "c")
         return load(Path(place) / "c", Path("the network in C"))
