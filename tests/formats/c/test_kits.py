@@ -180,16 +180,16 @@ def test_they_give_the_reference_bytes(
     graph, image = valid(
         (with_zeros(rng, sides, depth, out, density, clamp), rng.integers(-128, 128, (1, *sides, depth)).astype(np.int8))
     )
-    with patch.multiple(host_blocks, A_BLOCK=-100, A_CHANNEL=-100):
+    with patch.multiple(host_blocks, A_BLOCK=-100, A_CHANNEL=-100, AN_INPUT=-100):
         layers = assert_as_reference(kernels, kit, graph, image)
     assert [layer.function for layer in layers] in (["nst_conv_1x1_blocks_host"], ["nst_conv_1x1_host"])
 
 
 @pytest.mark.parametrize(("depth", "density", "skipped"), [(256, 0.2, True), (512, 0.3, True), (64, 0.2, False), (256, 0.9, False)])
 def test_zeros_are_skipped_where_that_pays(depth: int, density: float, skipped: bool) -> None:
-    graph = with_zeros(np.random.default_rng(0), (4, 4), depth, 32, density, "none")
+    graph = with_zeros(np.random.default_rng(0), (4, 4), depth, 64, density, "none")
     (layer,) = lower(graph, COMPUTER).layers
     assert ("_blocks" in layer.function) == skipped
     if skipped:
-        dense = lower(with_zeros(np.random.default_rng(0), (4, 4), depth, 32, 1.0, "none"), COMPUTER).layers[0]
+        dense = lower(with_zeros(np.random.default_rng(0), (4, 4), depth, 64, 1.0, "none"), COMPUTER).layers[0]
         assert sum(x.bytes for x in layer.constants) < 0.6 * sum(x.bytes for x in dense.constants)

@@ -13,9 +13,9 @@ from nestling.formats.c.kernels.layers import Constant, Crew, Layer, Read, Scrat
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph.ir import Graph, Node
 
-# Products of the dense kernels that take as long as a block here, and as a channel: the most of what each set of instructions takes
-# (benchmarks/zeros.py), since one file serves them all.
-A_BLOCK, A_CHANNEL = 6, 96
+# Products of the dense kernels that take as long as a block here, a channel, and an input of a pixel: about the most of what each set of
+# instructions takes (benchmarks/hosts_layers.py --zeros), since one file serves them all.
+A_BLOCK, A_CHANNEL, AN_INPUT = 6, 96, 12
 AT_ONCE = 16  # pixels
 MOST = 2**15  # fours that a place says
 
@@ -28,8 +28,12 @@ def takes(node: Node, graph: Graph) -> bool:
     count, products = int(blocks.any(axis=2).sum()), blocks.size
     pixels = math.prod(graph.tensors[node.name].shape[1:3])
     computed = host.up(pixels, AT_ONCE)
-    pays = (A_BLOCK * count + A_CHANNEL * len(blocks)) * computed < products * pixels and blocks.shape[1] < MOST
-    return pays and host.sums_struct(node, graph, _weight(node, graph)[:, None], host.in_fours).fields["long_ones"] == 0
+    cost = (A_BLOCK * count + A_CHANNEL * len(blocks)) * computed + AN_INPUT * pixels * blocks[0].size
+    return (
+        cost < products * pixels
+        and blocks.shape[1] < MOST
+        and host.sums_struct(node, graph, _weight(node, graph)[:, None], host.in_fours).fields["long_ones"] == 0
+    )
 
 
 def conv_1x1(node: Node, graph: Graph, variant: Variant) -> Layer:
