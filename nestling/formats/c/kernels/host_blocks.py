@@ -13,8 +13,8 @@ from nestling.formats.c.kernels.layers import Constant, Crew, Layer, Read, Scrat
 from nestling.formats.c.kernels.variant import Variant, layer
 from nestling.graph.ir import Graph, Node
 
-# Products of the dense kernels that take as long as a block here, a channel, and an input of a pixel: about the most of what each set of
-# instructions takes (benchmarks/hosts_layers.py --zeros), since one file serves them all.
+# Products of the dense kernels that take as long as a block here, a channel, and an input of a pixel: about the most that any set
+# of instructions takes (benchmarks/hosts_layers.py --zeros), since one file serves them all.
 A_BLOCK, A_CHANNEL, AN_INPUT = 6, 96, 12
 AT_ONCE = 16  # pixels
 MOST = 2**15  # fours that a place says
