@@ -1,6 +1,7 @@
 """A folder of C behind the same commands as every other artifact."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def test_trace_finds_the_layer_whose_weights_were_changed(
     shutil.copytree(out / "fruit8-c-host", broken)
     weights = broken / "nestling_weights.c"
     text = weights.read_text()
-    at = text.index("{", len(text) // 2) + 1
+    arrays = list(re.finditer(r": weights .*\n.*\{", text))
+    at = arrays[len(arrays) // 2].end()
     end = text.index(",", at)
     weights.write_text(f"{text[:at]} {-1 if int(text[at:end]) == 1 else 1}{text[end:]}")
     command = ("trace", integers, image, "--against", broken, "--json")

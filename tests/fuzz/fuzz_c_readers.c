@@ -229,12 +229,17 @@ const char embedder_name[] = "c";
 static int8_t *answer;
 static uint32_t answer_inputs;
 
-int embedder_open(const char *head_path, const nestling_head_header *header, char *said, uint32_t said_bytes)
+int embedder_open(const char *head_path, const nestling_head_header *header, int32_t threads, char *said, uint32_t said_bytes)
 {
-    (void)head_path, (void)said, (void)said_bytes;
+    (void)head_path, (void)threads, (void)said, (void)said_bytes;
     answer_inputs = header->inputs;
     answer = enough(answer, header->inputs);
     return 0;
+}
+
+const char *embedder_isa(void)
+{
+    return "";
 }
 
 const int8_t *embedder_run(const uint8_t *image)
