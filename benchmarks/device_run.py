@@ -1,9 +1,9 @@
-"""A device's whole run in portable C: how good the untrained head is, training, how good the trained one is; and the time of it.
+"""A device's whole run in C: how good the untrained head is, training, how good the trained one is; and the time of it.
 
     python benchmarks/device_run.py --data cifar10_small.tar.gz [--bundle my8.nest] [--images 100] [--cycles 60]
 
 Takes so many photographs of each class, converts them to BMP, packs EfficientNet-Lite0 with a head of zeros and runs the package's
-three scripts, in one thread. Without --bundle the network is fitted on the data and quantised first. At the end: how far the
+three scripts. Without --bundle the network is fitted on the data and quantised first. At the end: how far the
 embeddings of ExecuTorch's features.pte are from the reference's, which are the C's, byte for byte, on every processor.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
             print(" ".join(["$", f"./{script}", "photos", *more]))
             command = [str(package / script), str(photographs), *more]
             print(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout, end="")
-        print(f"\n{_seconds() - before:.1f} seconds of one thread")
+        print(f"\n{_seconds() - before:.1f} seconds of processor time")
         print(_apart(package, bundles.load(path), photographs))
 
 
