@@ -40,8 +40,10 @@ from nestling.processor import processor, versions
 ISA = "NESTLING_ISA"
 C, LITERT = "c-host", "tflite"
 OTHERS = ((LITERT, "LiteRT"), ("onnx", "ONNX Runtime"), ("onnx", "OpenVINO"), ("pte", "ExecuTorch"))
-KITS: Mapping[str, Mapping[str, str]] = {  # by machine: sets of instructions and what /proc/cpuinfo calls them, the best last
-    "x86_64": {"portable": "fpu", "avx2": "avx2", "avxvnni": "avx_vnni", "avx512vnni": "avx512_vnni"},
+KITS: Mapping[
+    str, Mapping[str, str]
+] = {  # by machine: sets of instructions and what /proc/cpuinfo calls what they take, the best last
+    "x86_64": {"portable": "fpu", "avx2": "avx2 fma", "avxvnni": "avx_vnni", "avx512vnni": "avx512_vnni avx512vbmi"},
     "aarch64": {"portable": "fp", "neon": "asimd", "dotprod": "asimddp"},
 }
 ROUNDS, TURN = 9, 60.0  # rounds; milliseconds of a turn in one
@@ -123,7 +125,7 @@ def kits_here() -> list[str]:
     """The sets of instructions that this processor has, the best last."""
     info = Path("/proc/cpuinfo")
     found = set(re.findall(r"\S+", info.read_text())) if info.exists() else set()
-    return [kit for kit, flag in KITS.get(platform.machine(), {}).items() if flag in found] or ["portable"]
+    return [kit for kit, flags in KITS.get(platform.machine(), {}).items() if found.issuperset(flags.split())] or ["portable"]
 
 
 def put(bundle: Bundle, form: str, place: Path) -> Path:

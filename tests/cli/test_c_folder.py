@@ -82,6 +82,18 @@ def test_a_network_of_another_name(nestling: Nestling, integers: Path, photos: P
     assert json.loads(nestling("bench", folder, "--layers", "--json").stdout)["artifacts"][0]["ms_median"] > 0
 
 
+def test_bench_says_by_which_instructions_a_folder_ran(nestling: Nestling, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = out / "fruit8-c-host"
+    monkeypatch.setenv("NESTLING_ISA", "portable")
+    rows = json.loads(nestling("bench", folder, "--threads", "1,2", "--json").stdout)["artifacts"]
+    assert [(row["threads"], row["isa"]) for row in rows] == [(1, "portable"), (2, "portable")]
+    assert max(row["noise_ratio"] for row in rows) < 1e-3  # the head's float sums
+    assert "C (portable)" in nestling("bench", folder).stdout
+    monkeypatch.setenv("NESTLING_ISA", "mmx")
+    refused = nestling("bench", folder, status=1).stderr
+    assert "NESTLING_ISA is 'mmx', which this processor has not" in refused and "portable" in refused
+
+
 def test_the_report_shows_instructions_of_every_layer(nestling: Nestling, out: Path, tmp_path: Path) -> None:
     problem = virtual.toolchain_missing(machines.machine("cortex-m4"))
     if problem:

@@ -105,8 +105,10 @@ int embedder_open(const char *head_path, const nestling_head_header *header, int
     }
     if (arena)
         return 0;
+    if (crew_open(threads, said, said_bytes))
+        return 1;
     arena = aligned(NESTLING_ARENA_BYTES);
-    return crew_open(threads, said, said_bytes);
+    return 0;
 }
 
 const int8_t *embedder_run(const uint8_t *image)

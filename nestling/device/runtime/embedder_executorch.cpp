@@ -89,12 +89,12 @@ int embedder_open(const char *head_path, const nestling_head_header *header, int
     return 0;
 }
 
-// The program gives real numbers, each embedding_scale * (q - embedding_zero) for a whole q.
 const char *embedder_isa(void)
 {
     return "";
 }
 
+// The program gives real numbers, each embedding_scale * (q - embedding_zero) for a whole q.
 const int8_t *embedder_run(const uint8_t *image)
 {
     const nestling_head_header &h = network.header;

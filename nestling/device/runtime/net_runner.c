@@ -1,6 +1,7 @@
 /* net_runner: a head goes on learning on a device without Python, from folders of photographs. See USAGE. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* for sched_getaffinity, on Linux */
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -253,13 +254,23 @@ static int learn(const options *o, const char *output, held_head *held, const fo
     return status;
 }
 
+/* Processors that this program may use, as far as that can be told. */
+static long processors(void)
+{
+#if defined(__linux__)
+    cpu_set_t its;
+    if (sched_getaffinity(0, sizeof its, &its) == 0)
+        return CPU_COUNT(&its);
+#endif
+    return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 static int32_t threads_of(const options *o)
 {
-    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    return o->threads > 0               ? (int32_t)o->threads
-           : processors < 1             ? 1
-           : processors < USUAL_THREADS ? (int32_t)processors
-                                        : USUAL_THREADS;
+    const long usual = processors();
+    if (o->threads > 0)
+        return (int32_t)o->threads;
+    return usual < 1 ? 1 : usual < USUAL_THREADS ? (int32_t)usual : USUAL_THREADS;
 }
 
 static int run(const options *o)

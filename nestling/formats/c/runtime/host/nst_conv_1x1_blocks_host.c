@@ -14,10 +14,15 @@ typedef struct {
 
 typedef uint8_t nst_sixteen __attribute__((vector_size(16)));
 
+#if defined(__clang__)
+#define NST_SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else /* before version 12 GCC knows this name alone */
+#define NST_SHUFFLED(a, b, ...) __builtin_shuffle(a, b, (nst_sixteen){__VA_ARGS__})
+#endif
 /* The first or second halves of two vectors' bytes, in turns. */
 #define NST_ZIPPED(a, b, from)                                                                                                     \
-    __builtin_shufflevector(a, b, from, from + 16, from + 1, from + 17, from + 2, from + 18, from + 3, from + 19, from + 4,        \
-                            from + 20, from + 5, from + 21, from + 6, from + 22, from + 7, from + 23)
+    NST_SHUFFLED(a, b, from, from + 16, from + 1, from + 17, from + 2, from + 18, from + 3, from + 19, from + 4, from + 20,        \
+                 from + 5, from + 21, from + 6, from + 22, from + 7, from + 23)
 
 /* Sixteen rows of sixteen bytes, NST_BLOCK apart, become columns. */
 static void turned(const int8_t *rows, nst_sixteen *y)

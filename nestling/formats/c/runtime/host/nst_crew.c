@@ -15,7 +15,9 @@
 static const nst_kit *const kits[] = {
 #if defined(__x86_64__)
     &nst_kit_avx512vnni,
+#if NST_AVXVNNI
     &nst_kit_avxvnni,
+#endif
     &nst_kit_avx2,
 #elif defined(__aarch64__)
     &nst_kit_dotprod,
@@ -31,6 +33,7 @@ enum { KITS = sizeof kits / sizeof kits[0] };
 
 #if defined(__x86_64__)
 
+#if NST_AVXVNNI
 static int has_avxvnni(void)
 {
 #if defined(NST_AVXVNNI_AS_AVX512VL) /* see nst_kit_avxvnni.c */
@@ -42,6 +45,7 @@ static int has_avxvnni(void)
     return __builtin_cpu_supports("avxvnni");
 #endif
 }
+#endif
 
 static int has(const nst_kit *kit)
 {
@@ -49,8 +53,10 @@ static int has(const nst_kit *kit)
         return 1;
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
         return 0;
+#if NST_AVXVNNI
     if (kit == &nst_kit_avxvnni)
         return has_avxvnni();
+#endif
     if (kit == &nst_kit_avx512vnni)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");

@@ -65,6 +65,13 @@ struct nst_kit {
     void (*blocks)(const uint8_t *x, int32_t pixels, const nst_blocks *blocks, const nst_host_sums *sums, int32_t o, int8_t *out);
 };
 
+/* GCC knows AVX-VNNI from version 11 on, clang from 12 on. */
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define NST_AVXVNNI 1
+#else
+#define NST_AVXVNNI 0
+#endif
+
 extern const nst_kit nst_kit_portable;
 #if defined(__x86_64__)
 extern const nst_kit nst_kit_avx2, nst_kit_avxvnni, nst_kit_avx512vnni;

@@ -3,7 +3,7 @@
  * to try it on. */
 #include "nst_kit.h"
 
-#if defined(__x86_64__)
+#if NST_AVXVNNI
 #include "nst_x86.h"
 
 #if defined(NST_AVXVNNI_AS_AVX512VL)

@@ -23,7 +23,7 @@ enum { TILE = 4 };
 /* Four numbers of each pixel, the lane-th of its x. All four vectors of weights are one load. */
 #define STEP(lane)                                                                                                                 \
     {                                                                                                                              \
-        const int8x16x4_t some = vld1q_s8_x4(w + 64 * (lane));                                                                     \
+        const int8x16x4_t some = nst_four_vectors(w + 64 * (lane));                                                                \
         NST_EACH (v, vectors)                                                                                                      \
             NST_EACH (i, n)                                                                                                        \
                 DOT(s[i][v], some.val[v], x[i], lane);                                                                             \
@@ -73,7 +73,7 @@ NST_ALWAYS void blocks_of(const uint8_t *x, const int32_t n, const nst_blocks *b
         const int8_t *from = (const int8_t *)x + b->places[k] * NST_BLOCK * 4;
         const int8x16_t w = nst_four_times(b->weights + 4 * k);
         NST_EACH (i, n) {
-            const int8x16x4_t some = vld1q_s8_x4(from + 64 * i);
+            const int8x16x4_t some = nst_four_vectors(from + 64 * i);
             NST_EACH (v, 4)
                 DOT(s[i][v], some.val[v], w, 0);
         }

@@ -74,7 +74,7 @@ static void blocks(const uint8_t *x, int32_t pixels, const nst_blocks *b, const 
             s2[v] = s[v];
         }
         for (int32_t k = 0; k < b->count; k++) {
-            const int8x16x4_t some = vld1q_s8_x4((const int8_t *)x + (b->places[k] * NST_BLOCK + first) * 4);
+            const int8x16x4_t some = nst_four_vectors((const int8_t *)x + (b->places[k] * NST_BLOCK + first) * 4);
             const int8x16_t w = nst_four_times(b->weights + 4 * k);
             NST_EACH (v, 4) {
                 s[v] = vpadalq_s16(s[v], vmull_s8(vget_low_s8(some.val[v]), vget_low_s8(w)));

@@ -11,6 +11,16 @@
 
 #define NST_ALWAYS static inline __attribute__((always_inline))
 
+NST_ALWAYS int8x16x4_t nst_four_vectors(const int8_t *x)
+{
+#if defined(__clang__) || __GNUC__ >= 11
+    return vld1q_s8_x4(x);
+#else
+    const int8x16x4_t four = {{vld1q_s8(x), vld1q_s8(x + 16), vld1q_s8(x + 32), vld1q_s8(x + 48)}};
+    return four;
+#endif
+}
+
 static void nst_as_they_are(const int8_t *in, int32_t count, void *out)
 {
     memcpy(out, in, (size_t)count);
@@ -263,8 +273,8 @@ static void nst_depthwise_neon(const uint8_t *const *taps, const nst_host_sums *
 
 static void nst_lookup_neon(const int8_t *in, int32_t count, const int8_t *table, int8_t *out)
 {
-    const int8x16x4_t t0 = vld1q_s8_x4(table), t1 = vld1q_s8_x4(table + 64);
-    const int8x16x4_t t2 = vld1q_s8_x4(table + 128), t3 = vld1q_s8_x4(table + 192);
+    const int8x16x4_t t0 = nst_four_vectors(table), t1 = nst_four_vectors(table + 64);
+    const int8x16x4_t t2 = nst_four_vectors(table + 128), t3 = nst_four_vectors(table + 192);
     const uint8x16_t from = vdupq_n_u8(128), quarter = vdupq_n_u8(64);
     for (int32_t i = 0; i < count; i += 16) {
         int8_t rest[16] = {0};
